@@ -215,13 +215,15 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class OwnGateway:
-    """A gateway of this cluster: where others dial it and where it listens for clients of imported services."""
+    """A gateway of this cluster: others dial `address:port`, its Envoy listens on `bind:bind_port` for them, and on
+    `bind` for local clients of imported services."""
 
     name: str
     cls: str
     address: str
     port: int
     bind: str
+    bind_port: int
     serving: bool
 
 

@@ -1,0 +1,82 @@
+"""What a gateway shall have: resources by type and name, each encoded once and shared by every stream.
+
+A snapshot holds nothing secret and nothing that belongs to one gateway alone; the gateway adds its own key by SDS.
+It is a persistent map: the next snapshot shares all that did not change, and says what did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from rpds import HashTrieMap
+
+CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+TYPES = (CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES)
+"""In the order in which additions are sent, so that nothing refers to what is not there yet (Envoy, "xDS protocol:
+eventual consistency considerations"). Removals go the other way, last."""
+
+Key = tuple[str, str]
+"""(type URL, name)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One xDS resource; `body` is the serialised message that goes into the Any, `version` its content hash."""
+
+    type_url: str
+    name: str
+    version: str
+    body: bytes
+
+    @classmethod
+    def of(cls, type_url: str, name: str, body: bytes) -> Resource:
+        return cls(type_url, name, sha256(body).hexdigest()[:16], body)
+
+    @property
+    def key(self) -> Key:
+        return self.type_url, self.name
+
+
+Resources = HashTrieMap[str, Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All resources of one class of gateway; `changed` names the keys that differ from snapshot `number - 1`."""
+
+    number: int = 0
+    types: HashTrieMap[str, Resources] = field(default_factory=HashTrieMap)
+    changed: frozenset[Key] = frozenset()
+
+    def get(self, type_url: str, name: str) -> Resource | None:
+        return self.of(type_url).get(name)
+
+    def of(self, type_url: str) -> Resources:
+        return self.types.get(type_url) or HashTrieMap()
+
+    def replace(self, put: Iterable[Resource], remove: Iterable[Key]) -> Snapshot:
+        """The next snapshot. What is put with the version it has already, and what is removed twice, is no change."""
+        types = self.types
+        changed: set[Key] = set()
+        for key in remove:
+            if (known := types.get(key[0])) is not None and key[1] in known:
+                types = types.insert(key[0], known.remove(key[1]))
+                changed.add(key)
+        for resource in put:
+            known = types.get(resource.type_url) or HashTrieMap()
+            if (before := known.get(resource.name)) is None or before.version != resource.version:
+                types = types.insert(resource.type_url, known.insert(resource.name, resource))
+                changed.add(resource.key)
+        return Snapshot(self.number + 1, types, frozenset(changed)) if changed else self
+
+
+def versions(resources: Mapping[str, Resource] | Resources) -> dict[str, str]:
+    """Name to version, as `initial_resource_versions` wants it."""
+    return {name: resource.version for name, resource in resources.items()}
