@@ -1,0 +1,112 @@
+"""The client of the REST API: over a unix socket, or over HTTPS with the hub's anchors."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from federation.api.routes import Problem
+from federation.errors import FederationError, Unreachable
+
+TIMEOUT = 15.0
+"""Seconds for a whole call; an answer that takes longer is as good as none to a person at a prompt."""
+
+
+class Refusal(FederationError):
+    """The server answered, and the answer is no."""
+
+    def __init__(self, status: int, problem: Problem) -> None:
+        super().__init__(problem.message, hint=problem.hint)
+        self.status = status
+        self.code = problem.code
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a process is reached and what proves who we are.
+
+    `url` is `unix:///path/to/api.sock` or `https://host:port`; `server_name` is the DNS SAN of the server's identity,
+    checked in place of the dialled host, because certificates name identities and not addresses.
+    """
+
+    url: str
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+    token: str | None = field(default=None, repr=False)
+
+
+class ApiClient:
+    """Calls one target. Raises Unreachable if nobody answers, Refusal if the answer is no."""
+
+    def __init__(self, target: Target, session: aiohttp.ClientSession, base: str) -> None:
+        self._target = target
+        self._session = session
+        self._base = base
+
+    async def get(self, path: str, **query: str) -> Any:
+        return await self.call("GET", path, query=query)
+
+    async def call(self, method: str, path: str, *, body: Any = None, query: dict[str, str] | None = None) -> Any:
+        """The decoded JSON of a successful answer."""
+        headers = {"Authorization": f"Bearer {self._target.token}"} if self._target.token else {}
+        data = None if body is None else msgspec.json.encode(body)
+        try:
+            async with self._session.request(
+                method,
+                self._base + path,
+                params=query,
+                data=data,
+                headers={**headers, "Content-Type": "application/json"},
+                ssl=self._target.tls or True,
+                server_hostname=self._target.server_name,
+                allow_redirects=False,
+            ) as response:
+                content = await response.read()
+                status = response.status
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise Unreachable(self._target.url, "its certificate is not the one expected") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(self._target.url, _reason(error)) from error
+        return _decode(self._target.url, status, content)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    cause: BaseException = error
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(cause) or type(cause).__name__
+
+
+def _decode(url: str, status: int, content: bytes) -> Any:
+    try:
+        if 200 <= status < 300:
+            return msgspec.json.decode(content)
+        raise Refusal(status, msgspec.json.decode(content, type=Problem))
+    except msgspec.MsgspecError as error:
+        raise Unreachable(url, f"it does not speak this API (HTTP {status})") from error
+
+
+@asynccontextmanager
+async def connect(target: Target, *, timeout: float = TIMEOUT) -> AsyncIterator[ApiClient]:
+    """A client of `target` for the life of the context; `timeout` is in seconds, for each call."""
+    parts = urlsplit(target.url)
+    connector: aiohttp.BaseConnector
+    if parts.scheme == "unix":
+        connector, base = aiohttp.UnixConnector(path=str(Path(parts.path))), "http://localhost"
+    else:
+        connector, base = aiohttp.TCPConnector(use_dns_cache=False), target.url.rstrip("/")
+    limits = aiohttp.ClientTimeout(total=timeout)
+    async with aiohttp.ClientSession(connector=connector, timeout=limits, trust_env=False) as session:
+        yield ApiClient(target, session, base)

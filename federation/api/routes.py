@@ -1,0 +1,163 @@
+"""The REST surface as data: what may be asked, by whom, and in which shape.
+
+A route is a value; the server turns routes into handlers, `openapi` turns the same values into the document, so the
+two cannot disagree. Handlers know nothing of HTTP: a `Call` comes in, a struct goes out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import msgspec
+
+from federation.errors import FederationError
+from pki.spiffe import SpiffeId
+
+
+class Access(IntEnum):
+    """Who may call a route; a higher one includes the lower ones, except `PEER`, which is for certificates only.
+
+    `OUTCOME` is for a caller that has nothing but a one-time token, and answers nothing but that token's outcome.
+    """
+
+    OUTCOME = 0
+    PEER = 1
+    VIEWER = 2
+    OPERATOR = 3
+
+
+ROLES = {"viewer": Access.VIEWER, "operator": Access.OPERATOR}
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: a name for the log, what it may do, and its SPIFFE ID if it came with a certificate."""
+
+    name: str
+    access: Access
+    identity: SpiffeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: path parameters, query and the decoded body (None for a route without one)."""
+
+    principal: Principal
+    params: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`path` has parameters in braces; a parameter matches one segment. `query` names the parameters allowed."""
+
+    method: str
+    path: str
+    summary: str
+    access: Access
+    handler: Handler
+    response: Any
+    request: Any = None
+    query: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(re.findall(r"\{(\w+)\}", self.path))
+
+
+class ApiProblem(FederationError):
+    """A refused call: HTTP status, a stable code, one sentence, and what to do."""
+
+    def __init__(self, status: int, code: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+
+
+def unauthorized() -> ApiProblem:
+    return ApiProblem(
+        401,
+        "unauthorized",
+        "this call needs an operator's certificate or bearer token",
+        "use the unix socket on the same machine, or create one there with `federation operator create`",
+    )
+
+
+def forbidden(needed: Access, principal: Principal) -> ApiProblem:
+    return ApiProblem(
+        403,
+        "forbidden",
+        f"{principal.name} may not do this: it needs the role {needed.name.lower()}",
+        "ask an operator of the hub",
+    )
+
+
+def not_found(kind: str, name: str, hint: str = "") -> ApiProblem:
+    return ApiProblem(404, "not-found", f"there is no {kind} {name!r}", hint)
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """The body of every answer that is not a success."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+def openapi(title: str, version: str, routes: Iterable[Route]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of these routes."""
+    routes = tuple(routes)
+    types = [kind for route in routes for kind in (route.request, route.response) if kind is not None]
+    schemas, components = msgspec.json.schema_components(
+        [*types, Problem], ref_template="#/components/schemas/{name}"
+    )
+    found = iter(schemas)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        operation = _operation(route)
+        if route.request is not None:
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": next(found)}}}
+        operation["responses"]["200"]["content"] = {"application/json": {"schema": next(found)}}
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": _SECURITY},
+    }
+
+
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "certificate": {"type": "mutualTLS"},
+}
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    problem = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": f"{route.method.lower()}{re.sub(r'[^a-z0-9]+', '_', route.path)}",
+        "parameters": [
+            *({"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in route.parameters),
+            *({"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query),
+        ],
+        "responses": {
+            "200": {"description": "done"},
+            "default": {"description": "refused, with the reason and what to do", **problem},
+        },
+    }
+    if route.access is Access.OUTCOME:
+        operation["security"] = []
+    else:
+        operation["security"] = [{"certificate": []}, {"bearer": []}]
+        operation["description"] = f"Needs the role {route.access.name.lower()}."
+    return operation
