@@ -112,10 +112,10 @@ class PinMismatch(PkiError):
 
 
 class WriteError(PkiError):
-    """Bytes that could not be made durable; the file still holds what it held before."""
+    """Bytes that could not be made durable (a full disk, no permission)."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"cannot write {path}: {reason}; nothing was changed")
+        super().__init__(f"cannot write {path}: {reason}")
         self.path = path
         self.reason = reason
 
