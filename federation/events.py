@@ -75,7 +75,9 @@ class ClusterChanged:
     cluster: Cluster
 
     def __str__(self) -> str:
-        return f"{self.cluster.name} has {len(self.cluster.gateways)} gateways in {self.cluster.region or '-'}"
+        return (
+            f"{self.cluster.name} has {len(self.cluster.gateways)} gateways in {self.cluster.region or '-'}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,8 @@ class BundleChanged:
 
 @dataclass(frozen=True, slots=True)
 class BeatHeard:
+    """An owner counted on. `count` rises for as long as the owner lives, over its restarts too."""
+
     owner: str
     count: int
 
@@ -132,7 +136,7 @@ class HubChanged:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time passed: `elapsed` seconds by the monotonic clock; `now` by the wall clock."""
+    """Time passed: `elapsed` seconds since the last tick, by the monotonic clock; `now` by the wall clock."""
 
     now: datetime
     elapsed: float
@@ -145,8 +149,8 @@ class Tick:
 class GatewayReported:
     """One of our gateways said where it is and what it sees; both mappings are complete each time.
 
-    `paths` maps a cluster to the health of the way there, `failed` a (service, port) to the local addresses that
-    fail Envoy's check.
+    `paths` maps a cluster to the health of the way there, `failed` a (service, port) to the local addresses, written
+    as `str(Backend)`, that fail Envoy's check.
     """
 
     gateway: OwnGateway
@@ -196,4 +200,3 @@ Event = (
     | GatewayLost
     | GatewayGone
 )
-

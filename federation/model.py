@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from rpds import HashTrieMap
+from rpds import HashTrieMap, HashTrieSet
 
 from pki.bundle import Bundle
 from pki.spiffe import TrustDomain
@@ -97,7 +97,8 @@ class ExportSpec:
 class Load:
     """The fast half of an export: how much of one port of a service one zone of a cluster has right now.
 
-    `healthy` and `total` count endpoints; `capacity` is their weight, the number of ready endpoints unless declared.
+    `healthy` and `total` count endpoints; `capacity` is the weight of the healthy ones: their number, unless the
+    owner declared what all of them together can carry.
     """
 
     cluster: str
@@ -206,6 +207,18 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """When silence means something: seconds until an owner is suspect and until its lease expires.
+
+    From `guard_from` peers on, leases do not expire while most of them are silent: then it is we who are cut off.
+    """
+
+    suspect_after: float = 15.0
+    expired_after: float = 60.0
+    guard_from: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """What one of our gateways sees of the hosts of `gateway/<cluster>`."""
 
@@ -246,6 +259,7 @@ class Me:
     regions: tuple[str, ...] = ()
     import_policy: ImportPolicy = field(default_factory=lambda: ImportPolicy())
     port_range: tuple[int, int] = (20000, 29999)
+    leases: LeaseSettings = LeaseSettings()
 
     @property
     def trust_domain(self) -> TrustDomain:
@@ -270,7 +284,13 @@ class ImportPolicy:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything an agent knows. Maps are persistent: a changed view shares all that did not change."""
+    """Everything an agent knows. Maps are persistent: a changed view shares all that did not change.
+
+    `exports` and `loads` hold our own too, derived from `local`; `by_cluster` lists who exports what. `paths` and
+    `failed` are keyed by the name of our gateway that said so, and hold exactly the gateways that report now.
+    `ports` remembers released numbers (`released` lists their keys); `free` counts the others as intervals, and is
+    None until they are first counted. `ports` and `first_exported` must outlive a restart.
+    """
 
     me: Me
     now: datetime
@@ -281,10 +301,14 @@ class View:
     exports: HashTrieMap[Service, HashTrieMap[str, ExportSpec]] = field(default_factory=HashTrieMap)
     loads: HashTrieMap[Service, HashTrieMap[tuple[str, int, str], Load]] = field(default_factory=HashTrieMap)
     local: HashTrieMap[Service, LocalService] = field(default_factory=HashTrieMap)
-    failed: HashTrieMap[tuple[str, Service, int], frozenset[str]] = field(default_factory=HashTrieMap)
+    failed: HashTrieMap[str, HashTrieMap[tuple[Service, int], frozenset[str]]] = field(
+        default_factory=HashTrieMap
+    )
     gateways: HashTrieMap[str, OwnGateway] = field(default_factory=HashTrieMap)
     leases: HashTrieMap[str, Lease] = field(default_factory=HashTrieMap)
     paths: HashTrieMap[str, HashTrieMap[str, Path]] = field(default_factory=HashTrieMap)
     ports: HashTrieMap[tuple[Service, int], ListenPort] = field(default_factory=HashTrieMap)
-    by_cluster: HashTrieMap[str, frozenset[Service]] = field(default_factory=HashTrieMap)
+    released: HashTrieSet[tuple[Service, int]] = field(default_factory=HashTrieSet)
+    free: tuple[tuple[int, int], ...] | None = None
+    by_cluster: HashTrieMap[str, HashTrieSet[Service]] = field(default_factory=HashTrieMap)
     first_exported: HashTrieMap[Service, datetime] = field(default_factory=HashTrieMap)

@@ -1,0 +1,161 @@
+"""What this cluster says of itself: its exports, their load and its gateways, derived from what was found locally.
+
+Only what the registry lets us export is said, and only addresses within our ranges count; what is held back says why.
+`owned` is keyed as in `sync.proto`. Positions are left at zero: whoever publishes stamps them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from rpds import HashTrieMap
+
+from federation import admit
+from federation.admit import Refused
+from federation.model import (
+    Backend,
+    Cluster,
+    ExportSpec,
+    Gateway,
+    Load,
+    LocalService,
+    Position,
+    Service,
+    View,
+)
+
+Fact = Cluster | ExportSpec | Load
+
+_NOBODY: HashTrieMap[str, ExportSpec] = HashTrieMap()
+_NOTHING: HashTrieMap[tuple[str, int, str], Load] = HashTrieMap()
+
+
+def own_export(view: View, local: LocalService) -> ExportSpec | Refused | None:
+    """Our export of `local`, why we may not have one, or None if it is not meant to be exported.
+
+    `exported_at` is when we first saw it exported, and never before we joined.
+    """
+    if not local.exported:
+        return None
+    member = view.members.get(view.me.name)
+    if member is None:
+        return Refused("member", f"{view.me.name} is not in the registry yet")
+    seen = view.first_exported.get(local.service, view.now)
+    spec = ExportSpec(
+        cluster=view.me.name,
+        service=local.service,
+        ports=local.ports,
+        kind=local.kind,
+        exported_at=max(seen, member.joined_at),
+        at=Position(),
+        scope=local.scope,
+        affinity=local.affinity,
+        families=local.families,
+        labels=local.labels,
+        annotations=local.annotations,
+    )
+    return admit.export(spec, member) or spec
+
+
+def own_loads(view: View, local: LocalService) -> Iterator[Load]:
+    """The load of each port and zone of `local`; a port with no endpoint has one of zero, in zone ""."""
+    for port, backends in own_backends(view, local):
+        failed = _failed(view, local.service, port)
+        zones: dict[str, list[Backend]] = defaultdict(list)
+        for backend in backends:
+            zones[backend.zone].append(backend)
+        for zone, members in sorted(zones.items()) or [("", [])]:
+            healthy = sum(backend.ready and str(backend) not in failed for backend in members)
+            yield Load(
+                cluster=view.me.name,
+                service=local.service,
+                port=port,
+                zone=zone,
+                healthy=healthy,
+                total=len(members),
+                capacity=_capacity(local.capacity, healthy, len(backends)),
+                at=Position(),
+            )
+
+
+def own_backends(view: View, local: LocalService) -> tuple[tuple[int, tuple[Backend, ...]], ...]:
+    """The addresses behind each port of `local`, sorted; those out of our ranges are left out."""
+    member = view.members.get(view.me.name)
+    if member is None or local.backends is None:
+        return ()
+    numbers = {port.number for port in local.ports}
+    return tuple(
+        (
+            port,
+            tuple(sorted(one for one in backends if admit.address(one.address, member.ranges) is None)),
+        )
+        for port, backends in sorted(local.backends.items())
+        if port in numbers
+    )
+
+
+def own_cluster(view: View) -> Cluster:
+    """What we say of ourselves: the gateways that serve, as far as they lie in our ranges."""
+    member = view.members.get(view.me.name)
+    ranges = () if member is None else member.ranges
+    offered = (
+        Gateway(own.name, own.cls, own.address, own.port) for own in view.gateways.values() if own.serving
+    )
+    return Cluster(
+        name=view.me.name,
+        region=view.me.region,
+        zone=view.me.zone,
+        gateways=tuple(sorted(one for one in offered if admit.gateway(one, ranges) is None)),
+        at=Position(),
+    )
+
+
+def owned_by_service(view: View, service: Service) -> dict[str, ExportSpec | Load]:
+    """What we publish of one service, by sync key; empty if we do not export it."""
+    spec = view.exports.get(service, _NOBODY).get(view.me.name)
+    if spec is None:
+        return {}
+    name = f"{service.namespace}/{service.name}"
+    loads = view.loads.get(service, _NOTHING)
+    return {f"spec/{name}": spec} | {
+        f"load/{name}/{load.port}/{load.zone}": load
+        for load in loads.values()
+        if load.cluster == view.me.name
+    }
+
+
+def owned(view: View) -> dict[str, Fact]:
+    """All that we publish, by sync key, except our trust bundle."""
+    facts: dict[str, Fact] = {"cluster": own_cluster(view)}
+    for service in view.by_cluster.get(view.me.name, ()):
+        facts |= owned_by_service(view, service)
+    return facts
+
+
+def held_back(view: View) -> Iterator[tuple[Service, Refused]]:
+    """Why something that was found here is not published: exports we may not have, addresses out of our ranges."""
+    member = view.members.get(view.me.name)
+    for service, local in view.local.items():
+        export = own_export(view, local)
+        if isinstance(export, Refused):
+            yield service, export
+        elif export is not None and member is not None:
+            for backends in (local.backends or {}).values():
+                for backend in backends:
+                    refused = admit.address(backend.address, member.ranges)
+                    if refused is not None:
+                        yield service, refused
+
+
+def _failed(view: View, service: Service, port: int) -> frozenset[str]:
+    """Addresses (as `str(Backend)`) that every gateway that reports sees fail; none while nobody reports."""
+    reports = [seen.get((service, port), frozenset()) for seen in view.failed.values()]
+    return frozenset.intersection(*reports) if reports else frozenset()
+
+
+def _capacity(declared: int | None, healthy: int, total: int) -> int:
+    """The weight of `healthy` endpoints of `total`: their number, or their part of what all together can carry."""
+    if declared is None or healthy == 0:
+        return healthy
+    return max(1, declared * healthy // total)
