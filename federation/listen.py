@@ -5,31 +5,41 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import ClassVar, Self
 
 from federation.errors import FederationError
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class HostPort:
-    """An address to listen on or to dial; `host` may be a name where it is dialled."""
+class HostPort(str):
+    """An address to listen on or to dial, as written: `host:port`, `[v6]:port`; a dialled host may be a name."""
 
-    host: str
-    port: int
+    __slots__ = ()
+    allowed: ClassVar[str] = "host:port, for example 127.0.0.1:8443 or [::1]:8443"
 
     @classmethod
-    def parse(cls, text: str) -> HostPort:
-        """From `host:port` or `[v6]:port`. Raises ValueError with what is expected."""
+    def of(cls, host: str, port: int) -> Self:
+        return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ValueError with a sentence for the user."""
         host, colon, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
-        if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"{text!r} is not an address: expected host:port, for example 127.0.0.1:8443")
-        return cls(host, int(port))
+        if not colon or not host or any(character.isspace() or character == "/" for character in host):
+            raise ValueError("not an address with a port")
+        if not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError("the port is not a number up to 65535")
+        return cls.of(host, int(port))
 
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+    @property
+    def host(self) -> str:
+        return self.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+    @property
+    def port(self) -> int:
+        return int(self.rpartition(":")[2])
 
 
 class CannotListen(FederationError):
@@ -67,9 +77,13 @@ def _translate(address: HostPort, error: OSError) -> CannotListen:
         hint = "stop it, or choose another port in the configuration"
         return CannotListen(address, f"the port is held by {holder or 'another process'}", hint)
     if error.errno == errno.EADDRNOTAVAIL:
-        return CannotListen(address, "this machine has no such address", "use an address of this machine, or 0.0.0.0")
+        return CannotListen(
+            address, "this machine has no such address", "use an address of this machine, or 0.0.0.0"
+        )
     if error.errno == errno.EACCES:
-        return CannotListen(address, "not permitted", "use a port from 1024 on, or grant CAP_NET_BIND_SERVICE")
+        return CannotListen(
+            address, "not permitted", "use a port from 1024 on, or grant CAP_NET_BIND_SERVICE"
+        )
     return CannotListen(address, os.strerror(error.errno or 0), "check the address in the configuration")
 
 

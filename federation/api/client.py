@@ -54,7 +54,9 @@ class ApiClient:
     async def get(self, path: str, **query: str) -> Any:
         return await self.call("GET", path, query=query)
 
-    async def call(self, method: str, path: str, *, body: Any = None, query: dict[str, str] | None = None) -> Any:
+    async def call(
+        self, method: str, path: str, *, body: Any = None, query: dict[str, str] | None = None
+    ) -> Any:
         """The decoded JSON of a successful answer."""
         headers = {"Authorization": f"Bearer {self._target.token}"} if self._target.token else {}
         data = None if body is None else msgspec.json.encode(body)

@@ -124,12 +124,19 @@ def openapi(title: str, version: str, routes: Iterable[Route]) -> dict[str, Any]
     for route in routes:
         operation = _operation(route)
         if route.request is not None:
-            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": next(found)}}}
+            operation["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": next(found)}},
+            }
         operation["responses"]["200"]["content"] = {"application/json": {"schema": next(found)}}
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": version, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
+        "info": {
+            "title": title,
+            "version": version,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY},
     }
@@ -147,7 +154,10 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "operationId": f"{route.method.lower()}{re.sub(r'[^a-z0-9]+', '_', route.path)}",
         "parameters": [
-            *({"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in route.parameters),
+            *(
+                {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
+                for n in route.parameters
+            ),
             *({"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query),
         ],
         "responses": {

@@ -21,7 +21,17 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from federation.api.routes import Access, ApiProblem, Call, Principal, Problem, Route, forbidden, openapi, unauthorized
+from federation.api.routes import (
+    Access,
+    ApiProblem,
+    Call,
+    Principal,
+    Problem,
+    Route,
+    forbidden,
+    openapi,
+    unauthorized,
+)
 from federation.errors import FederationError
 from federation.listen import CannotListen, HostPort, listen
 
@@ -48,7 +58,9 @@ Health = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
 Metrics = Callable[[], Awaitable[bytes]]
 
 
-def api_application(title: str, version: str, routes: Iterable[Route], authenticator: Authenticator) -> web.Application:
+def api_application(
+    title: str, version: str, routes: Iterable[Route], authenticator: Authenticator
+) -> web.Application:
     """The application that serves `routes` and their OpenAPI document at `/v1/openapi.json`."""
     routes = tuple(routes)
     document = msgspec.json.encode(openapi(title, version, routes))
@@ -69,7 +81,9 @@ def _endpoint(route: Route, authenticator: Authenticator) -> Callable[[web.Reque
         principal = await _admit(request, route.access, authenticator)
         if unknown := set(request.query) - set(route.query):
             allowed = ", ".join(route.query) or "none"
-            raise ApiProblem(400, "bad-query", f"unknown query parameter {min(unknown)!r}", f"allowed: {allowed}")
+            raise ApiProblem(
+                400, "bad-query", f"unknown query parameter {min(unknown)!r}", f"allowed: {allowed}"
+            )
         body = await _body(request, route.request) if route.request is not None else None
         call = Call(principal, dict(request.match_info), dict(request.query), body)
         return _json(200, await route.handler(call))
@@ -81,7 +95,9 @@ async def _body(request: web.Request, shape: type) -> Any:
     try:
         return msgspec.json.decode(await request.read(), type=shape)
     except msgspec.MsgspecError as error:
-        raise ApiProblem(400, "bad-body", f"the body does not fit: {error}", "see /v1/openapi.json") from error
+        raise ApiProblem(
+            400, "bad-body", f"the body does not fit: {error}", "see /v1/openapi.json"
+        ) from error
     except web.HTTPRequestEntityTooLarge as error:
         raise ApiProblem(413, "too-large", f"the body is over {MAX_BODY // 1024} KiB") from error
 
@@ -136,7 +152,9 @@ async def _problems(
         return _json(error.status, Problem(error.reason.lower().replace(" ", "-"), error.reason))
     except Exception:
         log.exception("request failed", method=request.method, path=request.path)
-        return _json(500, Problem("internal", "this request failed inside the process", "its log has the reason"))
+        return _json(
+            500, Problem("internal", "this request failed inside the process", "its log has the reason")
+        )
 
 
 def _json(status: int, value: Any) -> web.Response:
@@ -151,7 +169,9 @@ def health_application(healthy: Health, ready: Health, metrics: Metrics) -> web.
         return _json(200 if fine else 503, detail)
 
     async def exposition(_: web.Request) -> web.Response:
-        return web.Response(body=await metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(
+            body=await metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
 
     app = web.Application(client_max_size=1024)
     app.router.add_get("/healthz", lambda _: answer(healthy))
@@ -197,9 +217,13 @@ class UnixDoor:
 
     async def open(self, runner: web.AppRunner) -> None:
         if len(os.fsencode(self.path)) > 107:
-            raise CannotListenUnix(self.path, "the path is over 107 bytes long (unix(7))", "choose a shorter directory")
+            raise CannotListenUnix(
+                self.path, "the path is over 107 bytes long (unix(7))", "choose a shorter directory"
+            )
         if self.path.exists() and await self._answers():
-            raise CannotListenUnix(self.path, "another process serves it", "stop it, or choose another directory")
+            raise CannotListenUnix(
+                self.path, "another process serves it", "stop it, or choose another directory"
+            )
         self.path.unlink(missing_ok=True)
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
@@ -243,7 +267,7 @@ class TcpDoor:
 
     async def open(self, runner: web.AppRunner) -> HostPort:
         opened = listen(self.address)
-        bound = HostPort(self.address.host, opened.getsockname()[1])
+        bound = HostPort.of(self.address.host, opened.getsockname()[1])
         await web.SockSite(runner, opened, ssl_context=self.tls).start()
         return bound
 

@@ -1,0 +1,277 @@
+"""What the REST API says and hears, as structs. Instants are RFC 3339 in UTC, spans are seconds, names are plain text.
+
+A struct that comes in forbids unknown fields; one that goes out may grow.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+
+class In(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A request body."""
+
+
+class Out(Struct, frozen=True, kw_only=True):
+    """An answer."""
+
+
+# ---- one-time tokens -------------------------------------------------------------------------------------------------
+
+
+class NewToken(In):
+    """A join token (hub: `cluster`, `may_export`, `ranges`) or an attestation token (agent: `gateway_class`)."""
+
+    cluster: str | None = None
+    may_export: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
+    gateway_class: str | None = None
+    lifetime: float = 600.0
+
+
+class CreatedToken(Out):
+    """`token` is shown this once; only its hash is kept."""
+
+    id: str
+    token: str
+    subject: str
+    expires_at: datetime
+
+
+class TokenInfo(Out):
+    id: str
+    kind: Literal["join", "attest"]
+    subject: str
+    state: Literal["unused", "used", "expired"]
+    expires_at: datetime
+    may_export: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
+
+
+class Redeem(In):
+    """Either `token_hash` alone (answered with the certificates that the token pins), or `token` with `csr`.
+
+    The first goes over a connection that nobody has verified yet, the second only after the pin was compared.
+    """
+
+    token_hash: str | None = None
+    token: str | None = None
+    csr: str | None = None
+    name: str = ""
+
+
+class Redeemed(Out):
+    """The outcome: the pinned certificates (`root` and `bundle`), then `certificates` and what else is needed."""
+
+    bundle: str
+    root: str | None = None
+    certificates: tuple[str, ...] = ()
+    base: str = ""
+    address: str = ""
+    joined_at: datetime | None = None
+
+
+class Renew(In):
+    csr: str
+
+
+class Renewed(Out):
+    certificates: tuple[str, ...]
+
+
+# ---- the registry ----------------------------------------------------------------------------------------------------
+
+
+class GatewayInfo(Out):
+    name: str
+    address: str
+    gateway_class: str = "eastwest"
+
+
+class ClusterInfo(Out):
+    """A cluster as the hub knows it. `silence`: seconds since its agent was last heard; None: not since the start."""
+
+    name: str
+    trust_domain: str
+    state: str
+    region: str
+    connected: bool
+    silence: float | None
+    joined_at: datetime
+    may_export: tuple[str, ...]
+    ranges: tuple[str, ...]
+    gateways: tuple[GatewayInfo, ...]
+    exports: int
+    refused: tuple[str, ...] = ()
+    lag: int = 0
+
+
+class SetCluster(In):
+    """What is None stays as it is."""
+
+    may_export: tuple[str, ...] | None = None
+    ranges: tuple[str, ...] | None = None
+    state: Literal["active", "draining", "drained", "quarantined"] | None = None
+
+
+class Done(Out):
+    """What was done, in one sentence."""
+
+    done: str
+
+
+class NewOperator(In):
+    name: str
+    role: Literal["viewer", "operator"]
+    csr: str | None = None
+
+
+class OperatorInfo(Out):
+    name: str
+    role: str
+    kind: Literal["bearer", "certificate"]
+
+
+class CreatedOperator(Out):
+    """`token` is shown this once; `certificates` answer a request that carried a CSR."""
+
+    name: str
+    role: str
+    url: str
+    server_name: str
+    bundle: str
+    token: str | None = None
+    certificates: tuple[str, ...] = ()
+
+
+# ---- services and decisions ------------------------------------------------------------------------------------------
+
+
+class PortInfo(Out):
+    """`reach` is `host:port` where clients in this cluster reach it; empty when asked at the hub."""
+
+    name: str
+    port: int
+    protocol: str
+    reach: tuple[str, ...] = ()
+
+
+class ExporterInfo(Out):
+    cluster: str
+    healthy: int
+    total: int
+    age: float | None = None
+
+
+class ServiceInfo(Out):
+    service: str
+    host: str
+    ports: tuple[PortInfo, ...]
+    exporters: tuple[ExporterInfo, ...]
+    conflicts: tuple[str, ...] = ()
+
+
+class ExplainedLine(Out):
+    """One line of a plan: `share` in percent of this port's new connections, as long as Envoy sees it the same."""
+
+    tier: int | None
+    cluster: str
+    share: float
+    weight: int
+    healthy: bool
+    reason: str
+    detail: str
+
+
+class ExplainedPort(Out):
+    port: int
+    name: str
+    listen_port: int | None
+    lines: tuple[ExplainedLine, ...]
+
+
+class Explanation(Out):
+    service: str
+    cluster: str
+    decided_at: datetime
+    ports: tuple[ExplainedPort, ...]
+    notes: tuple[str, ...] = ()
+
+
+# ---- status and checks -----------------------------------------------------------------------------------------------
+
+
+class RejectedResource(Out):
+    """A resource that an Envoy refused; the last good version stays in place."""
+
+    type: str
+    name: str
+    error: str
+
+
+class GatewayStatus(Out):
+    name: str
+    address: str
+    connected: bool
+    state: Literal["serving", "draining", "silent"]
+    snapshot: int
+    acknowledged: int
+    envoy: str
+    certificate_expires_at: datetime | None
+    rejected: tuple[RejectedResource, ...] = ()
+
+
+class PeerStatus(Out):
+    """Another cluster as this agent sees it. The two signals stay two: `lease` is about word, `path` about way."""
+
+    name: str
+    region: str
+    state: str
+    lease: str
+    silence: float | None
+    path: str
+    trusted: bool
+
+
+class AgentStatus(Out):
+    kind: Literal["agent"] = "agent"
+    version: str
+    pid: int
+    cluster: str
+    region: str
+    hub_connected: bool
+    hub: str
+    services: int
+    exports: int
+    gateways: tuple[GatewayStatus, ...]
+    peers: tuple[PeerStatus, ...]
+    problems: tuple[str, ...]
+    certificate_expires_at: datetime
+    authority_expires_at: datetime
+
+
+class HubStatus(Out):
+    kind: Literal["hub"] = "hub"
+    version: str
+    pid: int
+    base: str
+    root: str
+    clusters: tuple[ClusterInfo, ...]
+    problems: tuple[str, ...]
+    certificate_expires_at: datetime
+    root_expires_at: datetime
+
+
+class Check(Out):
+    result: Literal["ok", "warning", "failure"]
+    name: str
+    detail: str = ""
+    hint: str = ""
+
+
+class CheckGroup(Out):
+    name: str
+    checks: tuple[Check, ...]

@@ -1,0 +1,46 @@
+"""One REST call from a command: the usual shape of every command here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+
+def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query: str | None) -> Any:
+    """Call the process that `--hub` means and return the decoded answer. Raises FederationError."""
+    from federation.cli.target import client
+
+    async def call() -> Any:
+        async with client(ctx.find_root().obj) as api:
+            given = {name: value for name, value in query.items() if value is not None}
+            return await api.call(method, path, body=body, query=given)
+
+    return asyncio.run(call())
+
+
+def segment(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe="")
+
+
+class ServiceName(click.ParamType):
+    """`namespace/name`; a name alone is in the namespace `default`."""
+
+    name = "SERVICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from pki.names import is_dns_label
+
+        namespace, slash, name = str(value).rpartition("/")
+        namespace = namespace if slash else "default"
+        if not is_dns_label(namespace) or not is_dns_label(name):
+            self.fail(
+                f"{value!r} is not a service; write namespace/name, for example default/echo", param, ctx
+            )
+        return f"{namespace}/{name}"
+
+
+SERVICE = ServiceName()

@@ -1,0 +1,116 @@
+"""`federation cluster`: the registry of the hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from federation.cli.call import ask, segment
+from federation.cli.output import Row, emit, output_option, print_table, span, text, when
+
+
+@click.group()
+def cluster() -> None:
+    """Show, change and remove the clusters of the federation."""
+
+
+@cluster.command("list")
+@output_option
+@click.pass_context
+def list_(ctx: click.Context, output: str) -> None:
+    """List the clusters, and whether their agents are connected."""
+    columns = [
+        ("NAME", text("name")),
+        ("REGION", text("region")),
+        ("STATE", text("state")),
+        ("AGENT", _agent),
+        ("GATEWAYS", lambda row: str(len(row["gateways"]))),
+        ("EXPORTS", text("exports")),
+        ("JOINED", when("joined_at")),
+    ]
+    empty = "no clusters yet; make a token with `federation token create`"
+    emit(output, ask(ctx, "GET", "/v1/clusters"), lambda rows: print_table(rows, columns, empty=empty))
+
+
+def _agent(row: Row) -> str:
+    if row["connected"]:
+        return "connected"
+    return "never seen" if row["silence"] is None else f"silent {span(row['silence'])}"
+
+
+@cluster.command()
+@click.argument("name")
+@output_option
+@click.pass_context
+def show(ctx: click.Context, name: str, output: str) -> None:
+    """Show everything the hub knows of the cluster NAME."""
+    emit(output, ask(ctx, "GET", f"/v1/clusters/{segment(name)}"), _show)
+
+
+def _show(row: dict[str, Any]) -> None:
+    gateways = [f"{gateway['name']} {gateway['address']}" for gateway in row["gateways"]]
+    for label, value in (
+        ("name", row["name"]),
+        ("trust domain", row["trust_domain"]),
+        ("region", row["region"]),
+        ("state", row["state"]),
+        ("agent", _agent(row)),
+        ("joined", row["joined_at"]),
+        ("may export", ", ".join(row["may_export"])),
+        ("ranges", ", ".join(row["ranges"])),
+        ("exports", row["exports"]),
+    ):
+        click.echo(f"{label + ':':14}{value or '-'}")
+    for label, values in (("gateways", gateways), ("refused", row["refused"])):
+        click.echo(f"{label + ':':14}{values[0] if values else '-'}")
+        for value in values[1:]:
+            click.echo(f"{'':14}{value}")
+
+
+@cluster.command("set")
+@click.argument("name")
+@click.option("--may-export", multiple=True, metavar="PATTERN", help="Replaces the patterns. Repeatable.")
+@click.option(
+    "--range", "ranges", multiple=True, metavar="CIDR", help="Replaces the address ranges. Repeatable."
+)
+@click.option(
+    "--state", type=click.Choice(["active", "draining", "drained", "quarantined"]), help="The new state."
+)
+@output_option
+@click.pass_context
+def set_(
+    ctx: click.Context,
+    name: str,
+    may_export: tuple[str, ...],
+    ranges: tuple[str, ...],
+    state: str | None,
+    output: str,
+) -> None:
+    """Change what the cluster NAME may do. What is not named stays as it is.
+
+    \b
+    Examples:
+      federation cluster set east --may-export 'default/*' --may-export 'shop/*'
+      federation cluster set east --state quarantined
+    """
+    from federation.api.messages import SetCluster
+
+    if not (may_export or ranges or state):
+        raise click.UsageError("nothing to change: give --may-export, --range or --state")
+    change = SetCluster(may_export=may_export or None, ranges=ranges or None, state=state)  # type: ignore[arg-type]
+    emit(output, ask(ctx, "PUT", f"/v1/clusters/{segment(name)}", body=change), _show)
+
+
+@cluster.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@output_option
+@click.pass_context
+def remove(ctx: click.Context, name: str, yes: bool, output: str) -> None:
+    """Remove the cluster NAME: nobody trusts it any more, and it needs a new token to come back."""
+    if not yes:
+        click.confirm(
+            f"Remove {name}? Its gateways are cut off and its services disappear elsewhere.", abort=True
+        )
+    emit(output, ask(ctx, "DELETE", f"/v1/clusters/{segment(name)}"), lambda done: click.echo(done["done"]))

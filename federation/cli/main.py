@@ -1,0 +1,106 @@
+"""The entry point: finds the command, turns every failure into one clear line and a stable exit code.
+
+Exit codes: 0 fine, 1 found a problem, 2 wrong usage, 3 cannot reach, 130 interrupted.
+Commands are imported when they are called, so that `federation version` does not pay for gRPC.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from federation.cli.output import fail
+from federation.errors import FederationError
+from pki.errors import PkiError
+
+COMMANDS = {
+    "serve": "federation.cli.processes:serve",
+    "agent": "federation.cli.processes:agent",
+    "gateway": "federation.cli.processes:gateway",
+    "token": "federation.cli.tokens:token",
+    "operator": "federation.cli.operators:operator",
+    "cluster": "federation.cli.clusters:cluster",
+    "service": "federation.cli.services:service",
+    "explain": "federation.cli.services:explain",
+    "status": "federation.cli.status:status",
+    "check": "federation.cli.status:check",
+    "config": "federation.cli.config:config",
+    "demo": "federation.cli.demo:demo",
+    "completion": "federation.cli.completion:completion",
+    "version": "federation.cli.completion:version",
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if (place := COMMANDS.get(cmd_name)) is None:
+            return None
+        module, _, name = place.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in rows if command])
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 1 found a problem, 2 wrong usage, 3 cannot reach, 130 interrupted.",
+)
+@click.option(
+    "--hub",
+    metavar="TARGET",
+    envvar="FEDERATION_HUB",
+    help="Which process to ask: a context's name, unix:///path/to/api.sock or https://host:port.  "
+    "[env: FEDERATION_HUB; default: the current context, else the hub's socket on this machine]",
+)
+@click.pass_context
+def cli(ctx: click.Context, hub: str | None) -> None:
+    """One service space over many clusters: gateways, a certificate authority in each cluster, failover.
+
+    \b
+    Examples:
+      federation demo                       three clusters on this machine, with a tour
+      federation status                     who is connected and what is wrong
+      federation explain default/echo --from east
+    """
+    ctx.obj = hub
+
+
+def main() -> None:
+    """Run the command line of this process and leave with its exit code."""
+    try:
+        code: Any = cli.main(prog_name="federation", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except FederationError as error:
+        fail(str(error), error.hint)
+        code = error.exit_code
+    except PkiError as error:
+        fail(str(error))
+        code = 1
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""`federation operator`: people and programs that use the hub from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from federation.cli.call import ask, segment
+from federation.cli.output import emit, output_option, print_table, text
+
+
+@click.group()
+def operator() -> None:
+    """Give people access to the hub, and take it away."""
+
+
+@operator.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(["viewer", "operator"]), default="viewer", show_default=True)
+@click.option("--certificate", is_flag=True, help="Make a key and a certificate instead of a bearer token.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the credential (0700).",
+)
+@output_option
+@click.pass_context
+def create(ctx: click.Context, name: str, role: str, certificate: bool, out: Path, output: str) -> None:
+    """Create the operator NAME and write what it needs to OUT, with a contexts file that uses it.
+
+    \b
+    Example:
+      federation operator create ada --role operator --out ./ada
+      FEDERATION_CONTEXTS=./ada/contexts.yaml federation status
+    """
+    from federation.operators import create_credential
+
+    made = create_credential(
+        lambda body: ask(ctx, "POST", "/v1/operators", body=body), name, role, certificate, out
+    )
+    emit(output, made, lambda made: click.echo(f"{made['name']} ({made['role']}): {made['contexts']}"))
+
+
+@operator.command("list")
+@output_option
+@click.pass_context
+def list_(ctx: click.Context, output: str) -> None:
+    """List the operators."""
+    columns = [("NAME", text("name")), ("ROLE", text("role")), ("BY", text("kind"))]
+    emit(
+        output,
+        ask(ctx, "GET", "/v1/operators"),
+        lambda rows: print_table(rows, columns, empty="no operators"),
+    )
+
+
+@operator.command()
+@click.argument("name")
+@output_option
+@click.pass_context
+def remove(ctx: click.Context, name: str, output: str) -> None:
+    """Take the access of the operator NAME away, at once."""
+
+    def show(done: dict[str, Any]) -> None:
+        click.echo(done["done"])
+
+    emit(output, ask(ctx, "DELETE", f"/v1/operators/{segment(name)}"), show)

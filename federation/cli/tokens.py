@@ -1,0 +1,123 @@
+"""`federation token`: one-time tokens, at the hub for clusters, at an agent for its gateways."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from federation.cli.call import ask, segment
+from federation.cli.output import emit, output_option, print_table, text, when
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke one-time tokens."""
+
+
+@token.command()
+@click.argument("cluster", required=False)
+@click.option(
+    "--may-export",
+    multiple=True,
+    metavar="PATTERN",
+    help="Services it may export, e.g. 'default/*'. Repeatable.",
+)
+@click.option(
+    "--range",
+    "ranges",
+    multiple=True,
+    metavar="CIDR",
+    help="Where its gateways and endpoints lie. Repeatable.",
+)
+@click.option(
+    "--gateway", is_flag=True, help="For a gateway of the asked agent's cluster, instead of a cluster."
+)
+@click.option(
+    "--ttl",
+    default="10m",
+    show_default=True,
+    metavar="DURATION",
+    help="How long it can be used; at most 10m.",
+)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the token to this file (0600)."
+)
+@output_option
+@click.pass_context
+def create(
+    ctx: click.Context,
+    cluster: str | None,
+    may_export: tuple[str, ...],
+    ranges: tuple[str, ...],
+    gateway: bool,
+    ttl: str,
+    out: Path | None,
+    output: str,
+) -> None:
+    """Make a one-time token for CLUSTER to join, or for a gateway to attest.
+
+    Give it to the other side by file or standard input, never as an argument.
+
+    \b
+    Examples:
+      federation token create east --may-export 'default/*' --range 10.1.0.0/16 --out east.token
+      federation --hub unix:///var/lib/federation/agent/api.sock token create --gateway --out gw.token
+    """
+    from federation.api.messages import NewToken
+    from federation.document import Duration
+
+    if gateway == bool(cluster):
+        raise click.UsageError("name a cluster (at the hub), or give --gateway (at an agent)")
+    try:
+        lifetime = float(Duration.parse(ttl))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}: {Duration.allowed}", param_hint="--ttl") from error
+    wanted = NewToken(
+        cluster=cluster,
+        may_export=may_export,
+        ranges=ranges,
+        gateway_class="eastwest" if gateway else None,
+        lifetime=lifetime,
+    )
+    created = ask(ctx, "POST", "/v1/tokens", body=wanted)
+    if out is not None:
+        from pki.durable import write
+
+        write(out, (created.pop("token") + "\n").encode())
+        created["file"] = str(out)
+    emit(output, created, _show)
+
+
+def _show(created: dict[str, Any]) -> None:
+    if "token" in created:
+        click.echo(created["token"])
+    else:
+        click.echo(f"token {created['id']} for {created['subject']} is in {created['file']}")
+
+
+@token.command("list")
+@output_option
+@click.pass_context
+def list_(ctx: click.Context, output: str) -> None:
+    """List tokens: unused, used and expired ones."""
+    columns = [
+        ("ID", text("id")),
+        ("FOR", text("subject")),
+        ("KIND", text("kind")),
+        ("STATE", text("state")),
+        ("EXPIRES", when("expires_at")),
+        ("MAY EXPORT", text("may_export")),
+        ("RANGES", text("ranges")),
+    ]
+    emit(output, ask(ctx, "GET", "/v1/tokens"), lambda rows: print_table(rows, columns, empty="no tokens"))
+
+
+@token.command()
+@click.argument("id")
+@output_option
+@click.pass_context
+def revoke(ctx: click.Context, id: str, output: str) -> None:
+    """Make the token ID useless. IDs are in `federation token list`."""
+    emit(output, ask(ctx, "DELETE", f"/v1/tokens/{segment(id)}"), lambda done: click.echo(done["done"]))

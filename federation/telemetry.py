@@ -1,0 +1,106 @@
+"""The names of what can be watched: metrics and log fields, in one place, and how logs are written.
+
+A metric with a label has a bounded set of values for it: clusters of the registry, types of resource, reasons. Names
+that strangers choose (services, hosts) are never labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+
+def configure_logging(level: str, form: Literal["text", "json"], process: str) -> None:
+    """Write one line an event to standard error. Values are data: control characters are escaped, never printed."""
+    final: structlog.typing.Processor
+    if form == "json":
+        final = structlog.processors.JSONRenderer()
+    else:
+        final = structlog.processors.KeyValueRenderer(
+            key_order=["timestamp", "level", "event"], drop_missing=True
+        )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            final,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+
+
+class HubMetrics:
+    """What a hub counts. `lag` of a cluster is how many of its changes are not yet relayed to somebody."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.members = Gauge("federation_hub_members", "Clusters in the registry", registry=self.registry)
+        self.streams = Gauge("federation_hub_streams", "Agents connected", registry=self.registry)
+        self.entries = Gauge(
+            "federation_hub_entries", "Relayed keys held", ["cluster"], registry=self.registry
+        )
+        self.refusals = Counter(
+            "federation_hub_refusals", "Entries refused, by rule", ["cluster", "rule"], registry=self.registry
+        )
+        self.joins = Counter(
+            "federation_hub_joins", "Join attempts by outcome", ["outcome"], registry=self.registry
+        )
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class AgentMetrics:
+    """What an agent counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        gauge, counter = Gauge, Counter
+        self.events = counter("federation_agent_events", "Events taken in", ["kind"], registry=self.registry)
+        self.decided = counter(
+            "federation_agent_services_decided", "Services decided anew", registry=self.registry
+        )
+        self.decision = Histogram(
+            "federation_agent_decision_seconds",
+            "From taking a batch of events to its published snapshot",
+            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
+            registry=self.registry,
+        )
+        self.hub_up = gauge(
+            "federation_agent_hub_connected", "1 while the hub's stream is up", registry=self.registry
+        )
+        self.services = gauge(
+            "federation_agent_services", "Services offered to this cluster", registry=self.registry
+        )
+        self.gateways = gauge(
+            "federation_agent_gateways_connected", "Own gateways connected", registry=self.registry
+        )
+        self.silence = gauge(
+            "federation_agent_peer_silence_seconds", "Age of what is served of a peer", ["cluster"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.rejected = gauge(
+            "federation_agent_resources_rejected", "Resources that an Envoy refused", registry=self.registry
+        )
+        self.certificate = gauge(
+            "federation_agent_certificate_expiry_seconds", "Unix time at which a certificate ends", ["which"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.problems = gauge(
+            "federation_agent_file_problems",
+            "Files of the services folder that are refused",
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
