@@ -1,8 +1,9 @@
-"""Files that are whole or not there: after a crash at any instant a reader finds the old bytes or the new ones.
+"""Files that are whole or not there: after a crash a reader finds the old bytes or the new ones.
 
-`write` replaces, `create` refuses to replace. Both follow the only order that survives `kill -9` and a loss of power:
-write a temporary file in the same folder, fsync it, rename it, fsync the folder. When they return, the bytes are on disk.
-When they raise, the file is as it was; only a failing fsync of the folder, after the rename, leaves open which it is.
+`write` replaces, `create` refuses to replace. Both follow the only order that survives `kill -9` and a loss
+of power: write a temporary file in the same folder, fsync it, rename it, fsync the folder. When they return,
+the bytes are on disk. When they raise, the file is as it was; only a failing fsync of the folder, after the
+rename, leaves open which it is.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ def write(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
 
 
 def create(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Like `write`, but raises `WriteError` if `path` exists, even when another process makes it at the same time."""
+    """Like `write`, but raises `WriteError` if `path` exists, even if another process makes it just now."""
     _publish(path, data, mode, replace=False)
 
 
 def sweep(directory: Path) -> tuple[Path, ...]:
-    """Remove what a crash in `write` or `create` left in `directory`; say what. For its only writer, at start."""
+    """Remove what a crash of `write` or `create` left in `directory`. For its only writer, at start."""
     left = tuple(entry for entry in sorted(directory.iterdir()) if _TEMPORARY.fullmatch(entry.name))
     for entry in left:
         entry.unlink(missing_ok=True)
@@ -45,8 +46,8 @@ def sweep(directory: Path) -> tuple[Path, ...]:
 def private_folder(path: Path) -> Path:
     """Make `path` if it is missing, as a folder for its owner alone (0700).
 
-    Raises `KeyFileError` when it exists and others may enter it, belongs to somebody else, or is no folder; `WriteError` when
-    it cannot be made.
+    Raises `KeyFileError` when it exists and others may enter it, belongs to somebody else, or is no folder;
+    `WriteError` when it cannot be made.
     """
     try:
         path.mkdir(mode=PRIVATE_FOLDER, parents=True)
@@ -64,7 +65,8 @@ def private_folder(path: Path) -> Path:
 def read_private(path: Path, longest: int) -> bytes:
     """The bytes of a private file (0600, ours, no link), at most `longest`.
 
-    Raises `KeyFileError` when others may read it or when it is not a plain file, `FileNotFoundError` when it is not there.
+    Raises `KeyFileError` when others may read it or when it is not a plain file, `FileNotFoundError` when it
+    is not there.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)

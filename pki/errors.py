@@ -1,7 +1,8 @@
 """What can go wrong with an identity, as exceptions that carry fields.
 
-Expected outcomes (a policy that says no, a token that is refused, a bundle that is not accepted) are values and live
-beside the function that returns them. No error here ever carries key material or the secret of a token.
+Expected outcomes (a policy that says no, a token that is refused, a bundle that is not accepted) are values
+and live beside the function that returns them. No error here ever carries key material or the secret of a
+token.
 """
 
 from __future__ import annotations
@@ -103,9 +104,10 @@ class PinMismatch(PkiError):
 
     def __init__(self, pinned: bytes, offered: bytes) -> None:
         super().__init__(
-            "the server's root and bundle do not match the pin of the token"
-            f" (pinned {pinned.hex()[:16]}…, offered {offered.hex()[:16]}…): either the token was made by another"
-            " installation, or the certificates changed since (make a new token), or somebody is in between"
+            "the root and bundle of the server do not match the pin of the token"
+            f" (pinned {pinned.hex()[:16]}…, offered {offered.hex()[:16]}…): either the token was made by"
+            " another installation, or the certificates changed since (make a new token), or somebody is in"
+            " between"
         )
         self.pinned = pinned
         self.offered = offered
@@ -137,7 +139,7 @@ class KeyMissing(KeyFileError):
 
 
 class JournalError(PkiError):
-    """A journal that cannot be written, or that does not verify; `line` counts from 1, 0 is the file as a whole."""
+    """A journal that cannot be written or does not verify; `line` counts from 1, 0 is the whole file."""
 
     def __init__(self, path: Path, line: int, reason: str) -> None:
         where = f"{path}:{line}" if line else f"{path}"
@@ -148,14 +150,15 @@ class JournalError(PkiError):
 
 
 class ClockError(PkiError):
-    """A wall clock that cannot be right; `off` is how far, and in which direction, it is from the other one."""
+    """A wall clock that cannot be right; `off` says how far it is ahead of the other one."""
 
     def __init__(self, ours: datetime, other: datetime, what: str) -> None:
         self.ours = ours
         self.other = other
         self.off: timedelta = ours - other
         side = "behind" if self.off < timedelta(0) else "ahead of"
+        seconds = abs(self.off).total_seconds()
         super().__init__(
-            f"our clock ({ours.isoformat(timespec='seconds')}) is {abs(self.off).total_seconds():.0f} s {side} "
-            f"{what} ({other.isoformat(timespec='seconds')}); correct the clock (NTP) and try again"
+            f"our clock ({ours.isoformat(timespec='seconds')}) is {seconds:.0f} s {side} {what}"
+            f" ({other.isoformat(timespec='seconds')}); correct the clock (NTP) and try again"
         )

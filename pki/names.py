@@ -1,7 +1,7 @@
 """The one allow-list for names that end up in file names, URLs, SNI, DNS and Kubernetes objects.
 
-It refuses by being narrow: what is not a lower-case DNS label (RFC 1123 §2.1) does not pass, so that no path, quoting or
-case question can arise behind it.
+It refuses by being narrow: what is not a lower-case DNS label (RFC 1123 §2.1) does not pass, so that no path,
+quoting or case question can arise behind it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def dns_label(text: str) -> str:
 
 
 def dns_name(text: str) -> str:
-    """Return `text` unchanged, or raise `InvalidName` when it is not labels joined by dots, at most 253 bytes."""
+    """Return `text` unchanged, or raise `InvalidName` if it is not labels joined by dots (253 bytes)."""
     if len(text) > LONGEST_DNS_NAME or not all(is_dns_label(label) for label in text.split(".")):
         raise InvalidName(
             text, "use lower-case DNS labels joined by '.', at most 253 bytes, no dot at the end"

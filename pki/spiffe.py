@@ -1,8 +1,9 @@
 """Identities as strict types: whoever holds a `SpiffeId` holds a valid one.
 
-Obeys the SPIFFE-ID standard §2 and is narrower on purpose: a trust domain is made of DNS labels, because trust domains
-become DNS SANs, SNI and file names here. Refuses user info, port, query, fragment, percent-encoding, upper-case trust
-domains, empty or dot segments and a trailing slash, which some X.509 libraries let through.
+Obeys the SPIFFE-ID standard §2 and is narrower on purpose: a trust domain is made of DNS labels, because
+trust domains become DNS SANs, SNI and file names here. Refuses user info, port, query, fragment,
+percent-encoding, upper-case trust domains, empty or dot segments and a trailing slash, which some X.509
+libraries let through.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True, order=True)
 class TrustDomain:
-    """The name of one trust domain, such as `east.mesh.example`. Building an invalid one raises `InvalidSpiffeId`."""
+    """The name of one trust domain (`east.mesh.example`); an invalid one raises `InvalidSpiffeId`."""
 
     name: str
 
@@ -54,7 +55,7 @@ class TrustDomain:
 
     @classmethod
     def of_cluster(cls, name: str, base: str) -> Self:
-        """The trust domain of cluster `name` under `base`; raises `InvalidName` for a name that no cluster may have."""
+        """The trust domain of cluster `name` under `base`; raises `InvalidName` if no cluster may have it."""
         if name == HUB:
             raise InvalidName(name, "this name is taken by the federation service itself")
         return cls(f"{dns_label(name)}.{base}")
@@ -65,7 +66,7 @@ class TrustDomain:
         return cls(f"{HUB}.{base}")
 
     def cluster(self, base: str) -> str | None:
-        """The cluster that this trust domain belongs to, or None if it is not one of a cluster under `base`."""
+        """The cluster that has this trust domain, or None if it is not one of a cluster under `base`."""
         label, dot, rest = self.name.partition(".")
         return label if dot and rest == base and label != HUB else None
 

@@ -1,0 +1,211 @@
+"""What one certificate says, and the small checks that need no other certificate and no issuer.
+
+Every check raises `Untrusted` with one reason. Parsing in the library below is lazy, so each access is
+guarded here: a certificate that cannot be read is `MALFORMED`, never a `ValueError` somewhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from pki.algorithms import SIGNATURES, weakness
+from pki.errors import Distrust, InvalidSpiffeId, Untrusted
+from pki.spiffe import SpiffeId, TrustDomain
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+LONGEST_CERTIFICATE = 8 * 1024
+"""Bytes of DER; ours are under 1 KiB."""
+
+TLS_ROLES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
+
+_UNDERSTOOD = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+    }
+)
+
+
+def load_der(data: bytes) -> x509.Certificate:
+    """Parse one DER certificate of at most 8 KiB; raises `Untrusted`."""
+    if len(data) > LONGEST_CERTIFICATE:
+        raise Untrusted(Distrust.MALFORMED, f"{len(data)} bytes, allowed are {LONGEST_CERTIFICATE}")
+    try:
+        return x509.load_der_x509_certificate(data)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Untrusted(Distrust.MALFORMED, "not a DER certificate") from error
+
+
+def load_pem(data: bytes, most: int = 8) -> tuple[x509.Certificate, ...]:
+    """Parse 1 to `most` PEM certificates; raises `Untrusted`."""
+    if len(data) > 2 * most * LONGEST_CERTIFICATE:
+        raise Untrusted(Distrust.MALFORMED, f"{len(data)} bytes of PEM are too many")
+    try:
+        found = tuple(x509.load_pem_x509_certificates(data))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Untrusted(Distrust.MALFORMED, "not PEM certificates") from error
+    if len(found) > most:
+        raise Untrusted(Distrust.MALFORMED, f"{len(found)} certificates, allowed are {most}")
+    return found
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    """The DER bytes of a certificate."""
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def pem(certificates: Iterable[x509.Certificate]) -> bytes:
+    """Certificates as one PEM text, in the given order."""
+    return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
+
+
+def extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:
+    """The extension of that kind, or None; raises `Untrusted` when any is malformed or appears twice."""
+    try:
+        return certificate.extensions.get_extension_for_class(kind)
+    except x509.ExtensionNotFound:
+        return None
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise Untrusted(Distrust.MALFORMED, "the extensions cannot be parsed") from error
+
+
+def public_key(certificate: x509.Certificate) -> CertificatePublicKeyTypes:
+    """The public key, if it is one we accept; raises `Untrusted`."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Untrusted(Distrust.KEY, "it cannot be parsed") from error
+    if (reason := weakness(key)) is not None:
+        raise Untrusted(Distrust.KEY, reason)
+    return key
+
+
+def subject_key_id(certificate: x509.Certificate) -> bytes:
+    """The subject key identifier; raises `Untrusted` when it is missing."""
+    found = extension(certificate, x509.SubjectKeyIdentifier)
+    if found is None:
+        raise Untrusted(Distrust.KEY_IDENTIFIER, "no subject key identifier")
+    return found.value.digest
+
+
+def authority_key_id(certificate: x509.Certificate) -> bytes | None:
+    """The key identifier of the issuer; None when there is none, as a self-signed certificate may."""
+    found = extension(certificate, x509.AuthorityKeyIdentifier)
+    return found.value.key_identifier if found is not None else None
+
+
+def check_form(certificate: x509.Certificate) -> None:
+    """Version 3, a key and a signature algorithm that are good enough, no critical extension that we do not
+    understand.
+
+    RFC 5280 §4.2: a critical extension that is not processed makes the certificate unusable. Name constraints
+    are among them: no profile of ours sets them.
+    """
+    if certificate.version is not x509.Version.v3:
+        raise Untrusted(Distrust.NOT_V3)
+    public_key(certificate)
+    if certificate.signature_algorithm_oid not in SIGNATURES:
+        raise Untrusted(Distrust.ALGORITHM, certificate.signature_algorithm_oid.dotted_string)
+    extension(certificate, x509.BasicConstraints)
+    for found in certificate.extensions:
+        if found.critical and found.oid not in _UNDERSTOOD:
+            raise Untrusted(Distrust.CRITICAL_EXTENSION, found.oid.dotted_string)
+
+
+def check_time(certificate: x509.Certificate, now: datetime) -> None:
+    """Both ends of the validity are inclusive, with a resolution of seconds (RFC 5280 §4.1.2.5)."""
+    second = now.replace(microsecond=0)
+    if second < certificate.not_valid_before_utc:
+        wait = certificate.not_valid_before_utc - second
+        raise Untrusted(Distrust.NOT_YET_VALID, f"starts in {wait.total_seconds():.0f} s; is a clock wrong?")
+    if second > certificate.not_valid_after_utc:
+        ago = second - certificate.not_valid_after_utc
+        raise Untrusted(Distrust.EXPIRED, f"{ago.total_seconds():.0f} s ago")
+
+
+def check_authority(certificate: x509.Certificate) -> None:
+    """The form of what may issue others: a critical CA mark, keyCertSign, a key identifier, no EKU."""
+    check_form(certificate)
+    basic = extension(certificate, x509.BasicConstraints)
+    if basic is None or not basic.critical or not basic.value.ca:
+        raise Untrusted(Distrust.BASIC_CONSTRAINTS, "not marked as an authority")
+    usage = extension(certificate, x509.KeyUsage)
+    if usage is None or not usage.critical or not usage.value.key_cert_sign:
+        raise Untrusted(Distrust.KEY_USAGE, "may not sign certificates")
+    if extension(certificate, x509.ExtendedKeyUsage) is not None:
+        raise Untrusted(Distrust.EXTENDED_KEY_USAGE, "an authority must not carry one")
+    subject_key_id(certificate)
+
+
+def authority_trust_domain(certificate: x509.Certificate) -> TrustDomain | None:
+    """The trust domain in the single URI SAN of an authority's certificate; None when it has no SAN."""
+    uris, others = _alternative_names(certificate)
+    if not uris and not others:
+        return None
+    if len(uris) != 1 or others:
+        raise Untrusted(Distrust.URI_COUNT, "an authority names one trust domain and nothing else")
+    try:
+        return TrustDomain.parse_uri(uris[0])
+    except InvalidSpiffeId as error:
+        raise Untrusted(Distrust.SPIFFE_ID, error.reason) from error
+
+
+def check_leaf(certificate: x509.Certificate) -> SpiffeId:
+    """The identity that a leaf claims, if its form allows it to claim one (X509-SVID §2 to §4).
+
+    One URI SAN that is a SPIFFE ID, besides it DNS names only; not an authority; digitalSignature and nothing
+    that signs certificates; both TLS roles; key identifiers; a critical SAN when the subject is empty. Proves
+    nothing yet.
+    """
+    check_form(certificate)
+    uris, _ = _alternative_names(certificate)
+    if len(uris) != 1:
+        raise Untrusted(Distrust.URI_COUNT, f"found {len(uris)}")
+    basic = extension(certificate, x509.BasicConstraints)
+    if basic is None or basic.value.ca:
+        raise Untrusted(Distrust.BASIC_CONSTRAINTS, "a leaf must be marked as no authority")
+    usage = extension(certificate, x509.KeyUsage)
+    if usage is None or not usage.critical or not usage.value.digital_signature:
+        raise Untrusted(Distrust.KEY_USAGE, "a leaf needs digitalSignature, critical")
+    if usage.value.key_cert_sign or usage.value.crl_sign:
+        raise Untrusted(Distrust.KEY_USAGE, "a leaf must not sign certificates or CRLs")
+    roles = extension(certificate, x509.ExtendedKeyUsage)
+    if roles is None or not set(roles.value) >= TLS_ROLES:
+        raise Untrusted(Distrust.EXTENDED_KEY_USAGE)
+    subject_key_id(certificate)
+    names = extension(certificate, x509.SubjectAlternativeName)
+    if names is not None and not certificate.subject.rdns and not names.critical:
+        raise Untrusted(Distrust.CRITICAL_EXTENSION, "the SAN must be critical when the subject is empty")
+    try:
+        return SpiffeId.parse(uris[0])
+    except InvalidSpiffeId as error:
+        raise Untrusted(Distrust.SPIFFE_ID, error.reason) from error
+
+
+def _alternative_names(certificate: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """URI and DNS names; any other kind of name is refused."""
+    names = extension(certificate, x509.SubjectAlternativeName)
+    uris: list[str] = []
+    others: list[str] = []
+    for name in names.value if names is not None else ():
+        match name:
+            case x509.UniformResourceIdentifier():
+                uris.append(name.value)
+            case x509.DNSName():
+                others.append(name.value)
+            case _:
+                raise Untrusted(Distrust.SAN_KIND, type(name).__name__)
+    return tuple(uris), tuple(others)

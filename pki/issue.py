@@ -1,0 +1,224 @@
+"""From a decision to a certificate, in two steps: a `Template` says all that will be signed, `sign` signs it.
+
+Templates are pure values, so that the journal can record what is about to be signed before it is. Nothing of
+a request but its public key enters one. `sign` may block for as long as the key needs (a token, a remote
+signer): call it in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+
+from pki.algorithms import PublicKey, digest_for, spki
+from pki.certificate import subject_key_id
+from pki.errors import Refused
+from pki.policy import Grant
+from pki.profiles import (
+    BACKDATE,
+    CLUSTER_CA,
+    CLUSTER_CA_ROOTED,
+    ROOT,
+    SHORTEST_LEAF,
+    Profile,
+    authority_subject,
+)
+from pki.spiffe import TrustDomain
+
+NO_REVOCATION_AVAILABLE = ObjectIdentifier("2.5.29.56")
+"""RFC 9608: there is no CRL and no OCSP for this short-lived certificate, so do not look for one."""
+
+_NULL = b"\x05\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """All that one certificate will say. Times are UTC, in whole seconds."""
+
+    profile: Profile
+    serial: int
+    subject: x509.Name
+    issuer: x509.Name
+    public_key: PublicKey
+    subject_key_id: bytes
+    authority_key_id: bytes
+    uri: str | None
+    dns_names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+
+    def digest(self) -> bytes:
+        """SHA-256 over every field: what the journal records before signing."""
+        fields = (
+            self.profile.name,
+            str(self.serial),
+            self.subject.public_bytes(),
+            self.issuer.public_bytes(),
+            spki(self.public_key),
+            self.subject_key_id,
+            self.authority_key_id,
+            self.uri,
+            self.dns_names,
+            self.not_before,
+            self.not_after,
+        )
+        return hashlib.sha256(msgspec.json.encode(fields)).digest()
+
+
+def root_authority(domain: str, epoch: int, key: PublicKey, serial: int, now: datetime) -> Template:
+    """The root of an installation; `domain` (its base) only makes the subject readable."""
+    return _self_issued(ROOT, authority_subject(domain, epoch, key), None, key, serial, now)
+
+
+def cluster_authority(
+    trust_domain: TrustDomain, epoch: int, key: PublicKey, serial: int, now: datetime
+) -> Template:
+    """The self-signed form of a cluster CA: the anchor of its trust domain."""
+    subject = authority_subject(trust_domain.name, epoch, key)
+    return _self_issued(CLUSTER_CA, subject, trust_domain.uri, key, serial, now)
+
+
+def rooted_authority(
+    trust_domain: TrustDomain, epoch: int, key: PublicKey, root: x509.Certificate, serial: int, now: datetime
+) -> Template:
+    """The root-signed form of a cluster CA: same key, subject and key identifier as the self-signed one.
+
+    Raises `Refused` when the root ends before this certificate would.
+    """
+    start, end = _validity(now, CLUSTER_CA_ROOTED.lifetime)
+    if end > root.not_valid_after_utc:
+        left = root.not_valid_after_utc - start
+        raise Refused(
+            "validity", f"the root has {left.days} days left, too few for a cluster CA; renew the root first"
+        )
+    return Template(
+        profile=CLUSTER_CA_ROOTED,
+        serial=serial,
+        subject=authority_subject(trust_domain.name, epoch, key),
+        issuer=root.subject,
+        public_key=key,
+        subject_key_id=_key_id(key),
+        authority_key_id=subject_key_id(root),
+        uri=trust_domain.uri,
+        dns_names=(),
+        not_before=max(start, root.not_valid_before_utc),
+        not_after=end,
+    )
+
+
+def leaf(
+    grant: Grant, key: PublicKey, issuer: Sequence[x509.Certificate], serial: int, now: datetime
+) -> Template:
+    """A leaf as granted, within the life of every form in `issuer` (the forms of one cluster CA, at least
+    one).
+
+    `not_after` is cut to the shortest of them, since verifiers accept a leaf that outlives its issuer until
+    the day they do not. Raises `Refused` when an issuer has too little life left.
+    """
+    start, end = _validity(now, grant.lifetime)
+    end = min(end, *(form.not_valid_after_utc for form in issuer))
+    if end - now < min(grant.lifetime, 2 * SHORTEST_LEAF):
+        raise Refused(
+            "validity", f"the authority ends at {end.isoformat()}, too soon to issue; rotate it first"
+        )
+    return Template(
+        profile=grant.profile,
+        serial=serial,
+        subject=x509.Name([]),
+        issuer=issuer[0].subject,
+        public_key=key,
+        subject_key_id=_key_id(key),
+        authority_key_id=subject_key_id(issuer[0]),
+        uri=str(grant.spiffe_id),
+        dns_names=grant.dns_names,
+        not_before=max(start, *(form.not_valid_before_utc for form in issuer)),
+        not_after=end,
+    )
+
+
+def sign(template: Template, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """Build and sign. Blocking; raises whatever the key raises."""
+    builder = (
+        x509.CertificateBuilder()
+        .serial_number(template.serial)
+        .subject_name(template.subject)
+        .issuer_name(template.issuer)
+        .public_key(template.public_key)
+        .not_valid_before(template.not_before)
+        .not_valid_after(template.not_after)
+    )
+    for value, critical in _extensions(template):
+        builder = builder.add_extension(value, critical=critical)
+    return builder.sign(key, digest_for(key.public_key()))
+
+
+def _self_issued(
+    profile: Profile, subject: x509.Name, uri: str | None, key: PublicKey, serial: int, now: datetime
+) -> Template:
+    start, end = _validity(now, profile.lifetime)
+    key_id = _key_id(key)
+    return Template(
+        profile=profile,
+        serial=serial,
+        subject=subject,
+        issuer=subject,
+        public_key=key,
+        subject_key_id=key_id,
+        authority_key_id=key_id,
+        uri=uri,
+        dns_names=(),
+        not_before=start,
+        not_after=end,
+    )
+
+
+def _extensions(template: Template) -> list[tuple[x509.ExtensionType, bool]]:
+    """Extensions, each with its criticality. More than the key id in the AKI would break cross-signing."""
+    authority = template.profile.authority
+    found: list[tuple[x509.ExtensionType, bool]] = [
+        (x509.BasicConstraints(ca=authority, path_length=template.profile.path_length), True),
+        (_key_usage(authority), True),
+        (x509.SubjectKeyIdentifier(template.subject_key_id), False),
+        (x509.AuthorityKeyIdentifier(template.authority_key_id, None, None), False),
+    ]
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in template.dns_names]
+    if template.uri is not None:
+        names.insert(0, x509.UniformResourceIdentifier(template.uri))
+    if names:
+        # RFC 5280 §4.1.2.6: with an empty subject the SAN is critical.
+        found.append((x509.SubjectAlternativeName(names), not template.subject.rdns))
+    if not authority:
+        roles = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        found.append((x509.ExtendedKeyUsage(roles), False))
+        found.append((x509.UnrecognizedExtension(NO_REVOCATION_AVAILABLE, _NULL), False))
+    return found
+
+
+def _key_usage(authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _key_id(key: PublicKey) -> bytes:
+    return x509.SubjectKeyIdentifier.from_public_key(key).digest
+
+
+def _validity(now: datetime, lifetime: timedelta) -> tuple[datetime, datetime]:
+    second = now.replace(microsecond=0)
+    return second - BACKDATE, second + lifetime

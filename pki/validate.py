@@ -1,0 +1,211 @@
+"""Two looks at certificates: at what a peer presents, and at what we have just signed.
+
+`verify_peer` picks the bundle by the leaf's own trust domain, which some TLS libraries cannot do, and then
+finds a path to one of its anchors. It uses the library's signature check and nothing else of its verifier,
+which accepts two URI SANs. Presented certificates are only candidates: trust comes from the anchors of that
+one bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtensionOID
+
+from pki.algorithms import spki
+from pki.bundle import Bundle
+from pki.certificate import (
+    authority_key_id,
+    authority_trust_domain,
+    check_authority,
+    check_form,
+    check_leaf,
+    check_time,
+    der,
+    extension,
+    load_der,
+    public_key,
+    subject_key_id,
+)
+from pki.errors import Distrust, Untrusted
+from pki.issue import NO_REVOCATION_AVAILABLE, Template
+from pki.spiffe import SpiffeId, TrustDomain
+
+LONGEST_CHAIN = 4
+"""Certificates that a peer may present: a leaf and at most three above it."""
+
+
+def verify_peer(
+    chain: Sequence[x509.Certificate], bundles: Mapping[TrustDomain, Bundle], now: datetime
+) -> SpiffeId:
+    """The proven identity of a peer that presented `chain`, leaf first; raises `Untrusted`."""
+    if not chain:
+        raise Untrusted(Distrust.EMPTY_CHAIN)
+    if len(chain) > LONGEST_CHAIN:
+        raise Untrusted(Distrust.LONG_CHAIN, f"{len(chain)} certificates, allowed are {LONGEST_CHAIN}")
+    leaf, *presented = chain
+    identity = check_leaf(leaf)
+    check_time(leaf, now)
+    bundle = bundles.get(identity.trust_domain)
+    if bundle is None or bundle.trust_domain != identity.trust_domain:
+        raise Untrusted(Distrust.NO_BUNDLE, str(identity.trust_domain))
+    failure = _path(leaf, bundle, tuple(presented), 0, now)
+    if failure is not None:
+        raise failure
+    return identity
+
+
+def check_issued(
+    certificate: x509.Certificate, template: Template, issuer: Sequence[x509.Certificate]
+) -> x509.Certificate:
+    """The second look before a certificate is released: it says what was planned, no more, and its issuer
+    signed it.
+
+    `issuer` holds every form of the issuing authority; for a self-signed certificate it is empty. Works on
+    the bytes, parsed again, and does not share code with what built them. Returns the certificate as parsed;
+    raises `Untrusted`.
+    """
+    parsed = load_der(der(certificate))
+    _check_content(parsed, template)
+    for form in issuer or (parsed,):
+        if (reason := _not_issuer(form, parsed)) is not None:
+            raise Untrusted(Distrust.NOT_AS_PLANNED, reason)
+        if parsed.not_valid_after_utc > form.not_valid_after_utc:
+            raise Untrusted(Distrust.NOT_AS_PLANNED, "it outlives its issuer")
+        if parsed.not_valid_before_utc < form.not_valid_before_utc:
+            raise Untrusted(Distrust.NOT_AS_PLANNED, "it starts before its issuer")
+    return parsed
+
+
+def _path(
+    certificate: x509.Certificate,
+    bundle: Bundle,
+    presented: tuple[x509.Certificate, ...],
+    below: int,
+    now: datetime,
+) -> Untrusted | None:
+    """None if there is a path from `certificate` to an anchor, else the most telling reason why there is
+    none.
+
+    `below` counts the authorities already on the path. Bounded: each step uses up one of at most three
+    certificates.
+    """
+    failure: Untrusted | None = None
+    for anchor in bundle.anchors:
+        if _names_fit(anchor, certificate):
+            try:
+                _check_step(anchor, certificate, bundle.trust_domain, below, now)
+            except Untrusted as error:
+                failure = error
+            else:
+                return None
+    for index, candidate in enumerate(presented):
+        if _names_fit(candidate, certificate):
+            try:
+                _check_step(candidate, certificate, bundle.trust_domain, below, now)
+            except Untrusted as error:
+                failure = failure or error
+                continue
+            rest = presented[:index] + presented[index + 1 :]
+            found = _path(candidate, bundle, rest, below + 1, now)
+            if found is None:
+                return None
+            failure = failure or found
+    return failure or Untrusted(Distrust.NO_PATH, str(bundle.trust_domain))
+
+
+def _names_fit(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """By subject and key identifier: cheap, and saves signature checks against strangers."""
+    try:
+        return issuer.subject == certificate.issuer and subject_key_id(issuer) == authority_key_id(
+            certificate
+        )
+    except Untrusted:
+        return False
+
+
+def _check_step(
+    issuer: x509.Certificate,
+    certificate: x509.Certificate,
+    trust_domain: TrustDomain,
+    below: int,
+    now: datetime,
+) -> None:
+    check_authority(issuer)
+    check_time(issuer, now)
+    basic = extension(issuer, x509.BasicConstraints)
+    if basic is None or (basic.value.path_length is not None and basic.value.path_length < below):
+        raise Untrusted(Distrust.PATH_LENGTH, f"{below} authorities below {issuer.subject.rfc4514_string()}")
+    if authority_trust_domain(issuer) not in (None, trust_domain):
+        raise Untrusted(Distrust.NO_PATH, "an issuer speaks for another trust domain")
+    if not _signed(issuer, certificate):
+        raise Untrusted(Distrust.NO_PATH, "a signature does not verify")
+
+
+def _signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _not_issuer(form: x509.Certificate, certificate: x509.Certificate) -> str | None:
+    if form.subject != certificate.issuer:
+        return "its issuer has another name"
+    if subject_key_id(form) != authority_key_id(certificate):
+        return "its issuer has another key identifier"
+    return None if _signed(form, certificate) else "its signature is not its issuer's"
+
+
+def _check_content(found: x509.Certificate, plan: Template) -> None:
+    """Every field as planned, and the form that any peer would demand."""
+    if plan.profile.authority:
+        check_authority(found)
+    elif str(check_leaf(found)) != plan.uri:
+        raise Untrusted(Distrust.NOT_AS_PLANNED, "the identity")
+    check_form(found)
+    basic = extension(found, x509.BasicConstraints)
+    same = {
+        "the serial number": found.serial_number == plan.serial and 64 <= plan.serial.bit_length() <= 159,
+        "the subject": found.subject == plan.subject,
+        "the issuer": found.issuer == plan.issuer,
+        "the public key": spki(public_key(found)) == spki(plan.public_key),
+        "the start": found.not_valid_before_utc == plan.not_before,
+        "the end": found.not_valid_after_utc == plan.not_after,
+        "the subject key identifier": subject_key_id(found) == plan.subject_key_id,
+        "the authority key identifier": authority_key_id(found) == plan.authority_key_id,
+        "the alternative names": _alternative_names(found) == _planned_names(plan),
+        "the path length": basic is not None and basic.value.path_length == plan.profile.path_length,
+        "the set of extensions": {each.oid for each in found.extensions} == _planned_extensions(plan),
+    }
+    wrong = [what for what, holds in same.items() if not holds]
+    if wrong:
+        raise Untrusted(Distrust.NOT_AS_PLANNED, ", ".join(wrong))
+
+
+def _alternative_names(certificate: x509.Certificate) -> list[tuple[type, object]]:
+    found = extension(certificate, x509.SubjectAlternativeName)
+    return [(type(name), name.value) for name in found.value] if found is not None else []
+
+
+def _planned_names(plan: Template) -> list[tuple[type, object]]:
+    uri: list[tuple[type, object]] = [] if plan.uri is None else [(x509.UniformResourceIdentifier, plan.uri)]
+    return uri + [(x509.DNSName, name) for name in plan.dns_names]
+
+
+def _planned_extensions(plan: Template) -> set[x509.ObjectIdentifier]:
+    always = {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+    }
+    if plan.uri is not None:
+        always.add(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    if not plan.profile.authority:
+        always |= {ExtensionOID.EXTENDED_KEY_USAGE, NO_REVOCATION_AVAILABLE}
+    return always
