@@ -10,6 +10,7 @@ is told.
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 from bisect import bisect_left
@@ -62,7 +63,7 @@ def decode(value: object, kind: type[T]) -> T | Mismatch:
 
 
 def render(path: FieldPath) -> str:
-    """`spec.ports[0].port`; a key that is not a plain word is quoted: `labels["app.kubernetes.io/name"]`."""
+    """`spec.ports[0].port`; any other key is quoted and escaped: `labels["app.kubernetes.io/name"]`."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -70,7 +71,7 @@ def render(path: FieldPath) -> str:
         elif re.fullmatch(r"[\w-]+", step):
             text += f".{step}" if text else step
         else:
-            text += f'["{step}"]'
+            text += f"[{json.dumps(step)}]"
     return text
 
 

@@ -147,7 +147,7 @@ class _Reader:
         ):
             self._refuse(event, path, "anchors and aliases are refused", "the value written out")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
-            self._refuse(event, path, f"the tag {event.tag} is refused", "plain values without tags")
+            self._refuse(event, path, f"the tag {event.tag!r} is refused", "plain values without tags")
 
     def _sequence(self, path: FieldPath) -> list[object]:
         items: list[object] = []

@@ -79,9 +79,9 @@ def test_knows_the_line_of_every_value() -> None:
         ("a: &x 1\n", 1, "a", "anchors and aliases"),
         ("a: 1\nb:\n- *x\n", 3, "b[0]", "anchors and aliases"),
         ("&x a: 1\n", 1, "", "anchors and aliases"),
-        ("a: !!python/object/apply:os.system [id]\n", 1, "a", "the tag tag:yaml.org"),
-        ("a: !x {}\n", 1, "a", "the tag !x"),
-        ("a: ! b\n", 1, "a", "the tag !"),
+        ("a: !!python/object/apply:os.system [id]\n", 1, "a", "the tag 'tag:yaml.org"),
+        ("a: !x {}\n", 1, "a", "the tag '!x'"),
+        ("a: ! b\n", 1, "a", "the tag '!'"),
         ("a: .inf\n", 1, "a", ".inf is refused"),
         ("a: [1, .NaN]\n", 1, "a[1]", ".NaN is refused"),
         ("a: 1e999\n", 1, "a", "1e999 is refused"),
@@ -100,6 +100,11 @@ def test_refuses_with_line_and_field(text: str, line: int, field: str, problem: 
     error = refused(text)
     assert (error.file, error.line, error.field) == ("file.yaml", line, field)
     assert problem in error.problem
+
+
+def test_errors_carry_no_terminal_escapes() -> None:
+    for text in ('"\\e[2J": 1\n"\\e[2J": 2\n', "a: !%1b[2J b\n"):
+        assert "\x1b" not in str(refused(text))
 
 
 def test_says_that_tabs_are_the_problem() -> None:
