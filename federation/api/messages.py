@@ -22,7 +22,7 @@ class Out(Struct, frozen=True, kw_only=True):
 # ---- one-time tokens -------------------------------------------------------------------------------------------------
 
 
-class NewToken(In):
+class NewToken(In, frozen=True, kw_only=True):
     """A join token (hub: `cluster`, `may_export`, `ranges`) or an attestation token (agent: `gateway_class`)."""
 
     cluster: str | None = None
@@ -32,7 +32,7 @@ class NewToken(In):
     lifetime: float = 600.0
 
 
-class CreatedToken(Out):
+class CreatedToken(Out, frozen=True, kw_only=True):
     """`token` is shown this once; only its hash is kept."""
 
     id: str
@@ -41,7 +41,7 @@ class CreatedToken(Out):
     expires_at: datetime
 
 
-class TokenInfo(Out):
+class TokenInfo(Out, frozen=True, kw_only=True):
     id: str
     kind: Literal["join", "attest"]
     subject: str
@@ -51,7 +51,7 @@ class TokenInfo(Out):
     ranges: tuple[str, ...] = ()
 
 
-class Redeem(In):
+class Redeem(In, frozen=True, kw_only=True):
     """Either `token_hash` alone (answered with the certificates that the token pins), or `token` with `csr`.
 
     The first goes over a connection that nobody has verified yet, the second only after the pin was compared.
@@ -63,7 +63,7 @@ class Redeem(In):
     name: str = ""
 
 
-class Redeemed(Out):
+class Redeemed(Out, frozen=True, kw_only=True):
     """The outcome: the pinned certificates (`root` and `bundle`), then `certificates` and what else is needed."""
 
     bundle: str
@@ -74,24 +74,24 @@ class Redeemed(Out):
     joined_at: datetime | None = None
 
 
-class Renew(In):
+class Renew(In, frozen=True, kw_only=True):
     csr: str
 
 
-class Renewed(Out):
+class Renewed(Out, frozen=True, kw_only=True):
     certificates: tuple[str, ...]
 
 
 # ---- the registry ----------------------------------------------------------------------------------------------------
 
 
-class GatewayInfo(Out):
+class GatewayInfo(Out, frozen=True, kw_only=True):
     name: str
     address: str
     gateway_class: str = "eastwest"
 
 
-class ClusterInfo(Out):
+class ClusterInfo(Out, frozen=True, kw_only=True):
     """A cluster as the hub knows it. `silence`: seconds since its agent was last heard; None: not since the start."""
 
     name: str
@@ -109,7 +109,7 @@ class ClusterInfo(Out):
     lag: int = 0
 
 
-class SetCluster(In):
+class SetCluster(In, frozen=True, kw_only=True):
     """What is None stays as it is."""
 
     may_export: tuple[str, ...] | None = None
@@ -117,25 +117,25 @@ class SetCluster(In):
     state: Literal["active", "draining", "drained", "quarantined"] | None = None
 
 
-class Done(Out):
+class Done(Out, frozen=True, kw_only=True):
     """What was done, in one sentence."""
 
     done: str
 
 
-class NewOperator(In):
+class NewOperator(In, frozen=True, kw_only=True):
     name: str
     role: Literal["viewer", "operator"]
     csr: str | None = None
 
 
-class OperatorInfo(Out):
+class OperatorInfo(Out, frozen=True, kw_only=True):
     name: str
     role: str
     kind: Literal["bearer", "certificate"]
 
 
-class CreatedOperator(Out):
+class CreatedOperator(Out, frozen=True, kw_only=True):
     """`token` is shown this once; `certificates` answer a request that carried a CSR."""
 
     name: str
@@ -150,7 +150,7 @@ class CreatedOperator(Out):
 # ---- services and decisions ------------------------------------------------------------------------------------------
 
 
-class PortInfo(Out):
+class PortInfo(Out, frozen=True, kw_only=True):
     """`reach` is `host:port` where clients in this cluster reach it; empty when asked at the hub."""
 
     name: str
@@ -159,14 +159,14 @@ class PortInfo(Out):
     reach: tuple[str, ...] = ()
 
 
-class ExporterInfo(Out):
+class ExporterInfo(Out, frozen=True, kw_only=True):
     cluster: str
     healthy: int
     total: int
     age: float | None = None
 
 
-class ServiceInfo(Out):
+class ServiceInfo(Out, frozen=True, kw_only=True):
     service: str
     host: str
     ports: tuple[PortInfo, ...]
@@ -174,7 +174,7 @@ class ServiceInfo(Out):
     conflicts: tuple[str, ...] = ()
 
 
-class ExplainedLine(Out):
+class ExplainedLine(Out, frozen=True, kw_only=True):
     """One line of a plan: `share` in percent of this port's new connections, as long as Envoy sees it the same."""
 
     tier: int | None
@@ -186,14 +186,14 @@ class ExplainedLine(Out):
     detail: str
 
 
-class ExplainedPort(Out):
+class ExplainedPort(Out, frozen=True, kw_only=True):
     port: int
     name: str
     listen_port: int | None
     lines: tuple[ExplainedLine, ...]
 
 
-class Explanation(Out):
+class Explanation(Out, frozen=True, kw_only=True):
     service: str
     cluster: str
     decided_at: datetime
@@ -204,7 +204,7 @@ class Explanation(Out):
 # ---- status and checks -----------------------------------------------------------------------------------------------
 
 
-class RejectedResource(Out):
+class RejectedResource(Out, frozen=True, kw_only=True):
     """A resource that an Envoy refused; the last good version stays in place."""
 
     type: str
@@ -212,7 +212,7 @@ class RejectedResource(Out):
     error: str
 
 
-class GatewayStatus(Out):
+class GatewayStatus(Out, frozen=True, kw_only=True):
     name: str
     address: str
     connected: bool
@@ -224,7 +224,7 @@ class GatewayStatus(Out):
     rejected: tuple[RejectedResource, ...] = ()
 
 
-class PeerStatus(Out):
+class PeerStatus(Out, frozen=True, kw_only=True):
     """Another cluster as this agent sees it. The two signals stay two: `lease` is about word, `path` about way."""
 
     name: str
@@ -236,7 +236,7 @@ class PeerStatus(Out):
     trusted: bool
 
 
-class AgentStatus(Out):
+class AgentStatus(Out, frozen=True, kw_only=True):
     kind: Literal["agent"] = "agent"
     version: str
     pid: int
@@ -253,7 +253,7 @@ class AgentStatus(Out):
     authority_expires_at: datetime
 
 
-class HubStatus(Out):
+class HubStatus(Out, frozen=True, kw_only=True):
     kind: Literal["hub"] = "hub"
     version: str
     pid: int
@@ -265,13 +265,13 @@ class HubStatus(Out):
     root_expires_at: datetime
 
 
-class Check(Out):
+class Check(Out, frozen=True, kw_only=True):
     result: Literal["ok", "warning", "failure"]
     name: str
     detail: str = ""
     hint: str = ""
 
 
-class CheckGroup(Out):
+class CheckGroup(Out, frozen=True, kw_only=True):
     name: str
     checks: tuple[Check, ...]

@@ -26,7 +26,7 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-class ServiceName(click.ParamType):
+class ServiceName(click.ParamType[str]):
     """`namespace/name`; a name alone is in the namespace `default`."""
 
     name = "SERVICE"

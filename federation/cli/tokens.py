@@ -66,7 +66,7 @@ def create(
       federation --hub unix:///var/lib/federation/agent/api.sock token create --gateway --out gw.token
     """
     from federation.api.messages import NewToken
-    from federation.document import Duration
+    from federation.duration import Duration
 
     if gateway == bool(cluster):
         raise click.UsageError("name a cluster (at the hub), or give --gateway (at an agent)")
@@ -115,9 +115,9 @@ def list_(ctx: click.Context, output: str) -> None:
 
 
 @token.command()
-@click.argument("id")
+@click.argument("token_id", metavar="ID")
 @output_option
 @click.pass_context
-def revoke(ctx: click.Context, id: str, output: str) -> None:
+def revoke(ctx: click.Context, token_id: str, output: str) -> None:
     """Make the token ID useless. IDs are in `federation token list`."""
-    emit(output, ask(ctx, "DELETE", f"/v1/tokens/{segment(id)}"), lambda done: click.echo(done["done"]))
+    emit(output, ask(ctx, "DELETE", f"/v1/tokens/{segment(token_id)}"), lambda done: click.echo(done["done"]))
