@@ -58,7 +58,7 @@ class Base(str):
     @classmethod
     def parse(cls, text: str) -> Self:
         try:
-            TrustDomain.of_cluster("hub", text)
+            TrustDomain.of_cluster("x", text)
         except PkiError as error:
             raise ValueError("cannot be the base of trust domains") from error
         return cls(text)
