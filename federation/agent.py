@@ -1,0 +1,203 @@
+"""The single writer of an agent: events in, one view, and what follows from it handed to the shells.
+
+Events are collected while a step runs and taken in together by the next one, so a burst costs one decision. Nothing is
+sent to a gateway before there is something true to say: the local services are listed and the registry knows us.
+Silence before that is not emptiness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+from rpds import HashTrieMap
+
+from federation import decide
+from federation.clock import Clock
+from federation.decide import Decisions
+from federation.events import Event, Tick
+from federation.facts import Facts, Remembered
+from federation.model import Me, Service, View
+from federation.own import Fact, own_cluster, owned_by_service
+from federation.reduce import reduce
+from federation.telemetry import AgentMetrics
+from gateway import compile as compiler
+from gateway.check import check
+from gateway.compile import Compiled, Place
+from gateway.snapshot import Snapshot
+from gateway.tuning import Tuning
+
+TICK = 1.0
+"""Seconds between two `Tick` events."""
+
+log = structlog.get_logger()
+
+
+class Publisher(Protocol):
+    """Where our own facts go: each key once, newest state wins."""
+
+    def set(self, key: str, value: Fact) -> None: ...
+
+    def remove(self, key: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outlets:
+    """What an agent does with its decisions."""
+
+    publisher: Publisher
+    publish_snapshots: Callable[[Mapping[Place, Snapshot]], None]
+
+
+class Agent:
+    """Holds the only mutable state. Everybody else receives values, and submits events."""
+
+    def __init__(
+        self, view: View, tuning: Tuning, facts: Facts, outlets: Outlets, metrics: AgentMetrics
+    ) -> None:
+        self.decisions: Decisions = decide.start(view)
+        self.decided_at: datetime = view.now
+        self.compiled: Compiled = compiler.start(self.decisions.fabric, tuning)
+        self.listed = False
+        self._facts = facts
+        self._outlets = outlets
+        self._metrics = metrics
+        self._inbox: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._pending: set[Service] = set(self.decisions.services)
+        self._published: dict[Service, frozenset[str]] = {}
+        self._first_output = False
+
+    @property
+    def view(self) -> View:
+        return self.decisions.view
+
+    def submit(self, *events: Event) -> None:
+        """Take events in; they are decided on soon, together with whatever else comes meanwhile."""
+        self._inbox.extend(events)
+        self._wake.set()
+
+    def services_listed(self) -> None:
+        """The first full look at the local services is over: from now on our word is complete."""
+        self.listed = True
+        self._wake.set()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether there is something true to tell: to gateways, and to others."""
+        return self.listed and self.view.me.name in self.view.members
+
+    async def run(self, clock: Clock) -> None:
+        """Decide for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick(clock), name="agent-tick")
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                events = tuple(self._inbox)
+                self._inbox.clear()
+                self.step(events)
+                await asyncio.sleep(0)
+
+    async def _tick(self, clock: Clock) -> None:
+        last = clock.monotonic()
+        while True:
+            await clock.sleep(TICK)
+            now = clock.monotonic()
+            self.submit(Tick(clock.now(), now - last))
+            last = now
+
+    def step(self, events: Iterable[Event]) -> None:
+        """Take events in, decide, and hand out what follows."""
+        began = time.perf_counter()
+        before = self.view
+        events = tuple(events)
+        for event in events:
+            self._metrics.events.labels(type(event).__name__).inc()
+            if not isinstance(event, Tick):
+                log.debug("event", what=str(event))
+        step = decide.advance(self.decisions, events)
+        self.decisions = step.after
+        self._remember(before, step.touched)
+        self._pending |= step.changed
+        if step.changed:
+            self.decided_at = self.view.now
+            self._metrics.decided.inc(len(step.changed))
+        if self.speaks:
+            self._publish_facts(before, step.touched)
+            self._publish_snapshots()
+            if step.changed:
+                self._metrics.decision.observe(time.perf_counter() - began)
+
+    def _remember(self, before: View, touched: Iterable[Service]) -> None:
+        """Note what has to survive a restart. Maps that are the same object did not change."""
+        view = self.view
+        if before.ports is not view.ports:
+            for service in {*touched, *(service for service, _ in before.released)}:
+                if before.ports.get(service) is not view.ports.get(service):
+                    self._facts.listen(service, view.ports.get(service))
+        if before.first_exported is not view.first_exported:
+            for service in touched:
+                self._facts.exported_first(service, view.first_exported.get(service))
+        if before.gateways is not view.gateways:
+            for name in {*before.gateways, *view.gateways}:
+                if before.gateways.get(name) != view.gateways.get(name):
+                    self._facts.gateway(name, view.gateways.get(name))
+
+    def _publish_facts(self, before: View, touched: Iterable[Service]) -> None:
+        first = not self._first_output
+        self._first_output = True
+        for service in self.view.by_cluster.get(self.view.me.name, ()) if first else touched:
+            self._publish_service(service)
+        if first or before.gateways is not self.view.gateways or before.members is not self.view.members:
+            self._outlets.publisher.set("cluster", own_cluster(self.view))
+
+    def _publish_service(self, service: Service) -> None:
+        owned = owned_by_service(self.view, service)
+        for key in self._published.pop(service, frozenset()) - owned.keys():
+            self._outlets.publisher.remove(key)
+        for key, fact in owned.items():
+            self._outlets.publisher.set(key, fact)
+        if owned:
+            self._published[service] = frozenset(owned)
+
+    def _publish_snapshots(self) -> None:
+        services = self.decisions.services
+        plans = {name: found.plans if (found := services.get(name)) else () for name in self._pending}
+        if not plans and self.decisions.fabric == self.compiled.fabric:
+            return
+        compiled = compiler.compile_step(self.compiled, plans, self.decisions.fabric)
+        for place, snapshot in compiled.snapshots.items():
+            if snapshot is self.compiled.snapshots.get(place):
+                continue
+            if problems := check(snapshot):
+                log.error(
+                    "a snapshot does not pass its check and is not sent", problems=[str(p) for p in problems]
+                )
+                return
+        self.compiled = compiled
+        self._pending.clear()
+        self._outlets.publish_snapshots(dict(compiled.snapshots.items()))
+
+
+def remembered_view(me: Me, remembered: Remembered, heard: Iterable[Event], now: datetime) -> View:
+    """The view that an agent starts with: what it knew when it stopped, before anybody has spoken.
+
+    `heard` are the events of `remembered.heard`, decoded.
+    """
+    view = View(
+        me=me,
+        now=now,
+        ports=HashTrieMap({service: HashTrieMap(ports) for service, ports in remembered.ports.items()}),
+        first_exported=HashTrieMap(remembered.first_exported),
+        gateways=HashTrieMap(remembered.gateways),
+    )
+    for event in heard:
+        view, _ = reduce(view, event)
+    return view

@@ -1,0 +1,72 @@
+"""Redeeming a one-time token: the first contact of an agent with its hub, and of a gateway with its agent.
+
+Two steps. The hash of the token goes over a connection that nobody has verified yet and brings the certificates that
+the token pins; only over a connection verified with these does the secret follow. The server's identity is checked as
+its DNS SAN under the one trust domain of the pinned bundle.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from federation.api.client import Refusal, Target, connect
+from federation.api.messages import Redeem, Redeemed
+from federation.api.tls import client_context, unverified_context
+from federation.errors import FederationError
+from pki import bundle as bundles
+from pki.bundle import Bundle
+from pki.errors import PkiError
+from pki.token import JoinToken, check_pin
+
+
+@dataclass(frozen=True, slots=True)
+class Redemption:
+    """What a redeemed token brought: the pinned root and issuer bundle, and the issuer's answer."""
+
+    root: x509.Certificate
+    bundle: Bundle
+    answer: Redeemed
+
+
+async def redeem(
+    token: JoinToken, path: str, role: str, csr: x509.CertificateSigningRequest, name: str
+) -> Redemption:
+    """Redeem `token` at `path` of the issuer whose identity is `/<role>`; `name` is the caller's name for itself.
+
+    Raises Unreachable, Refusal (the token is no good, in whatever way), or PinMismatch.
+    """
+    secret_hash = token.hash().hex()
+    first = await _post(Target(token.url, unverified_context()), path, Redeem(token_hash=secret_hash))
+    root, bundle = _certificates(token.url, first)
+    check_pin(token.pin, root, bundle)
+    verified = Target(token.url, client_context(bundle.anchors), f"{role}.{bundle.trust_domain}")
+    secret = base64.urlsafe_b64encode(token.secret).decode()
+    pem = csr.public_bytes(Encoding.PEM).decode()
+    return Redemption(root, bundle, await _post(verified, path, Redeem(token=secret, csr=pem, name=name)))
+
+
+async def _post(target: Target, path: str, body: Redeem) -> Redeemed:
+    async with connect(target) as client:
+        try:
+            return msgspec.convert(await client.call("POST", path, body=body), Redeemed)
+        except msgspec.ValidationError as error:
+            raise FederationError(
+                f"{target.url} does not speak this version: {error}", "upgrade both sides"
+            ) from error
+
+
+def _certificates(url: str, answer: Redeemed) -> tuple[x509.Certificate, Bundle]:
+    try:
+        root = x509.load_pem_x509_certificate((answer.root or "").encode())
+        return root, bundles.decode(base64.b64decode(answer.bundle, validate=True))
+    except (ValueError, binascii.Error, PkiError) as error:
+        raise FederationError(f"{url} answered with certificates that cannot be read: {error}") from error
+
+
+__all__ = ["Redemption", "Refusal", "redeem"]
