@@ -1,8 +1,8 @@
 """What an owner may say: small checks, each with one rule to name when it refuses.
 
-Owning a key is not owning a name: the registry fixes what a cluster may export and in which networks it lies, and
-importers have a policy of their own. The hub runs these checks on what it relays, and every importer runs them again.
-Nothing is repaired here: what does not fit is refused with the rule and one sentence for people.
+Owning a key is not owning a name: the registry fixes what a cluster may export and in which networks it lies,
+and importers have a policy of their own. The hub runs these checks on what it relays, and every importer runs
+them again. Nothing is repaired here: what does not fit is refused with the rule and one sentence for people.
 """
 
 from __future__ import annotations

@@ -149,8 +149,8 @@ class Tick:
 class GatewayReported:
     """One of our gateways said where it is and what it sees; both mappings are complete each time.
 
-    `paths` maps a cluster to the health of the way there, `failed` a (service, port) to the local addresses, written
-    as `str(Backend)`, that fail Envoy's check.
+    `paths` maps a cluster to the health of the way there, `failed` a (service, port) to the local addresses,
+    written as `str(Backend)`, that fail Envoy's check.
     """
 
     gateway: OwnGateway

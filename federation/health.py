@@ -1,8 +1,8 @@
 """Who is silent, who is out of reach, and what the two together mean.
 
-Two signals, never one: the lease says how long an owner has been silent, the path whether our Envoys reach its
-gateways. A lease that expires over a path that works shows a broken control plane, and moves no traffic. Nothing here
-probes: path health is what Envoys report, silence what the hub's stream did not bring.
+Two signals, never one: the lease says how long an owner has been silent, the path whether our Envoys reach
+its gateways. A lease that expires over a path that works shows a broken control plane, and moves no traffic.
+Nothing here probes: path health is what Envoys report, silence what the hub's stream did not bring.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def verdict(freshness: Freshness, path: PathState) -> Verdict:
 def grow_silent(leases: Mapping[str, Lease], elapsed: float, settings: LeaseSettings) -> dict[str, Lease]:
     """The leases after `elapsed` more seconds without a beat, while our own stream to the hub was up.
 
-    Where most of the owners that were not expired before (from `settings.guard_from` of them on) are silent, none
-    expires now: it is more likely that we are cut off than that they all died at once.
+    Where most of the owners that were not expired before (from `settings.guard_from` of them on) are silent,
+    none expires now: it is more likely that we are cut off than that they all died at once.
     """
     grown = {name: replace(lease, silence=lease.silence + elapsed) for name, lease in leases.items()}
     alive = [lease for name, lease in grown.items() if leases[name].freshness is not Freshness.EXPIRED]

@@ -1,8 +1,8 @@
 """What may decide one service, and what shapes gateways: two small values cut out of a `View`.
 
-Whatever is not in `ServiceInputs` cannot change the plan of that service, so an agent computes again only where this
-value differs. Admission happens here: what an owner may not say is withheld, with its reason, before anything is
-merged. Positions are left out, because a repeated word changes nothing.
+Whatever is not in `ServiceInputs` cannot change the plan of that service, so an agent computes again only
+where this value differs. Admission happens here: what an owner may not say is withheld, with its reason,
+before anything is merged. Positions are left out, because a repeated word changes nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from rpds import HashTrieMap
 
 from federation import admit
 from federation.admit import Refused
+from federation.exports import exports_of, loads_of
 from federation.health import PathState, path_state
 from federation.model import (
     Backend,
@@ -20,6 +21,7 @@ from federation.model import (
     ExportSpec,
     Freshness,
     Gateway,
+    ListenPort,
     Load,
     Member,
     MemberState,
@@ -60,9 +62,10 @@ class Withheld:
 class ServiceInputs:
     """All that may decide one service, sorted, for `==`.
 
-    `exports` and `loads` are the admitted ones, ours included; `standing` is that of their clusters. `backends` maps
-    a port to our own addresses, while we export the service; `listen_ports` a port to the number that its listener
-    has; `exported_to` names the peers that may reach our export. `regions` is the configured order of other regions.
+    `exports` and `loads` are the admitted ones, ours included; `standing` is that of their clusters.
+    `backends` maps a port to our own addresses, while we export the service; `listen_ports` a port to the
+    number that its listener has; `exported_to` names the peers that may reach our export. `regions` is the
+    configured order of other regions.
     """
 
     me: str
@@ -115,8 +118,7 @@ def inputs(view: View, service: Service) -> ServiceInputs:
     me = view.me
     exports, withheld = _admitted(view, service)
     exporters = frozenset(spec.cluster for spec in exports)
-    numbers = sorted({port.number for spec in exports for port in spec.ports if port.protocol == "TCP"})
-    listen_ports = [(number, view.ports.get((service, number))) for number in numbers]
+    listening = view.ports.get(service, _UNHEARD)
     return ServiceInputs(
         me=me.name,
         region=me.region,
@@ -126,8 +128,10 @@ def inputs(view: View, service: Service) -> ServiceInputs:
         withheld=withheld,
         loads=_loads(view, service, exporters),
         backends=_backends(view, service) if me.name in exporters else (),
-        listen_ports=tuple((number, port.number) for number, port in listen_ports if port is not None),
-        standing=tuple(_standing(view, name) for name in sorted(exporters)),
+        listen_ports=tuple(
+            (port, kept.number) for port, kept in sorted(listening.items()) if kept.released_at is None
+        ),
+        standing=tuple(found for name in sorted(exporters) if (found := standing(view, name)) is not None),
         exported_to=_exported_to(view, exports),
     )
 
@@ -152,7 +156,7 @@ def wanted_ports(view: View, service: Service) -> frozenset[int]:
 def _admitted(view: View, service: Service) -> tuple[tuple[ExportSpec, ...], tuple[Withheld, ...]]:
     exports: list[ExportSpec] = []
     withheld: list[Withheld] = []
-    for name, spec in sorted(view.exports.get(service, _NOBODY).items()):
+    for name, spec in sorted(exports_of(view, service).items()):
         member = view.members.get(name)
         refused = _refused(view, spec, member)
         if refused is not None:
@@ -178,7 +182,7 @@ def _refused(view: View, spec: ExportSpec, member: Member | None) -> Refused | N
 
 def _loads(view: View, service: Service, exporters: frozenset[str]) -> tuple[Load, ...]:
     admitted = []
-    for key, load in sorted(view.loads.get(service, _NOTHING).items()):
+    for key, load in sorted(loads_of(view, service).items()):
         member = view.members.get(key[0])
         if load.cluster in exporters and member is not None and admit.load(load, member) is None:
             admitted.append(replace(load, at=Position()))
@@ -190,9 +194,12 @@ def _backends(view: View, service: Service) -> tuple[tuple[int, tuple[Backend, .
     return () if local is None else own_backends(view, local)
 
 
-def _standing(view: View, name: str) -> ClusterStanding:
-    member = view.members[name]
+def standing(view: View, name: str) -> ClusterStanding | None:
+    """How the cluster `name` stands with us, None if it is not in the registry."""
     me = view.me
+    member = view.members.get(name)
+    if member is None:
+        return None
     if name == me.name:
         return ClusterStanding(
             name, me.region, member.state, Freshness.FRESH, PathState.UP, reachable=True, trusted=True
@@ -219,13 +226,13 @@ def _exported_to(view: View, exports: tuple[ExportSpec, ...]) -> tuple[str, ...]
     ours = next((spec for spec in exports if spec.cluster == view.me.name), None)
     if ours is None or view.members[view.me.name].state is MemberState.QUARANTINED:
         return ()
-    return tuple(sorted(name for name in view.members if _is_peer(view, name) and ours.visible_to(name)))
+    return tuple(sorted(name for name in view.members if is_peer(view, name) and ours.visible_to(name)))
 
 
-def _is_peer(view: View, name: str) -> bool:
+def is_peer(view: View, name: str) -> bool:
     """Known, not quarantined and trusted. A cluster that drains gets no traffic, but may still send some."""
-    member = view.members[name]
-    if name == view.me.name or member.state is MemberState.QUARANTINED:
+    member = view.members.get(name)
+    if member is None or name == view.me.name or member.state is MemberState.QUARANTINED:
         return False
     return _bundle(view, member) is not None
 
@@ -233,7 +240,7 @@ def _is_peer(view: View, name: str) -> bool:
 def _peer(view: View, name: str) -> Peer | None:
     member = view.members[name]
     bundle = _bundle(view, member)
-    if bundle is None or not _is_peer(view, name):
+    if bundle is None or not is_peer(view, name):
         return None
     said = view.clusters.get(name)
     region = said.region if said is not None else ""
@@ -260,5 +267,4 @@ def _bundle(view: View, member: Member) -> Bundle | None:
 
 
 _MAY_SERVE = (MemberState.ACTIVE, MemberState.DRAINING)
-_NOBODY: HashTrieMap[str, ExportSpec] = HashTrieMap()
-_NOTHING: HashTrieMap[tuple[str, int, str], Load] = HashTrieMap()
+_UNHEARD: HashTrieMap[int, ListenPort] = HashTrieMap()

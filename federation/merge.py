@@ -1,7 +1,8 @@
 """One service out of the exports of many clusters.
 
-Obeys KEP-1645: ports are united; where two exports contradict each other the oldest wins, then the cluster's name.
-The result does not depend on the order in which exports arrived. Only TCP ports are routed: the tunnel carries TCP.
+Obeys KEP-1645: ports are united; where two exports contradict each other the oldest wins, then the cluster's
+name. The result does not depend on the order in which exports arrived. Only TCP ports are routed: the tunnel
+carries TCP.
 """
 
 from __future__ import annotations

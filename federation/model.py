@@ -1,7 +1,7 @@
 """What is true: the facts that an agent knows, as frozen values.
 
-Nothing here decides. `reduce` folds events into a `View`, `inputs` cuts out what may decide one service, `merge` and
-`route` decide. Every fact has one owner, and `Position` says how recent the owner's word is.
+Nothing here decides. `reduce` folds events into a `View`, `inputs` cuts out what may decide one service,
+`merge` and `route` decide. Every fact has one owner, and `Position` says how recent the owner's word is.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class ExportSpec:
 class Load:
     """The fast half of an export: how much of one port of a service one zone of a cluster has right now.
 
-    `healthy` and `total` count endpoints; `capacity` is the weight of the healthy ones: their number, unless the
-    owner declared what all of them together can carry.
+    `healthy` and `total` count endpoints; `capacity` is the weight of the healthy ones: their number, unless
+    the owner declared what all of them together can carry.
     """
 
     cluster: str
@@ -143,7 +143,8 @@ class MemberState(Enum):
 class Member:
     """What the registry says of a cluster. Only an operator changes it.
 
-    `may_export` holds patterns `<namespace>/<name>`, `ranges` the networks in which its gateways and endpoints lie.
+    `may_export` holds patterns `<namespace>/<name>`, `ranges` the networks in which its gateways and
+    endpoints lie.
     """
 
     name: str
@@ -172,8 +173,8 @@ class Backend:
 class LocalService:
     """A service of this cluster, as discovery found it.
 
-    `backends` maps a service port to its addresses. It is None while no EndpointSlice exists: then the last known
-    ones stay, because silence is not emptiness; an empty slice is an explicit zero.
+    `backends` maps a service port to its addresses. It is None while no EndpointSlice exists: then the last
+    known ones stay, because silence is not emptiness; an empty slice is an explicit zero.
     """
 
     service: Service
@@ -210,7 +211,8 @@ class Lease:
 class LeaseSettings:
     """When silence means something: seconds until an owner is suspect and until its lease expires.
 
-    From `guard_from` peers on, leases do not expire while most of them are silent: then it is we who are cut off.
+    From `guard_from` peers on, leases do not expire while most of them are silent: then it is we who are cut
+    off.
     """
 
     suspect_after: float = 15.0
@@ -286,10 +288,10 @@ class ImportPolicy:
 class View:
     """Everything an agent knows. Maps are persistent: a changed view shares all that did not change.
 
-    `exports` and `loads` hold our own too, derived from `local`; `by_cluster` lists who exports what. `paths` and
-    `failed` are keyed by the name of our gateway that said so, and hold exactly the gateways that report now.
-    `ports` remembers released numbers (`released` lists their keys); `free` counts the others as intervals, and is
-    None until they are first counted. `ports` and `first_exported` must outlive a restart.
+    `exports` and `loads` hold our own too, derived from `local`; `by_cluster` lists who exports what. `paths`
+    and `failed` are keyed by the name of our gateway that said so, and hold exactly the gateways that report
+    now. `ports` remembers released numbers too (`released` lists them); `free` counts the others as
+    intervals, and is None until they are first counted. `ports` and `first_exported` must outlive a restart.
     """
 
     me: Me
@@ -307,7 +309,7 @@ class View:
     gateways: HashTrieMap[str, OwnGateway] = field(default_factory=HashTrieMap)
     leases: HashTrieMap[str, Lease] = field(default_factory=HashTrieMap)
     paths: HashTrieMap[str, HashTrieMap[str, Path]] = field(default_factory=HashTrieMap)
-    ports: HashTrieMap[tuple[Service, int], ListenPort] = field(default_factory=HashTrieMap)
+    ports: HashTrieMap[Service, HashTrieMap[int, ListenPort]] = field(default_factory=HashTrieMap)
     released: HashTrieSet[tuple[Service, int]] = field(default_factory=HashTrieSet)
     free: tuple[tuple[int, int], ...] | None = None
     by_cluster: HashTrieMap[str, HashTrieSet[Service]] = field(default_factory=HashTrieMap)

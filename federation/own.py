@@ -1,18 +1,18 @@
 """What this cluster says of itself: its exports, their load and its gateways, derived from what was found locally.
 
-Only what the registry lets us export is said, and only addresses within our ranges count; what is held back says why.
-`owned` is keyed as in `sync.proto`. Positions are left at zero: whoever publishes stamps them.
+Only what the registry lets us export is said, and only addresses within our ranges count; what is held back
+says why. `owned` is keyed as in `sync.proto`. Positions are left at zero: whoever publishes stamps them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-
-from rpds import HashTrieMap
+from dataclasses import replace
 
 from federation import admit
 from federation.admit import Refused
+from federation.exports import exports_of, loads_of, services_of, with_export, with_loads, without_export
 from federation.model import (
     Backend,
     Cluster,
@@ -26,9 +26,6 @@ from federation.model import (
 )
 
 Fact = Cluster | ExportSpec | Load
-
-_NOBODY: HashTrieMap[str, ExportSpec] = HashTrieMap()
-_NOTHING: HashTrieMap[tuple[str, int, str], Load] = HashTrieMap()
 
 
 def own_export(view: View, local: LocalService) -> ExportSpec | Refused | None:
@@ -95,6 +92,38 @@ def own_backends(view: View, local: LocalService) -> tuple[tuple[int, tuple[Back
     )
 
 
+def derived(view: View, service: Service) -> View:
+    """The view with our own export of `service`, its load and its age as they follow from what is there locally."""
+    local = view.local.get(service)
+    if local is None or not local.exported:
+        view = replace(view, first_exported=view.first_exported.discard(service))
+        return with_own_loads(without_export(view, view.me.name, service), service)
+    if service not in view.first_exported:
+        view = replace(view, first_exported=view.first_exported.insert(service, view.now))
+    spec = own_export(view, local)
+    if spec is None or isinstance(spec, Refused):
+        view = without_export(view, view.me.name, service)
+    else:
+        view = with_export(view, spec)
+    return with_own_loads(view, service)
+
+
+def with_own_loads(view: View, service: Service) -> View:
+    local = view.local.get(service)
+    exported = view.me.name in exports_of(view, service)
+    fresh = own_loads(view, local) if local is not None and exported else ()
+    wanted = {(load.cluster, load.port, load.zone): load for load in fresh}
+    known = loads_of(view, service)
+    loads = known
+    for key in known:
+        if key[0] == view.me.name and key not in wanted:
+            loads = loads.remove(key)
+    for key, load in wanted.items():
+        if known.get(key) != load:
+            loads = loads.insert(key, load)
+    return view if loads is known else with_loads(view, service, loads)
+
+
 def own_cluster(view: View) -> Cluster:
     """What we say of ourselves: the gateways that serve, as far as they lie in our ranges."""
     member = view.members.get(view.me.name)
@@ -113,11 +142,11 @@ def own_cluster(view: View) -> Cluster:
 
 def owned_by_service(view: View, service: Service) -> dict[str, ExportSpec | Load]:
     """What we publish of one service, by sync key; empty if we do not export it."""
-    spec = view.exports.get(service, _NOBODY).get(view.me.name)
+    spec = exports_of(view, service).get(view.me.name)
     if spec is None:
         return {}
     name = f"{service.namespace}/{service.name}"
-    loads = view.loads.get(service, _NOTHING)
+    loads = loads_of(view, service)
     return {f"spec/{name}": spec} | {
         f"load/{name}/{load.port}/{load.zone}": load
         for load in loads.values()
@@ -128,7 +157,7 @@ def owned_by_service(view: View, service: Service) -> dict[str, ExportSpec | Loa
 def owned(view: View) -> dict[str, Fact]:
     """All that we publish, by sync key, except our trust bundle."""
     facts: dict[str, Fact] = {"cluster": own_cluster(view)}
-    for service in view.by_cluster.get(view.me.name, ()):
+    for service in services_of(view, view.me.name):
         facts |= owned_by_service(view, service)
     return facts
 

@@ -1,7 +1,7 @@
 """Patterns for names: `*` stands for any characters within one part, and never crosses the `/` between parts.
 
-`shop/*` is every service of one namespace, `*/echo` one name in every namespace, `team-*/api` what it looks like.
-There are no other special characters, and matching takes time linear in pattern times name.
+`shop/*` is every service of one namespace, `*/echo` one name in every namespace, `team-*/api` what it looks
+like. There are no other special characters, and matching takes time linear in pattern times name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which addresses the ranges of a cluster cover.
 
-A range is what the operator registered for a cluster's gateways and endpoints. Addresses with a meaning of their own
-(loopback, link-local, cloud metadata, multicast and the like) are covered only by a range that lies in their block, so
-that `0.0.0.0/0` never lets anybody point a gateway at `127.0.0.1` or at a metadata service by accident.
+A range is what the operator registered for a cluster's gateways and endpoints. Addresses with a meaning of
+their own (loopback, link-local, cloud metadata, multicast and the like) are covered only by a range that lies
+in their block, so that `0.0.0.0/0` never lets anybody point a gateway at `127.0.0.1` or at a metadata service
+by accident.
 """
 
 from __future__ import annotations

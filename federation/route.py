@@ -1,14 +1,15 @@
 """Where traffic of one service port goes, and why: tiers of clusters, each line with its weight and its reason.
 
-Order: our own cluster, if it exports the service; then the clusters of our region as one tier; then the other regions
-as configured, each a tier; then by name. Loss of health demotes a line, its tier stays: tiers change only when the
-members, their regions or the exports do. What may get no traffic at all is excluded, and says why.
+Order: our own cluster, if it exports the service; then the clusters of our region as one tier; then the other
+regions as configured, each a tier; then by name. Loss of health demotes a line, its tier stays: tiers change
+only when the members, their regions or the exports do. What may get no traffic at all is excluded, and says
+why.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from federation.health import Verdict, verdict
 from federation.inputs import ClusterStanding, ServiceInputs
@@ -49,9 +50,10 @@ class Tier:
 class PortPlan:
     """What this cluster's gateways do for one TCP port of a service.
 
-    `tiers` may be empty: then nobody can serve it. `local` holds the backends of our own cluster, ready or not, and
-    is empty unless we export the port; `exported_to` names the peers that may reach them, sorted. `listen_port` is
-    None when the port range is exhausted: no listener then. `excluded` is for `explain` alone.
+    `tiers` may be empty: then nobody can serve it. `local` holds the backends of our own cluster, ready or
+    not, and is empty unless we export the port; `exported_to` names the peers that may reach them, sorted.
+    `listen_port` is None when the port range is exhausted: no listener then. `excluded` is for `explain`
+    alone.
     """
 
     service: Service
@@ -77,9 +79,7 @@ def _plan(inputs: ServiceInputs, port: Port) -> PortPlan:
     standings = [standing for standing in inputs.standing if standing.name in exporters]
     ours = inputs.me in exporters
     tiers: dict[tuple[int, str], list[Line]] = defaultdict(list)
-    excluded = [
-        Line(one.cluster, 1, False, Reason(one.refused.rule, one.refused.detail)) for one in inputs.withheld
-    ]
+    excluded: list[Line] = []
     for standing in standings:
         if not standing.trusted:
             excluded.append(Line(standing.name, 1, False, _UNTRUSTED))
@@ -89,11 +89,29 @@ def _plan(inputs: ServiceInputs, port: Port) -> PortPlan:
         service=inputs.service,
         port=port,
         listen_port=dict(inputs.listen_ports).get(port.number),
-        tiers=tuple(Tier(_tier_name(rank), tuple(tiers[rank])) for rank in sorted(tiers)),
+        tiers=_or_drained(tuple(Tier(_tier_name(rank), tuple(tiers[rank])) for rank in sorted(tiers))),
         local=dict(inputs.backends).get(port.number, ()) if ours else (),
         exported_to=inputs.exported_to if ours else (),
         excluded=tuple(excluded),
     )
+
+
+def _or_drained(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+    """Draining is a wish, not a fault: a drained cluster goes on while no other one can serve."""
+    if any(line.healthy for tier in tiers for line in tier.lines):
+        return tiers
+    return tuple(replace(tier, lines=tuple(_kept_if_drained(line) for line in tier.lines)) for tier in tiers)
+
+
+def _kept_if_drained(line: Line) -> Line:
+    if line.reason.code not in _DRAINED:
+        return line
+    return replace(
+        line, healthy=True, reason=Reason(line.reason.code, f"{line.reason.text}, but nobody else can serve")
+    )
+
+
+_DRAINED = (MemberState.DRAINING.value, MemberState.DRAINED.value)
 
 
 def _rank(inputs: ServiceInputs, standing: ClusterStanding) -> tuple[int, str]:
@@ -128,8 +146,6 @@ def _line(inputs: ServiceInputs, standing: ClusterStanding, port: int) -> Line:
 
 
 def _demotion(standing: ClusterStanding, *, known: bool, healthy: int, total: int) -> Reason | None:
-    if standing.state is not MemberState.ACTIVE:
-        return Reason(standing.state.value, f"an operator set it to {standing.state.value}")
     if not standing.reachable:
         return Reason("no-gateway", "it has named no gateway within its ranges")
     seen = verdict(standing.freshness, standing.path)
@@ -141,6 +157,8 @@ def _demotion(standing: ClusterStanding, *, known: bool, healthy: int, total: in
         return Reason("no-load", "it has not said how many endpoints it has")
     if healthy == 0:
         return Reason("no-healthy-endpoint", f"none of its {total} endpoints is healthy")
+    if standing.state.value in _DRAINED:
+        return Reason(standing.state.value, f"an operator set it to {standing.state.value}")
     return None
 
 
