@@ -73,6 +73,9 @@ _RULES: Mapping[str, _Rule] = {
 }
 
 
+_NO_RULE = "no rule grants this identity"
+
+
 def decide(who: Attested, authority: TrustDomain) -> Grant | Denied:
     """What `authority` gives to an attested caller."""
     spiffe_id = who.spiffe_id
@@ -80,8 +83,10 @@ def decide(who: Attested, authority: TrustDomain) -> Grant | Denied:
         return Denied(spiffe_id, f"this authority speaks for {authority} only")
     role, _, name = spiffe_id.path[1:].partition("/")
     rule = _RULES.get(role)
-    if rule is None or (reason := _misplaced(role, name, authority)) is not None:
-        return Denied(spiffe_id, "no rule grants this identity" if rule is None else str(reason))
+    if rule is None:
+        return Denied(spiffe_id, _NO_RULE)
+    if (reason := _misplaced(role, name, authority)) is not None:
+        return Denied(spiffe_id, reason)
     if who.by not in rule.by:
         return Denied(spiffe_id, f"this identity is not given by {who.by.value}")
     lifetime = rule.profile.lifetime if who.lifetime is None else who.lifetime
@@ -111,7 +116,7 @@ def _misplaced(role: str, name: str, authority: TrustDomain) -> str | None:
         case "agent" | "gateway" if of_hub:
             return "the hub's own trust domain has no clusters' roles"
         case "agent" | "federation" if name:
-            return "no rule grants this identity"
+            return _NO_RULE
         case "gateway" if name not in GATEWAY_CLASSES:
             return f"the classes of gateways are {', '.join(sorted(GATEWAY_CLASSES))}"
         case "operator" if not is_dns_label(name):

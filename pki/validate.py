@@ -90,7 +90,8 @@ def _path(
     """None if there is a path from `certificate` to an anchor, else the most telling reason why there is
     none.
 
-    `below` counts the authorities already on the path. Bounded: each step uses up one of at most three
+    `below` counts the authorities already on the path. A presented self-signed certificate leads nowhere: it
+    is an anchor or a stranger. Bounded: each step uses up one of at most three
     certificates.
     """
     failure: Untrusted | None = None
@@ -103,7 +104,7 @@ def _path(
             else:
                 return None
     for index, candidate in enumerate(presented):
-        if _names_fit(candidate, certificate):
+        if candidate.subject != candidate.issuer and _names_fit(candidate, certificate):
             try:
                 _check_step(candidate, certificate, bundle.trust_domain, below, now)
             except Untrusted as error:

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import msgspec
+import pytest
+from cryptography import x509
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pki import bundle, issue
+from pki.bundle import Accepted, Bundle, Proof, Rejected, Rejection, accept, decode, encode, sign_content
+from pki.errors import InvalidBundle
+from pki.profiles import CLUSTER_CA, GATEWAY
+from pki.spiffe import SpiffeId, TrustDomain
+from tests.pki.world import BASE, NOW, Ca, make_ca, make_root, make_world, new_key, serial
+
+EAST = TrustDomain.of_cluster("east", BASE)
+
+WORLD = make_world()
+SECOND = make_ca(EAST, WORLD.root_key, WORLD.root, epoch=2)
+THIRD = make_ca(EAST, WORLD.root_key, WORLD.root, epoch=3)
+CAS = (WORLD.east, SECOND, THIRD)
+
+
+def why(outcome: Accepted | Rejected) -> Rejection:
+    assert isinstance(outcome, Rejected), outcome
+    return outcome.reason
+
+
+def successor(previous: Bundle, by: Ca, *anchors: Ca, sequence: int | None = None) -> Bundle:
+    """A later version with these anchors, signed by `by`."""
+    number = previous.sequence + 1 if sequence is None else sequence
+    draft = Bundle(previous.trust_domain, number, tuple(ca.self_signed for ca in anchors))
+    return replace(draft, proof=Proof(signature=sign_content(draft, by.key)))
+
+
+def test_a_new_trust_domain_needs_the_roots_word() -> None:
+    first = WORLD.east.bundle
+    assert accept(None, first, WORLD.root) == Accepted(first, changed=True)
+    assert why(accept(None, replace(first, proof=Proof()), WORLD.root)) is Rejection.NOT_ROOTED
+    _, stranger = make_root()
+    assert why(accept(None, first, stranger)) is Rejection.NOT_ROOTED
+
+
+def test_the_roots_word_for_another_key_or_name_does_not_count() -> None:
+    west = replace(WORLD.east.bundle, proof=WORLD.west.bundle.proof)
+    assert why(accept(None, west, WORLD.root)) is Rejection.NOT_ROOTED
+    other_key = replace(WORLD.east.bundle, proof=Proof(rooted=(SECOND.rooted,)))
+    assert why(accept(None, other_key, WORLD.root)) is Rejection.NOT_ROOTED
+
+
+def test_the_root_must_have_named_this_trust_domain() -> None:
+    """The root vouched for the key of west; west now shows the same key as east's anchor."""
+    key = WORLD.west.key
+    as_east = issue.sign(issue.cluster_authority(EAST, 1, key.public_key(), serial(), NOW), key)
+    stolen = Bundle(EAST, 1, (as_east,), Proof(rooted=(WORLD.west.rooted,)))
+    assert why(accept(None, stolen, WORLD.root)) is Rejection.NOT_ROOTED
+    plan = issue.rooted_authority(EAST, 1, key.public_key(), WORLD.root, serial(), NOW)
+    nameless = issue.sign(replace(plan, uri=None), WORLD.root_key)
+    assert why(accept(None, replace(stolen, proof=Proof((nameless,))), WORLD.root)) is Rejection.NOT_ROOTED
+
+
+def test_each_anchor_needs_a_word_of_its_own() -> None:
+    both = Bundle(EAST, 4, (WORLD.east.self_signed, SECOND.self_signed), Proof(rooted=(WORLD.east.rooted,)))
+    assert why(accept(None, both, WORLD.root)) is Rejection.NOT_ROOTED
+    complete = replace(both, proof=Proof(rooted=(SECOND.rooted, WORLD.east.rooted)))
+    assert accept(None, complete, WORLD.root) == Accepted(complete, changed=True)
+
+
+def test_an_anchor_must_not_outlive_the_roots_word() -> None:
+    key = WORLD.east.key
+    plan = issue.cluster_authority(EAST, 1, key.public_key(), serial(), NOW + timedelta(days=2))
+    long = issue.sign(plan, key)
+    offered = Bundle(EAST, 1, (long,), WORLD.east.bundle.proof)
+    assert why(accept(None, offered, WORLD.root)) is Rejection.NOT_ROOTED
+
+
+def test_a_leaf_is_no_word_of_the_root() -> None:
+    plan = issue.rooted_authority(EAST, 1, WORLD.east.key.public_key(), WORLD.root, serial(), NOW)
+    leaf = replace(plan, profile=GATEWAY)
+    offered = replace(WORLD.east.bundle, proof=Proof(rooted=(issue.sign(leaf, WORLD.root_key),)))
+    assert why(accept(None, offered, WORLD.root)) is Rejection.NOT_ROOTED
+
+
+def test_a_later_version_is_signed_by_an_anchor_of_the_one_before() -> None:
+    first = WORLD.east.bundle
+    second = successor(first, WORLD.east, WORLD.east, SECOND)
+    assert accept(first, second, WORLD.root) == Accepted(second, changed=True)
+    third = successor(second, SECOND, SECOND)
+    assert accept(second, third, WORLD.root) == Accepted(third, changed=True)
+    assert why(accept(first, third, WORLD.root)) is Rejection.NOT_SIGNED
+    own = successor(first, SECOND, SECOND)
+    assert why(accept(first, own, WORLD.root)) is Rejection.NOT_SIGNED
+
+
+def test_the_roots_word_does_not_replace_the_signature() -> None:
+    first = WORLD.east.bundle
+    replaced = Bundle(EAST, 2, (SECOND.self_signed,), Proof(rooted=(SECOND.rooted,)))
+    assert accept(None, replaced, WORLD.root) == Accepted(replaced, changed=True)
+    assert why(accept(first, replaced, WORLD.root)) is Rejection.NOT_SIGNED
+
+
+def test_sequence_and_content_decide_what_is_no_change() -> None:
+    first = WORLD.east.bundle
+    second = successor(first, WORLD.east, WORLD.east, SECOND)
+    turned = replace(second, anchors=tuple(reversed(second.anchors)), proof=Proof())
+    assert accept(second, turned, WORLD.root) == Accepted(second, changed=False)
+    assert why(accept(second, first, WORLD.root)) is Rejection.OLDER
+    conflict = successor(first, WORLD.east, SECOND, sequence=2)
+    assert why(accept(second, conflict, WORLD.root)) is Rejection.CONFLICT
+    assert why(accept(WORLD.west.bundle, first, WORLD.root)) is Rejection.OTHER_TRUST_DOMAIN
+
+
+def test_a_signature_does_not_carry_over() -> None:
+    first = WORLD.east.bundle
+    second = successor(first, WORLD.east, WORLD.east, SECOND)
+    for changed in (
+        replace(second, sequence=3),
+        replace(second, anchors=(SECOND.self_signed,)),
+        replace(second, proof=Proof(signature=second.proof.signature[:-1])),
+        replace(second, proof=Proof()),
+    ):
+        assert why(accept(first, changed, WORLD.root)) is Rejection.NOT_SIGNED
+
+
+steps = st.lists(
+    st.tuples(
+        st.integers(-1, 2),
+        st.sampled_from(CAS),
+        st.lists(st.sampled_from(CAS), min_size=1, max_size=3, unique=True),
+        st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@given(steps)
+def test_nobody_goes_back_and_no_key_comes_in_unsigned(
+    offers: list[tuple[int, Ca, list[Ca], bool]],
+) -> None:
+    held = WORLD.east.bundle
+    for distance, signer, anchors, intact in offers:
+        offered = successor(held, signer, *anchors, sequence=held.sequence + distance)
+        if not intact:
+            offered = replace(offered, proof=Proof())
+        outcome = accept(held, offered, WORLD.root)
+        if isinstance(outcome, Accepted):
+            assert outcome.bundle.sequence >= held.sequence
+            if outcome.changed:
+                assert outcome.bundle.sequence > held.sequence
+                assert intact
+                assert signer.self_signed in held.anchors
+            else:
+                assert outcome.bundle == held
+            held = outcome.bundle
+
+
+def test_what_is_not_a_bundle_is_refused() -> None:
+    east = WORLD.east
+    gateway = east.leaf(SpiffeId.gateway(EAST, "eastwest"))
+    twin_plan = issue.cluster_authority(EAST, 1, east.key.public_key(), serial(), NOW)
+    twin = issue.sign(twin_plan, east.key)
+    unnamed = issue.sign(replace(twin_plan, uri=None), east.key)
+    unsigned = issue.sign(twin_plan, new_key())
+    for anchors in (
+        (),
+        (gateway,),
+        (east.rooted,),
+        (WORLD.root,),
+        (WORLD.west.self_signed,),
+        (east.self_signed, WORLD.west.self_signed),
+        (east.self_signed, east.self_signed),
+        (east.self_signed, twin),
+        (unnamed,),
+        (unsigned,),
+        (east.self_signed,) * 9,
+    ):
+        offered = Bundle(EAST, 1, anchors, east.bundle.proof)
+        assert why(accept(None, offered, WORLD.root)) is Rejection.MALFORMED
+        with pytest.raises(InvalidBundle):
+            decode(encode(offered))
+    for sequence in (0, -1, 2**63):
+        assert why(accept(None, replace(east.bundle, sequence=sequence), WORLD.root)) is Rejection.MALFORMED
+
+
+def test_encoding_keeps_everything() -> None:
+    second = successor(WORLD.east.bundle, WORLD.east, WORLD.east, SECOND)
+    for value in (WORLD.east.bundle, WORLD.hub.bundle, second):
+        assert decode(encode(value)) == value
+        assert hash(decode(encode(value))) == hash(value)
+
+
+def test_hostile_encodings_are_refused() -> None:
+    good = msgspec.json.decode(encode(WORLD.east.bundle))
+    anchor = good["anchors"][0]
+    changes: list[dict[str, object]] = [
+        {"unknown": 1},
+        {"sequence": "1"},
+        {"sequence": 1.5},
+        {"sequence": 0},
+        {"trust_domain": "East"},
+        {"trust_domain": "west.mesh.example"},
+        {"anchors": []},
+        {"anchors": [anchor] * 9},
+        {"anchors": ["AAAA"]},
+        {"anchors": ["not base64!"]},
+        {"anchors": [anchor + "AAAA"]},
+        {"rooted": ["AAAA"]},
+        {"rooted": [anchor] * 9},
+    ]
+    for changed in changes:
+        with pytest.raises(InvalidBundle):
+            decode(msgspec.json.encode(good | changed))
+    for data in (b"", b"{}", b"[]", b"\xff", b" " * (bundle.LONGEST_ENCODED + 1)):
+        with pytest.raises(InvalidBundle):
+            decode(data)
+
+
+def test_pem_holds_the_anchors_and_nothing_else() -> None:
+    assert x509.load_pem_x509_certificates(WORLD.east.bundle.pem()) == [WORLD.east.self_signed]
+
+
+def test_a_pathless_profile_is_still_an_anchor() -> None:
+    key = new_key()
+    plan = issue.cluster_authority(EAST, 1, key.public_key(), serial(), NOW)
+    anchor = issue.sign(replace(plan, profile=replace(CLUSTER_CA, path_length=None)), key)
+    bundle.check_bundle(Bundle(EAST, 1, (anchor,)))
