@@ -9,6 +9,7 @@ the concatenation of its entries: in protobuf, a message's bytes are those of it
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
@@ -30,7 +31,7 @@ from gateway.proto import encode, seconds
 from gateway.snapshot import ROUTES, Resource
 from gateway.tuning import TunnelTuning
 
-Table = HashTrieMap[str, bytes]
+Table: TypeAlias = "HashTrieMap[str, bytes]"
 """Name of a virtual host to the field of a RouteConfiguration that holds it, encoded."""
 
 
