@@ -73,11 +73,13 @@ class StoreError(FederationError):
 
 
 class StoreFull(StoreError):
-    """No room for the change: nothing of it was stored, reads go on, and changes succeed once there is."""
+    """The disk takes no more: nothing of the change was stored, reads go on, writes do once there is room."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
-            path, f"nothing was stored, the disk is full: {problem}", "free some space, then try again"
+            path,
+            f"nothing was stored, the disk takes no more: {problem}",
+            "free some space, or raise the quota or file size limit, then try again",
         )
 
 
