@@ -64,10 +64,8 @@ def _peer(writer: asyncio.StreamWriter) -> str | None:
 
 
 async def _connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authority: str) -> int:
-    """The status of the answer. With TLS 1.3 a refused client certificate shows at the first read (EOFError, OSError)."""
-    config = h2.config.H2Configuration(
-        client_side=True, header_encoding="utf-8", validate_outbound_headers=False
-    )
+    """The status of the answer. In TLS 1.3 a refused client certificate shows at the first read: EOFError, OSError."""
+    config = h2.config.H2Configuration(client_side=True, validate_outbound_headers=False)
     connection = h2.connection.H2Connection(config)
     connection.initiate_connection()
     connection.send_headers(1, [(":method", "CONNECT"), (":authority", authority)])
@@ -79,7 +77,7 @@ async def _connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, a
             raise EOFError("the gateway closed the connection")
         for event in connection.receive_data(data):
             if isinstance(event, h2.events.ResponseReceived):
-                return int(dict(event.headers or [])[":status"])
+                return next(int(value) for name, value in event.headers or () if name == b":status")
             if isinstance(event, h2.events.ConnectionTerminated | h2.events.StreamReset):
                 raise EOFError(f"the gateway ended the stream with code {event.error_code}")
         writer.write(connection.data_to_send())

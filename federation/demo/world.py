@@ -17,7 +17,6 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-
 from federation.api.client import Refusal, Target, connect
 from federation.demo.processes import Process
 from federation.document import dump
@@ -311,8 +310,6 @@ class World:
 
 
 async def _answers(path: Path) -> bool:
-    if not path.exists():
-        return False
     await ask(path, "/v1/status")
     return True
 

@@ -1,0 +1,104 @@
+"""One-time tokens in a store: made, listed, revoked, and used exactly once however many try at the same moment.
+
+Rows are `token/<hash of the secret>`; the secret itself is never stored. A token is used up by a compare-and-set that
+replaces its row, so the store decides who was first, and an answer that was lost can be recovered by reading again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from hashlib import sha256
+from uuid import uuid4
+
+import msgspec
+
+from federation.errors import FederationError
+from federation.store import Change, Committed, Conflict, Outcome, Row, Store, Unknown
+from pki.token import Redeemed, Refused, Resumed, TokenRecord, redeem
+
+PREFIX = "token/"
+
+KEPT = timedelta(days=7)
+"""How long after its end a token stays listed."""
+
+ATTEMPTS = 5
+"""How often an Unknown outcome is resolved before the caller is told."""
+
+
+class TokenStore:
+    """The tokens of one issuer."""
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        self._store = store
+        self._now = now
+
+    async def add(self, record: TokenRecord) -> None:
+        """Store a new token; forgets old ones on the way. Raises StoreError; then the token was not made."""
+        key = PREFIX + record.hash.hex()
+        old = [
+            row_key
+            for row_key, (known, _) in (await self._all()).items()
+            if self._now() > known.not_after + KEPT
+        ]
+        change = Change(
+            uuid4().hex, put={key: msgspec.json.encode(record)}, delete=frozenset(old[:50]), expect={key: 0}
+        )
+        if not isinstance(await settle(self._store, change), Committed):
+            raise FederationError("the token exists already", "make another one")
+
+    async def listed(self) -> tuple[TokenRecord, ...]:
+        """All tokens, the newest last."""
+        return tuple(
+            sorted((record for record, _ in (await self._all()).values()), key=lambda one: one.not_after)
+        )
+
+    async def find(self, secret_hash: bytes) -> TokenRecord | None:
+        """The token with this hash, if it could still be used or resumed."""
+        row = (await self._store.load(PREFIX + secret_hash.hex())).rows.get(PREFIX + secret_hash.hex())
+        record = _record(row) if row else None
+        return record if record is not None and self._now() < record.not_after else None
+
+    async def revoke(self, token_id: str) -> TokenRecord | None:
+        """Delete the token with this id; None if there is none."""
+        for key, (record, row) in (await self._all()).items():
+            if record.id == token_id:
+                change = Change(uuid4().hex, delete=frozenset({key}), expect={key: row.revision})
+                await settle(self._store, change)
+                return record
+        return None
+
+    async def redeem(self, secret: bytes, subject: str, spki_hash: str) -> Redeemed | Resumed | Refused:
+        """Use a token up, durably, before anything follows from it."""
+        key = PREFIX + sha256(secret).hexdigest()
+        while True:
+            row = (await self._store.load(key)).rows.get(key)
+            outcome = redeem(_record(row) if row else None, secret, subject, spki_hash, self._now())
+            if not isinstance(outcome, Redeemed) or row is None:
+                return outcome
+            value = msgspec.json.encode(outcome.record)
+            written = await settle(
+                self._store, Change(uuid4().hex, put={key: value}, expect={key: row.revision})
+            )
+            if not isinstance(written, Conflict):
+                return outcome
+
+    async def _all(self) -> dict[str, tuple[TokenRecord, Row]]:
+        image = await self._store.load(PREFIX)
+        return {key: (_record(row), row) for key, row in image.rows.items()}
+
+
+def _record(row: Row) -> TokenRecord:
+    return msgspec.json.decode(row.value, type=TokenRecord)
+
+
+async def settle(store: Store, change: Change) -> Outcome:
+    """Commit `change`, resolving Unknown by committing the very same change again.
+
+    Raises FederationError if the store cannot say even then.
+    """
+    for _ in range(ATTEMPTS):
+        outcome = await store.commit(change)
+        if not isinstance(outcome, Unknown):
+            return outcome
+    raise FederationError(f"the store cannot say whether it stored the change: {outcome.reason}", "try again")
