@@ -14,7 +14,7 @@ from uuid import uuid4
 import msgspec
 
 from federation.errors import FederationError
-from federation.store import Change, Committed, Conflict, Outcome, Row, Store, Unknown
+from federation.store import Change, Committed, Conflict, Fenced, Row, Store, Unknown
 from pki.token import Redeemed, Refused, Resumed, TokenRecord, redeem
 
 PREFIX = "token/"
@@ -92,13 +92,15 @@ def _record(row: Row) -> TokenRecord:
     return msgspec.json.decode(row.value, type=TokenRecord)
 
 
-async def settle(store: Store, change: Change) -> Outcome:
+async def settle(store: Store, change: Change) -> Committed | Conflict | Fenced:
     """Commit `change`, resolving Unknown by committing the very same change again.
 
     Raises FederationError if the store cannot say even then.
     """
+    reason = ""
     for _ in range(ATTEMPTS):
         outcome = await store.commit(change)
         if not isinstance(outcome, Unknown):
             return outcome
-    raise FederationError(f"the store cannot say whether it stored the change: {outcome.reason}", "try again")
+        reason = outcome.reason
+    raise FederationError(f"the store cannot say whether it stored the change: {reason}", "try again")
