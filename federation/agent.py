@@ -22,7 +22,7 @@ from federation import decide
 from federation.clock import Clock
 from federation.decide import Decisions
 from federation.events import Event, Tick
-from federation.facts import Facts, Remembered
+from federation.knowledge import Knowledge, Remembered
 from federation.model import Me, Service, View
 from federation.own import Fact, own_cluster, owned_by_service
 from federation.reduce import reduce
@@ -59,13 +59,13 @@ class Agent:
     """Holds the only mutable state. Everybody else receives values, and submits events."""
 
     def __init__(
-        self, view: View, tuning: Tuning, facts: Facts, outlets: Outlets, metrics: AgentMetrics
+        self, view: View, tuning: Tuning, knowledge: Knowledge, outlets: Outlets, metrics: AgentMetrics
     ) -> None:
         self.decisions: Decisions = decide.start(view)
         self.decided_at: datetime = view.now
         self.compiled: Compiled = compiler.start(self.decisions.fabric, tuning)
         self.listed = False
-        self._facts = facts
+        self._knowledge = knowledge
         self._outlets = outlets
         self._metrics = metrics
         self._inbox: deque[Event] = deque()
@@ -141,14 +141,14 @@ class Agent:
         if before.ports is not view.ports:
             for service in {*touched, *(service for service, _ in before.released)}:
                 if before.ports.get(service) is not view.ports.get(service):
-                    self._facts.listen(service, view.ports.get(service))
+                    self._knowledge.listen(service, view.ports.get(service))
         if before.first_exported is not view.first_exported:
             for service in touched:
-                self._facts.exported_first(service, view.first_exported.get(service))
+                self._knowledge.exported_first(service, view.first_exported.get(service))
         if before.gateways is not view.gateways:
             for name in {*before.gateways, *view.gateways}:
                 if before.gateways.get(name) != view.gateways.get(name):
-                    self._facts.gateway(name, view.gateways.get(name))
+                    self._knowledge.gateway(name, view.gateways.get(name))
 
     def _publish_facts(self, before: View, touched: Iterable[Service]) -> None:
         first = not self._first_output
