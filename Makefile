@@ -18,12 +18,13 @@ export PATH := $(PATH):/usr/sbin:/sbin
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/.runtime .venv/.project ## make .venv with what runs the product, from the lock
+setup: .venv/.runtime generate ## make .venv with what runs the product, from the lock
 
 setup-dev: setup .venv/.dev ## the same, with what tests it
 
-generate: ## make the protobuf modules that are out of date
-	@$(PYTHON) tools/generate.py --check || { rm -f .venv/.project; $(MAKE) .venv/.project; }
+generate: .venv/.project ## make the protobuf modules that are out of date
+	@$(BIN)/python tools/generate.py --check 2>/dev/null \
+		|| { rm .venv/.project; $(MAKE) --no-print-directory .venv/.project; }
 
 demo: setup ## three clusters on this machine, and a tour that ends with a verdict
 	@$(BIN)/federation demo $(ARGS)
