@@ -28,7 +28,7 @@ from federation.own import Fact, own_cluster, owned_by_service
 from federation.reduce import reduce
 from federation.telemetry import AgentMetrics
 from gateway import compile as compiler
-from gateway.check import check
+from gateway.check import Checked, check
 from gateway.compile import Compiled, Place
 from gateway.snapshot import Snapshot
 from gateway.tuning import Tuning
@@ -73,6 +73,8 @@ class Agent:
         self._pending: set[Service] = set(self.decisions.services)
         self._published: dict[Service, frozenset[str]] = {}
         self._first_output = False
+        self._checked: dict[Place, Checked] = {}
+        self.withheld: tuple[str, ...] = ()
 
     @property
     def view(self) -> View:
@@ -173,14 +175,15 @@ class Agent:
         if not plans and self.decisions.fabric == self.compiled.fabric:
             return
         compiled = compiler.compile_step(self.compiled, plans, self.decisions.fabric)
-        for place, snapshot in compiled.snapshots.items():
-            if snapshot is self.compiled.snapshots.get(place):
-                continue
-            if problems := check(snapshot):
-                log.error(
-                    "a snapshot does not pass its check and is not sent", problems=[str(p) for p in problems]
-                )
-                return
+        checked = {
+            place: check(snapshot, self._checked.get(place)) for place, snapshot in compiled.snapshots.items()
+        }
+        problems = sorted({str(problem) for one in checked.values() for problem in one.problems})
+        self.withheld = tuple(problems)
+        if problems:
+            log.error("snapshots that do not pass their check are not sent", problems=problems)
+            return
+        self._checked = checked
         self.compiled = compiled
         self._pending.clear()
         self._outlets.publish_snapshots(dict(compiled.snapshots.items()))

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from federation.api.messages import NewOperator
 from federation.document import dump
 from federation.errors import FederationError
+from pki.csr import request
 from pki.durable import private_folder, write
 
 
@@ -32,7 +31,7 @@ def create_credential(
         raise FederationError(f"{contexts} exists already", "choose another folder, or remove it first")
     private_folder(folder)
     key = ec.generate_private_key(ec.SECP256R1()) if certificate else None
-    made = post(NewOperator(name=name, role=role, csr=_request(key) if key else None))  # type: ignore[arg-type]
+    made = post(NewOperator(name=name, role=role, csr=request(key).decode() if key else None))  # type: ignore[arg-type]
     folder = folder.resolve()
     context = {
         "name": "hub",
@@ -51,9 +50,3 @@ def create_credential(
         context |= {"token_file": str(folder / "token")}
     write(contexts, dump({"current": "hub", "contexts": [context]}).encode())
     return {"name": made["name"], "role": made["role"], "contexts": str(contexts.resolve())}
-
-
-def _request(key: ec.EllipticCurvePrivateKey) -> str:
-    """A certificate request that proves possession of the key; the hub decides every name in the certificate."""
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()

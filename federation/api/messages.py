@@ -174,33 +174,6 @@ class ServiceInfo(Out, frozen=True, kw_only=True):
     conflicts: tuple[str, ...] = ()
 
 
-class ExplainedLine(Out, frozen=True, kw_only=True):
-    """One line of a plan: `share` in percent of this port's new connections, as long as Envoy sees it the same."""
-
-    tier: int | None
-    cluster: str
-    share: float
-    weight: int
-    healthy: bool
-    reason: str
-    detail: str
-
-
-class ExplainedPort(Out, frozen=True, kw_only=True):
-    port: int
-    name: str
-    listen_port: int | None
-    lines: tuple[ExplainedLine, ...]
-
-
-class Explanation(Out, frozen=True, kw_only=True):
-    service: str
-    cluster: str
-    decided_at: datetime
-    ports: tuple[ExplainedPort, ...]
-    notes: tuple[str, ...] = ()
-
-
 # ---- status and checks -----------------------------------------------------------------------------------------------
 
 

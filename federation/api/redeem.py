@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import msgspec
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from federation.api.client import Refusal, Target, connect
 from federation.api.messages import Redeem, Redeemed
@@ -47,8 +46,8 @@ async def redeem(
     check_pin(token.pin, root, bundle)
     verified = Target(token.url, client_context(bundle.anchors), f"{role}.{bundle.trust_domain}")
     secret = base64.urlsafe_b64encode(token.secret).decode()
-    pem = csr.public_bytes(Encoding.PEM).decode()
-    return Redemption(root, bundle, await _post(verified, path, Redeem(token=secret, csr=pem, name=name)))
+    csr = (await request(bundle)).decode()
+    return Redemption(root, bundle, await _post(verified, path, Redeem(token=secret, csr=csr, name=name)))
 
 
 async def _post(target: Target, path: str, body: Redeem) -> Redeemed:

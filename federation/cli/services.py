@@ -96,17 +96,24 @@ def explain(ctx: click.Context, service: str, cluster: str | None, output: str) 
 
 def _explain(plan: dict[str, Any]) -> None:
     columns = [
-        ("TIER", lambda row: "-" if row["tier"] is None else str(row["tier"])),
+        ("TIER", lambda row: "-" if row["tier"] is None else f"{row['tier']} {row['name']}".strip()),
         ("CLUSTER", text("cluster")),
         ("SHARE", lambda row: f"{row['share']:.0f}%"),
         ("WEIGHT", text("weight")),
         ("HEALTHY", lambda row: "yes" if row["healthy"] else "no"),
-        ("REASON", text("reason")),
-        ("", text("detail", absent="")),
+        ("REASON", text("code")),
+        ("", text("reason", absent="")),
     ]
     for port in plan["ports"]:
-        at = f", reached on port {port['listen_port']}" if port["listen_port"] else ""
-        click.secho(f"{plan['service']}:{port['port']} from {plan['cluster']}{at}", bold=True)
+        at = f", reached on port {port['listen_port']}" if port["listen_port"] else f": {port['note']}"
+        click.secho(f"{plan['service']}:{port['number']} from {plan['cluster']}{at}", bold=True)
         print_table(port["lines"], columns, empty="  no cluster offers this port")
-    for note in plan["notes"]:
-        click.echo(f"note: {note}")
+    if plan["left_out"]:
+        click.secho("left out", bold=True)
+        print_table(plan["left_out"], columns[1:2] + columns[5:], empty="")
+    for one in plan["conflicts"]:
+        click.secho(
+            f"conflict in {one['field']}: {one['winner']} says {one['kept']}, {one['loser']} says {one['dropped']}; "
+            f"the first counts ({one['rule']})",
+            fg="yellow",
+        )

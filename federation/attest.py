@@ -1,0 +1,134 @@
+"""How gateways of this cluster get their certificates: once with a one-time token, then by the one they have.
+
+The identity comes from the token or from the certificate, never from the request. A renewal must show the newest
+certificate of its key's line, so that a copy of an old one is worth nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from datetime import timedelta
+from hashlib import sha256
+
+from cryptography import x509
+
+from federation.api.messages import Redeem, Redeemed
+from federation.api.routes import ApiProblem
+from federation.clock import Clock
+from federation.listen import HostPort
+from federation.tokens import TokenStore
+from pki import bundle as bundles
+from pki import csr, token
+from pki.algorithms import spki_hash
+from pki.authority import Authority
+from pki.certificate import pem
+from pki.errors import Refused as CsrRefused
+from pki.policy import Attestation, Attested, Denied, decide
+from pki.spiffe import SpiffeId
+from pki.token import TokenRecord, mint, pin_of
+
+
+def no_good() -> ApiProblem:
+    """The one answer to a token that is wrong, used, expired or made for another name."""
+    return ApiProblem(403, "token", str(token.Refused()))
+
+
+def spki_of(request: str) -> str:
+    """The hash of the key in a certificate request (PEM), once its possession is proved. Raises ApiProblem."""
+    try:
+        return spki_hash(csr.parse(request.encode()).public_key)
+    except CsrRefused as error:
+        raise ApiProblem(400, "csr", str(error)) from error
+
+
+def secret_of(text: str) -> bytes:
+    """The secret of a token as it travels. Raises ApiProblem as for any token that is no good."""
+    try:
+        return base64.b64decode(text, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise no_good() from None
+
+
+class Attestor:
+    """Issues to the gateways of one cluster."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        root: x509.Certificate,
+        tokens: TokenStore,
+        api: HostPort,
+        xds: HostPort,
+        base: str,
+        lifetime: timedelta,
+        clock: Clock,
+    ) -> None:
+        self._authority = authority
+        self._root = root
+        self._tokens = tokens
+        self._api = api
+        self._xds = xds
+        self._base = base
+        self._lifetime = lifetime
+        self._clock = clock
+
+    async def create(self, gateway_class: str, lifetime: timedelta) -> tuple[str, TokenRecord]:
+        """A new token for a gateway of this class: its text, shown once, and what is kept."""
+        made, record = mint(
+            os.urandom(token.SECRET_BYTES),
+            self._clock.now(),
+            kind="attest",
+            url=f"https://{self._api}",
+            subject=gateway_class,
+            pin=pin_of(self._root, self._authority.bundle()),
+            lifetime=lifetime,
+        )
+        await self._tokens.add(record)
+        return made.encode(), record
+
+    async def attest(self, body: Redeem) -> Redeemed:
+        """One of the two steps of `POST /v1/attest`. Raises ApiProblem."""
+        if body.token is None:
+            return await self._introduce(body)
+        secret = secret_of(body.token)
+        record = await self._tokens.find(sha256(secret).digest())
+        if record is None or record.kind != "attest" or body.csr is None:
+            raise no_good()
+        outcome = await self._tokens.redeem(secret, record.subject, spki_of(body.csr))
+        if isinstance(outcome, token.Refused):
+            raise no_good()
+        identity = SpiffeId.gateway(self._authority.trust_domain, record.subject)
+        chain = await self._issue(body.csr, identity, Attestation.TOKEN, body.name or "gateway", None)
+        return Redeemed(bundle=self._bundle(), certificates=(chain,), base=self._base, address=str(self._xds))
+
+    async def renew(self, request: str, identity: SpiffeId, current: x509.Certificate) -> str:
+        """A new chain (PEM) for the holder of `current`. Raises ApiProblem."""
+        return await self._issue(request, identity, Attestation.RENEWAL, str(identity), current)
+
+    async def _introduce(self, body: Redeem) -> Redeemed:
+        try:
+            found = await self._tokens.find(bytes.fromhex(body.token_hash or ""))
+        except ValueError:
+            found = None
+        if found is None:
+            raise no_good()
+        return Redeemed(bundle=self._bundle(), root=pem([self._root]).decode())
+
+    async def _issue(
+        self, request: str, identity: SpiffeId, by: Attestation, who: str, replaces: x509.Certificate | None
+    ) -> str:
+        grant = decide(Attested(identity, by, self._lifetime), self._authority.trust_domain)
+        if isinstance(grant, Denied):
+            raise ApiProblem(403, "denied", str(grant))
+        try:
+            issued = await self._authority.issue(
+                request.encode(), grant, who=who, why=by.value, replaces=replaces
+            )
+        except CsrRefused as error:
+            raise ApiProblem(400, "csr", str(error)) from error
+        return issued.pem().decode()
+
+    def _bundle(self) -> str:
+        return base64.b64encode(bundles.encode(self._authority.bundle())).decode()

@@ -1,0 +1,141 @@
+"""The certificate with which a hub or an agent itself speaks TLS, issued by its own authority and renewed in time.
+
+Chain and key are one file, so that no reader ever sees one of them new and the other old. Whoever serves or dials with
+it asks for `current` at each handshake, or is told of each renewal; established connections stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from federation.clock import Clock
+from federation.errors import FederationError
+from pki import durable
+from pki.authority import Authority
+from pki.certificate import load_pem, pem
+from pki.errors import PkiError
+from pki.policy import Attestation, Attested, Denied, decide
+from pki.renewal import renew_at
+from pki.spiffe import SpiffeId
+
+LONGEST_WAIT = 3600.0
+"""Seconds after which the wall clock is looked at again: it may have jumped."""
+
+RETRY_AFTER = 60.0
+"""Seconds between attempts to renew; at half life there are many left."""
+
+LONGEST_FILE = 64 * 1024
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A chain and its private key, both as PEM; `path` holds them together."""
+
+    path: Path
+    certificate: x509.Certificate
+    chain: bytes
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"Leaf({self.path}, serial {self.certificate.serial_number:x})"
+
+
+class Identity:
+    """The current leaf of one SPIFFE ID of `authority`, at `path`."""
+
+    def __init__(
+        self, authority: Authority, spiffe_id: SpiffeId, path: Path, lifetime: timedelta, clock: Clock
+    ) -> None:
+        self.spiffe_id = spiffe_id
+        self._authority = authority
+        self._path = path
+        self._lifetime = lifetime
+        self._clock = clock
+        self._leaf: Leaf | None = None
+        self._listeners: list[Callable[[Leaf], None]] = []
+
+    @property
+    def current(self) -> Leaf:
+        if self._leaf is None:
+            raise FederationError(f"{self.spiffe_id} has no certificate yet")
+        return self._leaf
+
+    def on_renewal(self, listener: Callable[[Leaf], None]) -> None:
+        self._listeners.append(listener)
+
+    async def start(self) -> None:
+        """Take the leaf on disk if it has time left, else issue one. Raises PkiError or OSError."""
+        if self._path.exists():
+            leaf = _parse(self._path, await asyncio.to_thread(durable.read_private, self._path, LONGEST_FILE))
+            ours = leaf.certificate.issuer == self._authority.self_signed.subject
+            if ours and self._clock.now() < renew_at(leaf.certificate):
+                self._leaf = leaf
+                return
+        await self.renew()
+
+    async def run(self) -> None:
+        """Renew at the instant drawn for each certificate, for ever."""
+        while True:
+            left = (renew_at(self.current.certificate) - self._clock.now()).total_seconds()
+            if left > 0:
+                await self._clock.sleep(min(left, LONGEST_WAIT))
+                continue
+            try:
+                await self.renew()
+            except (PkiError, OSError) as error:
+                ends = self.current.certificate.not_valid_after_utc
+                log.error("own certificate cannot be renewed", reason=str(error), expires=_minutes(ends))
+                await self._clock.sleep(RETRY_AFTER)
+
+    async def renew(self) -> None:
+        """Issue a new leaf for a new key, write it, and tell the listeners."""
+        grant = decide(
+            Attested(self.spiffe_id, Attestation.SELF, self._lifetime), self._authority.trust_domain
+        )
+        if isinstance(grant, Denied):
+            raise FederationError(str(grant))
+        key = ec.generate_private_key(ec.SECP256R1())
+        issued = await self._authority.issue(
+            key.public_key(), grant, who=str(self.spiffe_id), why="own certificate"
+        )
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        await asyncio.to_thread(durable.write, self._path, issued.pem() + private)
+        self._leaf = Leaf(self._path, issued.certificate, issued.pem(), private)
+        for listener in self._listeners:
+            listener(self._leaf)
+
+
+def _parse(path: Path, data: bytes) -> Leaf:
+    """The inverse of what `renew` writes. Raises FederationError."""
+    marker = data.find(b"-----BEGIN PRIVATE KEY-----")
+    try:
+        chain = load_pem(data[:marker])
+        private = load_pem_private_key(data[marker:], None)
+        fits = private.public_key() == chain[0].public_key()
+    except (ValueError, IndexError, PkiError) as error:
+        raise FederationError(f"{path} cannot be read: {error}", "remove it; a new one is issued") from error
+    if marker < 0 or not fits:
+        raise FederationError(
+            f"{path}: its key is not that of its certificate", "remove it; a new one is issued"
+        )
+    return Leaf(path, chain[0], pem(chain), data[marker:])
+
+
+def _minutes(moment: datetime) -> str:
+    return moment.isoformat(timespec="minutes")
