@@ -23,7 +23,9 @@ from gateway.proto import packed
 from gateway.tuning import STANDARD_OUTPUT
 
 GATEWAY_HEADER = "x-federation-gateway"
-"""The header of a CONNECT's answer in which `to/<cluster>` tells our own listener which gateway it took."""
+PEER_HEADER = "x-federation-peer"
+"""In these headers of a CONNECT's answer `to/<cluster>` tells our own listener which gateway it took, and which
+identity that gateway proved. Envoy can log the headers of the answer as a whole only: they are the field `via`."""
 
 _TUNNEL_ANSWER = "envoy.tcp_proxy.propagate_response_headers"
 
@@ -49,7 +51,7 @@ def outbound(path: str, me: str, service: str) -> list[AccessLog]:
             "tier": f"%UPSTREAM_METADATA({names.METADATA}:tier)%",
             "reason": f"%UPSTREAM_METADATA({names.METADATA}:reason)%",
             "plan": f"%UPSTREAM_METADATA({names.METADATA}:plan)%",
-            "gateway": f"%FILTER_STATE({_TUNNEL_ANSWER}:FIELD:{GATEWAY_HEADER})%",
+            "via": f"%FILTER_STATE({_TUNNEL_ANSWER}:TYPED)%",
             "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         },
     )

@@ -17,7 +17,7 @@ from rpds import HashTrieMap
 
 from federation.model import Service
 from gateway import names
-from gateway.accesslog import GATEWAY_HEADER
+from gateway.accesslog import GATEWAY_HEADER, PEER_HEADER
 from gateway.pb.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from gateway.pb.envoy.config.route.v3.route_components_pb2 import (
     RetryPolicy,
@@ -69,12 +69,17 @@ def onward(cluster: str, tunnel: TunnelTuning) -> RouteConfiguration:
     was.
     """
     on = _connect(names.gateway(cluster), "connect-failure,refused-stream,reset", tunnel)
-    said = HeaderValueOption(
-        header=HeaderValue(key=GATEWAY_HEADER, value="%UPSTREAM_HOST%"),
+    said = [_told(GATEWAY_HEADER, "%UPSTREAM_HOST%"), _told(PEER_HEADER, "%UPSTREAM_PEER_URI_SAN%")]
+    host = VirtualHost(name="any", domains=["*"], routes=[on], response_headers_to_add=said)
+    return RouteConfiguration(name=names.to(cluster), virtual_hosts=[host])
+
+
+def _told(header: str, value: str) -> HeaderValueOption:
+    """A header of ours; whatever the peer put under that name is lost."""
+    return HeaderValueOption(
+        header=HeaderValue(key=header, value=value),
         append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
     )
-    host = VirtualHost(name="any", domains=["*"], routes=[on], response_headers_to_add=[said])
-    return RouteConfiguration(name=names.to(cluster), virtual_hosts=[host])
 
 
 def _connect(cluster: str, retry_on: str, tunnel: TunnelTuning) -> Route:
