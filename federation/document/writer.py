@@ -16,7 +16,9 @@ _NUMBER_ELSEWHERE = re.compile(r"[-+]?[0-9.].*")
 
 
 class _Dumper(yaml.CSafeDumper):
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - repeated values are written out
+    """Writes a repeated value out each time, because `read` refuses aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 

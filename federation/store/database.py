@@ -160,9 +160,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         with translated(path):
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("PRAGMA journal_mode = WAL")
+            (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA trusted_schema = OFF")
+        if journal != "wal":
+            # SQLite goes on in the old mode when it cannot change it, and says so in the answer only.
+            raise StoreError(path, f"the journal stays in mode {journal!r} instead of WAL", "check the disk")
     except BaseException:
         connection.close()
         raise

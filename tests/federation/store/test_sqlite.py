@@ -60,16 +60,16 @@ async def test_files_are_private(path: Path) -> None:
     assert sorted(file.name for file in path.parent.iterdir()) == ["hub.db", "hub.db.lock"]
 
 
-async def test_refuses_what_others_may_read(path: Path) -> None:
-    await fill(path)
+def test_refuses_what_others_may_read(path: Path) -> None:
+    asyncio.run(fill(path))
     path.chmod(0o640)
     with pytest.raises(StoreError, match="open to others") as caught:
-        await SqliteStore.open(path)
+        asyncio.run(image(path))
     assert caught.value.hint == f"chmod 600 {path}"
     path.chmod(0o600)
     path.parent.chmod(0o755)
     with pytest.raises(StoreError, match="cannot be locked"):
-        await SqliteStore.open(path)
+        asyncio.run(image(path))
 
 
 async def test_every_commit_is_synced(path: Path) -> None:
@@ -185,21 +185,19 @@ def edit(statement: str) -> Callable[[Path], None]:
     ],
     ids=lambda damage: damage.__name__,
 )
-async def test_a_damaged_store_is_refused_and_left_as_it_is(
-    path: Path, damage: Callable[[Path], None]
-) -> None:
-    await fill(path)
+def test_a_damaged_store_is_refused_and_left_as_it_is(path: Path, damage: Callable[[Path], None]) -> None:
+    asyncio.run(fill(path))
     damage(path)
     before = path.read_bytes() if path.exists() else None
     with pytest.raises(StoreCorrupt) as caught:
-        await SqliteStore.open(path)
+        asyncio.run(image(path))
     assert "the store is damaged" in str(caught.value)
     assert "put a backup in its place" in caught.value.hint
     assert (path.read_bytes() if path.exists() else None) == before
 
 
-async def test_no_flipped_byte_changes_what_is_loaded(path: Path) -> None:
-    stored = await fill(path)
+def test_no_flipped_byte_changes_what_is_loaded(path: Path) -> None:
+    stored = asyncio.run(fill(path))
     intact = path.read_bytes()
     refused = 0
     for position in random.Random(7).sample(range(len(intact)), 150):
@@ -207,7 +205,7 @@ async def test_no_flipped_byte_changes_what_is_loaded(path: Path) -> None:
         damaged[position] ^= 0x55
         path.write_bytes(damaged)
         try:
-            loaded = await image(path)
+            loaded = asyncio.run(image(path))
         except StoreError:
             refused += 1
         else:
@@ -257,6 +255,13 @@ async def test_a_full_disk_refuses_the_change_and_nothing_else(path: Path) -> No
         after = await store.load("")
     assert await image(path) == after
     assert after.rows.keys() == (stored.rows.keys() | {"a", "b", "c"}) - {"last"}
+
+
+async def test_a_store_that_cannot_change_its_journal_is_refused(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.with_name(path.name + "-journal").mkdir()
+    with pytest.raises(StoreError, match="disk I/O error"):
+        await SqliteStore.open(path)
 
 
 async def test_a_full_database_refuses_the_change_and_nothing_else(path: Path) -> None:
@@ -369,14 +374,14 @@ def _write_and_kill(path: Path, first: int, after: int, spin: int) -> int:
 
 
 @pytest.mark.live
-async def test_a_store_held_by_another_process_names_it(path: Path) -> None:
+def test_a_store_held_by_another_process_names_it(path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path), "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         try:
             assert writer.stdout.readline()
             with pytest.raises(StoreHeld, match=f"held by process {writer.pid}"):
-                await SqliteStore.open(path)
+                asyncio.run(image(path))
         finally:
             writer.kill()
             writer.stdout.read()
