@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -34,10 +35,11 @@ class Redemption:
 
 
 async def redeem(
-    token: JoinToken, path: str, role: str, csr: x509.CertificateSigningRequest, name: str
+    token: JoinToken, path: str, role: str, request: Callable[[Bundle], Awaitable[bytes]], name: str
 ) -> Redemption:
     """Redeem `token` at `path` of the issuer whose identity is `/<role>`; `name` is the caller's name for itself.
 
+    `request` makes the certificate request (PEM) once the issuer's bundle is known to be the pinned one.
     Raises Unreachable, Refusal (the token is no good, in whatever way), or PinMismatch.
     """
     secret_hash = token.hash().hex()

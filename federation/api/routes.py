@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Any
 
 import msgspec
+from cryptography import x509
 
 from federation.errors import FederationError
 from pki.spiffe import SpiffeId
@@ -35,11 +36,12 @@ ROLES = {"viewer": Access.VIEWER, "operator": Access.OPERATOR}
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: a name for the log, what it may do, and its SPIFFE ID if it came with a certificate."""
+    """Who calls: a name for the log, what it may do, and its SPIFFE ID and certificate if it came with one."""
 
     name: str
     access: Access
     identity: SpiffeId | None = None
+    certificate: x509.Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True)

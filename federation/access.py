@@ -1,0 +1,135 @@
+"""Who may use the REST API from elsewhere: people at the hub, gateways at their agent.
+
+A role is looked up at each call, so taking it away works at once. Bearer tokens are kept as hashes; comparing hashes
+of 256 random bits reveals nothing worth timing.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from datetime import datetime
+from hashlib import sha256
+from typing import Literal
+from uuid import uuid4
+
+import msgspec
+from cryptography import x509
+
+from federation.api.routes import ROLES, Access, Principal
+from federation.errors import FederationError
+from federation.store import Change, Committed, Store
+from federation.tokens import settle
+from pki.bundle import Bundle
+from pki.errors import PkiError
+from pki.names import is_dns_label
+from pki.spiffe import SpiffeId
+from pki.validate import verify_peer
+
+PREFIX = "operator/"
+BEARER = "fedop1."
+"""Names the version of a bearer token; a scanner for leaked secrets can look for it."""
+
+
+class Operator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A person or a program that may use the hub. `token_hash` is None for one that comes with a certificate."""
+
+    name: str
+    role: Literal["viewer", "operator"]
+    token_hash: str | None = None
+
+
+class OperatorStore:
+    """The operators of one hub."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def create(self, name: str, role: Literal["viewer", "operator"], *, bearer: bool) -> str | None:
+        """Add an operator; returns its bearer token, shown this once. Raises FederationError if the name is taken."""
+        if not is_dns_label(name):
+            raise FederationError(
+                f"{name!r} is not a name for an operator", "use a-z, 0-9 and '-', at most 63"
+            )
+        secret = BEARER + urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode() if bearer else None
+        made = Operator(name, role, _hash(secret) if secret else None)
+        key = PREFIX + name
+        change = Change(uuid4().hex, put={key: msgspec.json.encode(made)}, expect={key: 0})
+        if not isinstance(await settle(self._store, change), Committed):
+            raise FederationError(
+                f"there is an operator {name} already", "remove it first, or choose another name"
+            )
+        return secret
+
+    async def listed(self) -> tuple[Operator, ...]:
+        image = await self._store.load(PREFIX)
+        return tuple(msgspec.json.decode(row.value, type=Operator) for row in image.rows.values())
+
+    async def remove(self, name: str) -> bool:
+        """Take all access away; False if there is no such operator."""
+        key = PREFIX + name
+        if key not in (await self._store.load(key)).rows:
+            return False
+        await settle(self._store, Change(uuid4().hex, delete=frozenset({key})))
+        return True
+
+    async def by_name(self, name: str) -> Operator | None:
+        return next((one for one in await self.listed() if one.name == name and one.token_hash is None), None)
+
+    async def by_secret(self, secret: str) -> Operator | None:
+        return next((one for one in await self.listed() if one.token_hash == _hash(secret)), None)
+
+
+def _hash(secret: str) -> str:
+    return sha256(secret.encode()).hexdigest()
+
+
+def identify(der: bytes, bundle: Bundle, now: datetime) -> tuple[SpiffeId, x509.Certificate] | None:
+    """The identity in a client certificate of this trust domain, verified here again; None if it is not one."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        return verify_peer((certificate,), {bundle.trust_domain: bundle}, now), certificate
+    except (ValueError, PkiError):
+        return None
+
+
+class HubAccess:
+    """Operators, by certificate of the hub's trust domain or by bearer token."""
+
+    def __init__(
+        self, operators: OperatorStore, bundle: Callable[[], Bundle], now: Callable[[], datetime]
+    ) -> None:
+        self._operators = operators
+        self._bundle = bundle
+        self._now = now
+
+    async def certificate(self, der: bytes) -> Principal | None:
+        found = identify(der, self._bundle(), self._now())
+        if found is None:
+            return None
+        spiffe_id, certificate = found
+        role, _, name = spiffe_id.path[1:].partition("/")
+        operator = await self._operators.by_name(name) if role == "operator" else None
+        return Principal(name, ROLES[operator.role], spiffe_id, certificate) if operator else None
+
+    async def bearer(self, secret: str) -> Principal | None:
+        operator = await self._operators.by_secret(secret)
+        return Principal(operator.name, ROLES[operator.role]) if operator else None
+
+
+class AgentAccess:
+    """Gateways of the agent's own cluster, by certificate. There are no remote operators: they ask the hub."""
+
+    def __init__(self, bundle: Callable[[], Bundle], now: Callable[[], datetime]) -> None:
+        self._bundle = bundle
+        self._now = now
+
+    async def certificate(self, der: bytes) -> Principal | None:
+        found = identify(der, self._bundle(), self._now())
+        if found is None or not found[0].path.startswith("/gateway/"):
+            return None
+        return Principal(str(found[0]), Access.PEER, *found)
+
+    async def bearer(self, secret: str) -> Principal | None:
+        return None
