@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import TypeAlias
 
 from rpds import HashTrieMap
 
@@ -44,7 +45,7 @@ class Resource:
         return self.type_url, self.name
 
 
-Resources = HashTrieMap[str, Resource]
+Resources: TypeAlias = "HashTrieMap[str, Resource]"
 
 
 @dataclass(frozen=True, slots=True)

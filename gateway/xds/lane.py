@@ -1,0 +1,242 @@
+"""One type of resource on one stream: what the client subscribes to, what it holds, and what it lacks.
+
+At most one response of a lane is unanswered. Whatever changes meanwhile is a name in a set, never a queue of old
+states. A response that is refused is sent again one resource at a time, because a refusal does not say how much of it
+was applied (xDS protocol, "ACK and NACK semantics"); the resource that is refused alone stays refused until its
+version changes, and the client keeps what it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from heapq import nsmallest
+
+from rpds import HashTrieMap, HashTrieSet
+
+from gateway.snapshot import Resource
+from gateway.xds.messages import EVERYTHING, Request, Response
+
+LONGEST_RESPONSE = 500
+"""Resources in one response."""
+
+LARGEST_RESPONSE = 3 << 20
+"""Bytes of all bodies in one response; a single resource may be larger."""
+
+LONGEST_ERROR = 1024
+"""Characters of a client's error that are kept."""
+
+_REPEAT = ""
+"""Stands for the version of what the client holds and must be sent again all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The client refused this version, and why (in its words, cut to `LONGEST_ERROR`)."""
+
+    version: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A response that the client has not answered yet.
+
+    `sent` has the versions that are under way; `put` what the client holds once it accepts, which is `_REPEAT` where
+    the same must be sent once more.
+    """
+
+    nonce: str
+    sent: HashTrieMap[str, str]
+    put: HashTrieMap[str, str]
+    removed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """`known` is what the client holds, by its own word; `due` and `gone` are names to be sent and to be removed."""
+
+    type_url: str
+    everything: bool = False
+    names: HashTrieSet[str] = field(default_factory=HashTrieSet)
+    known: HashTrieMap[str, str] = field(default_factory=HashTrieMap)
+    rejected: HashTrieMap[str, Rejected] = field(default_factory=HashTrieMap)
+    due: HashTrieSet[str] = field(default_factory=HashTrieSet)
+    gone: HashTrieSet[str] = field(default_factory=HashTrieSet)
+    alone: HashTrieSet[str] = field(default_factory=HashTrieSet)
+    in_flight: InFlight | None = None
+
+    @classmethod
+    def opened(cls, request: Request, wanted: Mapping[str, Resource], implicit: bool) -> Lane:
+        """By the first request of a type, which tells what the client has from an earlier stream.
+
+        `implicit`: for this type an empty subscription means everything (xDS protocol, "legacy wildcard").
+        """
+        everything = EVERYTHING in request.subscribe or (implicit and not request.subscribe)
+        names = HashTrieSet(name for name in request.subscribe if name != EVERYTHING)
+        held = {n: version for n, version in request.initial.items() if everything or n in names}
+        return cls(request.type_url, everything, names, HashTrieMap.convert(held)).look_at_all(wanted)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing to send and nothing unanswered, removals aside."""
+        return not self.due and (self.in_flight is None or not self.in_flight.put)
+
+    @property
+    def holds_refused_update(self) -> bool:
+        """The client keeps an old version of something, and with it whatever that version refers to."""
+        return any(name in self.known for name in self.rejected)
+
+    def wants(self, name: str) -> bool:
+        return self.everything or name in self.names
+
+    def expected(self, name: str) -> str | None:
+        """The version that the client will hold once it has answered; None for nothing."""
+        if self.in_flight is not None:
+            if name in self.in_flight.removed:
+                return None
+            if (version := self.in_flight.put.get(name)) is not None:
+                return version
+        return self.known.get(name)
+
+    def look(self, name: str, wanted: Resource | None) -> Lane:
+        """Compare what there is with what the client has, or will have: is anything to be sent?"""
+        rejected = self.rejected
+        if name in rejected and (wanted is None or wanted.version != rejected[name].version):
+            rejected = rejected.remove(name)
+        due, gone = self.due.discard(name), self.gone.discard(name)
+        if self._is_due(name, wanted, rejected):
+            due = due.insert(name)
+        elif self._is_gone(name, wanted):
+            gone = gone.insert(name)
+        return replace(self, due=due, gone=gone, rejected=rejected)
+
+    def look_at_all(self, wanted: Mapping[str, Resource]) -> Lane:
+        """`look` at every name that either side has: for a new stream, and when `*` is subscribed to later."""
+        names = {*self.known, *(wanted if self.everything else self.names)}
+        kept = {n: r for n, r in self.rejected.items() if n in wanted and wanted[n].version == r.version}
+        rejected = HashTrieMap.convert(kept)
+        due = HashTrieSet(name for name in names if self._is_due(name, wanted.get(name), rejected))
+        gone = HashTrieSet(name for name in names if self._is_gone(name, wanted.get(name)))
+        return replace(self, due=due, gone=gone, rejected=rejected)
+
+    def _is_due(self, name: str, wanted: Resource | None, rejected: Mapping[str, Rejected]) -> bool:
+        if wanted is None or not self.wants(name) or name in rejected:
+            return False
+        return self.expected(name) != wanted.version
+
+    def _is_gone(self, name: str, wanted: Resource | None) -> bool:
+        return wanted is None and self.wants(name) and self.expected(name) is not None
+
+    def repeat(self, name: str, wanted: Resource | None) -> Lane:
+        """Send again what the client has, or is getting."""
+        lane = self
+        if lane.in_flight is not None and name in lane.in_flight.put:
+            lane = replace(
+                lane, in_flight=replace(lane.in_flight, put=lane.in_flight.put.insert(name, _REPEAT))
+            )
+        elif name in lane.known:
+            lane = replace(lane, known=lane.known.insert(name, _REPEAT))
+        return replace(lane, rejected=lane.rejected.discard(name)).look(name, wanted)
+
+    def subscribe(self, request: Request, wanted: Mapping[str, Resource]) -> Lane:
+        """Asking again for what one has means that it is to be sent again (xDS protocol, delta variant)."""
+        lane = self
+        for name in request.unsubscribe:
+            lane = lane._forget(name, wanted)
+        for name in request.subscribe:
+            if name == EVERYTHING:
+                lane = lane if lane.everything else replace(lane, everything=True).look_at_all(wanted)
+            else:
+                asked_before = name in lane.names
+                lane = replace(lane, names=lane.names.insert(name))
+                lane = (
+                    lane.repeat(name, wanted.get(name)) if asked_before else lane.look(name, wanted.get(name))
+                )
+        return lane
+
+    def _forget(self, name: str, wanted: Mapping[str, Resource]) -> Lane:
+        if name == EVERYTHING:
+            unwanted = [known for known in self.known if known not in self.names]
+            return replace(self, everything=False)._drop((*unwanted, *self.due, *self.gone), wanted)
+        return replace(self, names=self.names.discard(name))._drop((name,), wanted)
+
+    def _drop(self, names: Iterable[str], wanted: Mapping[str, Resource]) -> Lane:
+        lane = self
+        for name in names:
+            if not lane.wants(name):
+                lane = replace(lane, known=lane.known.discard(name), rejected=lane.rejected.discard(name))
+            lane = lane.look(name, wanted.get(name))
+        return lane
+
+    def next_put(self, nonce: str, wanted: Mapping[str, Resource]) -> tuple[Lane, Response | None]:
+        """The next resources, in order of their names; one alone while a refused response is being taken apart."""
+        if self.in_flight is not None or not self.due:
+            return self, None
+        suspects = [name for name in self.alone if name in self.due]
+        names = [min(suspects)] if suspects else nsmallest(LONGEST_RESPONSE, self.due)
+        put: list[Resource] = []
+        size = 0
+        for name in names:
+            resource = wanted[name]
+            size += len(resource.body)
+            if put and size > LARGEST_RESPONSE:
+                break
+            put.append(resource)
+        versions = HashTrieMap.convert({resource.name: resource.version for resource in put})
+        due = self.due
+        for resource in put:
+            due = due.discard(resource.name)
+        lane = replace(self, due=due, in_flight=InFlight(nonce, versions, versions, frozenset()))
+        return lane, Response(self.type_url, nonce, put=tuple(put))
+
+    def next_removal(self, nonce: str, may_go: Iterable[str]) -> tuple[Lane, Response | None]:
+        if self.in_flight is not None:
+            return self, None
+        names = tuple(nsmallest(LONGEST_RESPONSE, may_go))
+        if not names:
+            return self, None
+        gone = self.gone
+        for name in names:
+            gone = gone.discard(name)
+        lane = replace(
+            self, gone=gone, in_flight=InFlight(nonce, HashTrieMap(), HashTrieMap(), frozenset(names))
+        )
+        return lane, Response(self.type_url, nonce, removed=names)
+
+    def answered(self, error: str | None, wanted: Mapping[str, Resource]) -> Lane:
+        """The client accepted (`error` is None) or refused what is in flight."""
+        if self.in_flight is None:
+            return self
+        return (
+            self._accepted(self.in_flight) if error is None else self._refused(self.in_flight, error, wanted)
+        )
+
+    def _accepted(self, flight: InFlight) -> Lane:
+        known, alone = self.known, self.alone
+        for name, version in flight.put.items():
+            alone = alone.discard(name)
+            if self.wants(name):
+                known = known.insert(name, version)
+        for name in flight.removed:
+            known = known.discard(name)
+        return replace(self, known=known, alone=alone, in_flight=None)
+
+    def _refused(self, flight: InFlight, error: str, wanted: Mapping[str, Resource]) -> Lane:
+        lane = replace(self, in_flight=None)
+        if flight.removed:
+            return lane._accepted(flight)
+        alone, rejected, known = lane.alone, lane.rejected, lane.known
+        if len(flight.sent) == 1:
+            ((name, version),) = flight.sent.items()
+            alone = alone.discard(name)
+            if lane.wants(name):
+                rejected = rejected.insert(name, Rejected(version, error[:LONGEST_ERROR]))
+        else:
+            alone = alone.update(flight.sent)
+            for name in flight.sent:
+                known = known.insert(name, _REPEAT) if lane.wants(name) else known
+        lane = replace(lane, alone=alone, rejected=rejected, known=known)
+        for name in flight.sent:
+            lane = lane.look(name, wanted.get(name))
+        return lane
