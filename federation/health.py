@@ -30,10 +30,6 @@ class Verdict(Enum):
     PATH_DOWN = "path-down"
     LOST = "lost"
 
-    @property
-    def keeps_traffic(self) -> bool:
-        return self in (Verdict.FINE, Verdict.STALE)
-
 
 def path_state(seen: Iterable[Path]) -> PathState:
     """Up if any of our gateways has a healthy host there, down if some have hosts and none is healthy."""

@@ -149,8 +149,13 @@ def fabric(view: View) -> FabricInputs:
 
 def wanted_ports(view: View, service: Service) -> frozenset[int]:
     """The TCP ports of `service` that any admitted export offers: each needs a listen port."""
-    exports, _ = _admitted(view, service)
-    return frozenset(port.number for spec in exports for port in spec.ports if port.protocol == "TCP")
+    return frozenset(
+        port.number
+        for spec in exports_of(view, service).values()
+        if _refused(view, spec, view.members.get(spec.cluster)) is None
+        for port in spec.ports
+        if port.protocol == "TCP"
+    )
 
 
 def _admitted(view: View, service: Service) -> tuple[tuple[ExportSpec, ...], tuple[Withheld, ...]]:

@@ -245,7 +245,7 @@ def _ports_expired(view: View) -> tuple[View, frozenset[Service]]:
     if view.free != () or after.free == ():
         return after, NOTHING
     settled, _ = _settled(after, after.exports)
-    given = [service for service in settled.ports if settled.ports[service] != after.ports.get(service)]
+    given = [service for service in settled.ports if settled.ports[service] is not after.ports.get(service)]
     return settled, frozenset(given)
 
 
@@ -285,7 +285,7 @@ def _seen_anew(before: View, after: View, gateway: str) -> tuple[View, Touched]:
     loads = after.loads
     for service in {service for service, _ in seen}:
         after = with_own_loads(after, service)
-        if after.loads.get(service) != loads.get(service):
+        if after.loads.get(service) is not loads.get(service):
             touched |= {service}
     return after, touched
 
