@@ -171,7 +171,7 @@ def _peer_resources(peer: Peer, me: str, tuning: Tuning) -> Iterator[Resource]:
 
 
 def _tables(tables: HashTrieMap[str, Table], steps: Iterable[tuple[Made, Made]]) -> HashTrieMap[str, Table]:
-    put: defaultdict[str, list[tuple[str, bytes]]] = defaultdict(list)
+    put: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     remove: defaultdict[str, list[str]] = defaultdict(list)
     for before, after in steps:
         held, wanted = before.entries(), after.entries()
@@ -179,9 +179,9 @@ def _tables(tables: HashTrieMap[str, Table], steps: Iterable[tuple[Made, Made]])
             remove[table].append(host)
         for (table, host), body in wanted.items():
             if held.get((table, host)) != body:
-                put[table].append((host, body))
+                put[table][host] = body
     for table in remove.keys() | put.keys():
-        entries = routes.changed(tables.get(table) or HashTrieMap(), put[table], remove[table])
+        entries = routes.changed(tables.get(table) or {}, put[table], remove[table])
         tables = tables.insert(table, entries)
     return tables
 
@@ -223,7 +223,7 @@ def _served(fabric: FabricInputs) -> Iterator[str]:
 
 
 def _table(compiled: Compiled, name: str) -> Resource:
-    return routes.table(name, compiled.tables.get(name) or HashTrieMap())
+    return routes.table(name, compiled.tables.get(name) or {})
 
 
 def _whole(compiled: Compiled, place: Place) -> Snapshot:

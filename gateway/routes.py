@@ -8,12 +8,11 @@ the concatenation of its entries: in protobuf, a message's bytes are those of it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
-from rpds import HashTrieMap
 
 from federation.model import Service
 from gateway import names
@@ -31,8 +30,9 @@ from gateway.proto import encode, seconds
 from gateway.snapshot import ROUTES, Resource
 from gateway.tuning import TunnelTuning
 
-Table: TypeAlias = "HashTrieMap[str, bytes]"
-"""Name of a virtual host to the field of a RouteConfiguration that holds it, encoded."""
+Table = Mapping[str, bytes]
+"""Name of a virtual host, in order, to the field of a RouteConfiguration that holds it, encoded. Never changed: the
+next table is one copy for a whole batch of changes."""
 
 
 def virtual_host(service: Service, port: int, tunnel: TunnelTuning) -> bytes:
@@ -47,19 +47,17 @@ def virtual_host(service: Service, port: int, tunnel: TunnelTuning) -> bytes:
     return encode(RouteConfiguration(virtual_hosts=[host]))
 
 
+def changed(hosts: Table, put: Mapping[str, bytes], remove: Iterable[str]) -> Table:
+    """The next table: some entries put, others removed, whether or not they were there."""
+    merged = {**hosts, **put}
+    for name in remove:
+        merged.pop(name, None)
+    return dict(sorted(merged.items(), key=itemgetter(0)))
+
+
 def table(name: str, hosts: Table) -> Resource:
     """The route table `name`. Equal contents give equal bytes, whatever the order in which they came."""
-    fields = [encode(RouteConfiguration(name=name)), *(field for _, field in sorted(hosts.items()))]
-    return Resource.of(ROUTES, name, b"".join(fields))
-
-
-def changed(hosts: Table, put: Iterable[tuple[str, bytes]], remove: Iterable[str]) -> Table:
-    """`hosts` with some entries put and others removed; it does not matter if the latter were there."""
-    for name in remove:
-        hosts = hosts.discard(name)
-    for name, field in put:
-        hosts = hosts.insert(name, field)
-    return hosts
+    return Resource.of(ROUTES, name, b"".join([encode(RouteConfiguration(name=name)), *hosts.values()]))
 
 
 def onward(cluster: str, tunnel: TunnelTuning) -> RouteConfiguration:

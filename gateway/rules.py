@@ -7,7 +7,9 @@ or a resource type that nobody looks at could do anything.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
@@ -18,7 +20,7 @@ from gateway.pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from gateway.pb.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from gateway.pb.envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from gateway.pb.envoy.config.listener.v3.listener_pb2 import Listener
-from gateway.pb.envoy.config.route.v3.route_components_pb2 import Route
+from gateway.pb.envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
 from gateway.pb.envoy.config.route.v3.route_pb2 import RouteConfiguration
 from gateway.pb.envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm,
@@ -184,14 +186,23 @@ def _routes(resource: Resource) -> Found:
 
 
 def _table(table: RouteConfiguration) -> Found:
-    seen: set[str] = set()
+    """A table changes by single hosts, so what was said of a host is remembered by its bytes."""
+    domains: list[str] = []
     for host in table.virtual_hosts:
-        for domain in host.domains:
-            if domain in seen:
-                yield Flaw("one-host", f"{domain} twice in {table.name}")
-            seen.add(domain)
-        for route in host.routes:
-            yield from _route(route, host.name)
+        asked, found = _host(host.SerializeToString())
+        domains += asked
+        yield from found
+    if len(set(domains)) < len(domains):
+        for domain, times in Counter(domains).items():
+            if times > 1:
+                yield Flaw("one-host", f"{domain} {times} times in {table.name}")
+
+
+@lru_cache(maxsize=65_536)
+def _host(encoded: bytes) -> tuple[tuple[str, ...], tuple[Flaw | Need | Claim, ...]]:
+    """The authorities that a virtual host answers for, and what the rules say of it."""
+    host = VirtualHost.FromString(encoded)
+    return tuple(host.domains), tuple(one for route in host.routes for one in _route(route, host.name))
 
 
 def _route(route: Route, host: str) -> Found:
