@@ -1,0 +1,191 @@
+"""The authority of one trust domain: one key, and one or two forms of its certificate.
+
+The self-signed form is the anchor that gets published; the root-signed one, over the same key, may arrive
+later and is presented besides, for those who trust the root. The key need not be in memory. What is issued
+comes from a `Grant`; of a request only the key is used. A folder of its own holds certificates and journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+
+from pki import bundle, csr, issue
+from pki.algorithms import PublicKey
+from pki.bundle import FIRST_SEQUENCE, Bundle, Proof, is_rooted
+from pki.certificate import authority_trust_domain, pem
+from pki.errors import Distrust, KeyFileError, Refused, Untrusted
+from pki.folder import ROOT_SIGNED, SELF_SIGNED, Folder
+from pki.journal import Head
+from pki.keys import KeyStore
+from pki.ledger import Entry
+from pki.policy import Grant
+from pki.profiles import epoch_of
+from pki.signer import Clock, Signer
+from pki.spiffe import TrustDomain
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A leaf and what is presented with it: leaf first, then the root-signed form of its authority if there
+    is one.
+
+    `clamped` says that it lives shorter than granted, because its authority does.
+    """
+
+    chain: tuple[x509.Certificate, ...]
+    clamped: bool
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        return self.chain[0]
+
+    def pem(self) -> bytes:
+        """The chain as PEM."""
+        return pem(self.chain)
+
+
+class Authority:
+    """Made by `create` or `load`; has one user at a time (its journal is locked); to be closed."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        signer: Signer,
+        trust_domain: TrustDomain,
+        self_signed: x509.Certificate,
+        root_signed: x509.Certificate | None = None,
+    ) -> None:
+        self.trust_domain = trust_domain
+        self.self_signed = self_signed
+        self.root_signed = root_signed
+        self._folder = folder
+        self._signer = signer
+
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Whether `load` will find an authority; if not, `create` makes one."""
+        return Folder(directory).exists()
+
+    @classmethod
+    async def create(
+        cls, directory: Path, keys: KeyStore, trust_domain: TrustDomain, clock: Clock, epoch: int = 1
+    ) -> Self:
+        """A new authority with its self-signed form. Started again after a crash, it goes on with the same
+        key.
+
+        Raises `KeyFileError` when there is one already, `WriteError`, `JournalError`.
+        """
+        folder = Folder(directory)
+        signer = await folder.make(keys, epoch, clock)
+        try:
+            self_signed = await signer.sign(
+                lambda serial, now: issue.cluster_authority(
+                    trust_domain, epoch, signer.public_key, serial, now
+                ),
+                (),
+                who=trust_domain.uri,
+                why="a new authority",
+            )
+            await folder.write(SELF_SIGNED, self_signed)
+        except BaseException:
+            await signer.close()
+            raise
+        return cls(folder, signer, trust_domain, self_signed)
+
+    @classmethod
+    async def load(cls, directory: Path, keys: KeyStore, trust_domain: TrustDomain, clock: Clock) -> Self:
+        """The authority in `directory`; raises `KeyFileError` when its files do not belong together."""
+        folder = Folder(directory)
+        self_signed = await folder.read(SELF_SIGNED)
+        epoch = epoch_of(self_signed.subject)
+        if authority_trust_domain(self_signed) != trust_domain or epoch is None:
+            raise KeyFileError(directory / SELF_SIGNED, f"is not the authority of {trust_domain}")
+        signer = await folder.open(keys, epoch, clock)
+        try:
+            folder.check_belongs(SELF_SIGNED, self_signed, signer.public_key)
+            root_signed = None
+            if (directory / ROOT_SIGNED).exists():
+                root_signed = await folder.read(ROOT_SIGNED)
+                folder.check_belongs(ROOT_SIGNED, root_signed, signer.public_key)
+        except BaseException:
+            await signer.close()
+            raise
+        return cls(folder, signer, trust_domain, self_signed, root_signed)
+
+    @property
+    def forms(self) -> tuple[x509.Certificate, ...]:
+        """The certificates of this authority; a leaf lives within all of them."""
+        return (self.self_signed,) if self.root_signed is None else (self.self_signed, self.root_signed)
+
+    @property
+    def head(self) -> Head:
+        """The head of the journal, for somebody else to keep."""
+        return self._signer.journal.head
+
+    def ledger(self, now: datetime) -> tuple[Entry, ...]:
+        """Every certificate that was handed out and has not ended."""
+        return self._signer.journal.ledger(now)
+
+    async def csr(self) -> bytes:
+        """A request (PEM) to the root for the root-signed form."""
+        return await self._signer.run(lambda: csr.request(self._signer.private_key, self.self_signed.subject))
+
+    async def accept_root_signed(self, certificate: x509.Certificate, root: x509.Certificate) -> None:
+        """Keep the root-signed form, if it is one of our own; raises `Untrusted` or `WriteError`."""
+        if not is_rooted(self.self_signed, certificate, root):
+            raise Untrusted(
+                Distrust.NO_PATH, "it is not the root's word for the certificate of this authority"
+            )
+        await self._folder.write(ROOT_SIGNED, certificate)
+        self.root_signed = certificate
+
+    async def issue(
+        self,
+        request: bytes | PublicKey,
+        grant: Grant,
+        *,
+        who: str,
+        why: str,
+        replaces: x509.Certificate | None = None,
+    ) -> Issued:
+        """Issue what was granted to the key of `request`: a CSR, or a key that the caller is known to hold.
+
+        `replaces` is the certificate that the caller proved to hold when it renews. Raises `Refused`, or as
+        `Signer.sign` does.
+        """
+        if grant.spiffe_id.trust_domain != self.trust_domain:
+            raise Refused("identity", f"{grant.spiffe_id} is not of {self.trust_domain}")
+        key = csr.parse(request).public_key if isinstance(request, bytes) else request
+        forms = self.forms
+        certificate = await self._signer.sign(
+            lambda serial, now: issue.leaf(grant, key, forms, serial, now),
+            forms,
+            who=who,
+            why=why,
+            replaces=replaces,
+        )
+        clamped = certificate.not_valid_after_utc == min(form.not_valid_after_utc for form in forms)
+        return Issued((certificate, *forms[1:]), clamped)
+
+    def bundle(self) -> Bundle:
+        """The first version of this trust domain's bundle: this anchor, and the root's word for it if there
+        is one.
+        """
+        return Bundle(self.trust_domain, FIRST_SEQUENCE, (self.self_signed,), Proof(rooted=self.forms[1:]))
+
+    async def sign_bundle(self, sequence: int, anchors: Sequence[x509.Certificate]) -> Bundle:
+        """A later version of the bundle, signed by this anchor, which must be in the version before."""
+        draft = Bundle(self.trust_domain, sequence, tuple(anchors))
+        bundle.check_bundle(draft)
+        signature = await self._signer.run(lambda: bundle.sign_content(draft, self._signer.private_key))
+        return replace(draft, proof=Proof(signature=signature))
+
+    async def close(self) -> None:
+        """Finish what is being signed and release the journal."""
+        await self._signer.close()

@@ -1,0 +1,73 @@
+"""Certificate requests, read for the public key alone.
+
+What a request asks for (names, extensions, attributes) is never looked at: what a certificate says comes from
+the policy. Limits on size and form come before parsing, and the holder must prove to have the private key.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pki.algorithms import SIGNATURES, PublicKey, digest_for, spki, weakness
+from pki.errors import Refused
+
+LONGEST_REQUEST = 16 * 1024
+"""Bytes; a request of ours has about 300."""
+
+_PEM = re.compile(
+    rb"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----\s[A-Za-z0-9+/=\s]+-----END (NEW )?CERTIFICATE REQUEST-----\s*"
+)
+
+
+def request(key: ec.EllipticCurvePrivateKey, subject: x509.Name | None = None) -> bytes:
+    """A request (PEM) that proves possession of `key`. Blocks for as long as the key takes to sign."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject or x509.Name([]))
+    return builder.sign(key, digest_for(key.public_key())).public_bytes(serialization.Encoding.PEM)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is kept of a request: the key, and the subject, which only a root compares with its own rule."""
+
+    public_key: PublicKey
+    subject: x509.Name
+
+
+def parse(data: bytes) -> Request:
+    """Read one request, PEM or DER, whose key is good enough and whose signature proves possession of it.
+
+    Raises `Refused`.
+    """
+    if len(data) > LONGEST_REQUEST:
+        raise Refused("csr", f"{len(data)} bytes, allowed are {LONGEST_REQUEST}")
+    found = _load(data)
+    try:
+        key = found.public_key()
+        if (reason := weakness(key)) is not None or not isinstance(key, PublicKey):
+            raise Refused("csr", reason or "its key is of an unknown kind")
+        if found.signature_algorithm_oid not in SIGNATURES or not found.is_signature_valid:
+            raise Refused(
+                "csr", "its signature does not prove possession of the key with an accepted algorithm"
+            )
+        if spki(key) not in found.tbs_certrequest_bytes:
+            raise Refused("csr", "its public key is not in the usual encoding, with a named curve")
+        return Request(key, found.subject)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise Refused("csr", "its key, subject or signature cannot be read") from error
+
+
+def _load(data: bytes) -> x509.CertificateSigningRequest:
+    try:
+        if b"-----BEGIN" not in data:
+            return x509.load_der_x509_csr(data)
+        if _PEM.fullmatch(data) is None:
+            raise Refused("csr", "not exactly one PEM block CERTIFICATE REQUEST, with nothing around it")
+        return x509.load_pem_x509_csr(data)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise Refused("csr", "cannot be parsed") from error

@@ -1,0 +1,136 @@
+"""The records of an authority's journal, and the ledger that they add up to: which certificates still live.
+
+Pure. `Ledger` is fed records in their order and answers what issuing needs to know: whether a serial number
+is new, whom a key belongs to, and whether a certificate has been replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import msgspec
+
+from pki.skew import MOST_SKEW
+
+
+class Opened(msgspec.Struct, frozen=True, tag="opened", forbid_unknown_fields=True):
+    """The first record: whose journal this is, by the hash of the authority's key (hex SHA-256 of its SPKI)."""
+
+    at: datetime
+    authority: str
+
+
+class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=True, omit_defaults=True):
+    """About to sign. `digest` covers the whole template, `serial`, `spki` and `replaces` are hex, `why` is
+    the ground.
+    """
+
+    at: datetime
+    serial: str
+    digest: str
+    profile: str
+    identity: str
+    spki: str
+    not_after: datetime
+    who: str
+    why: str
+    replaces: str | None = None
+
+
+class Released(msgspec.Struct, frozen=True, tag="released", forbid_unknown_fields=True):
+    """Signed, looked at a second time, about to be handed out. `certificate` is the SHA-256 of its DER, hex."""
+
+    at: datetime
+    serial: str
+    certificate: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", forbid_unknown_fields=True):
+    """Nothing was handed out for the intent with this serial."""
+
+    at: datetime
+    serial: str
+    reason: str
+
+
+Record = Opened | Intent | Released | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One certificate that was handed out. `successors` are the keys (SPKI hashes) of those that replaced it."""
+
+    serial: int
+    profile: str
+    identity: str
+    spki: str
+    not_after: datetime
+    successors: frozenset[str] = frozenset()
+
+
+class Ledger:
+    """Certificates that may still be valid on somebody's clock, and intents without a result."""
+
+    def __init__(self) -> None:
+        self.pending: dict[str, Intent] = {}
+        self.last: datetime | None = None
+        """The latest time in any record."""
+        self._entries: dict[str, Entry] = {}
+        self._holders: dict[str, str] = {}
+
+    def objection(self, record: Record) -> str | None:
+        """Why this record cannot come next, or None."""
+        match record:
+            case Opened():
+                return None if self.last is None else "the journal is opened a second time"
+            case Intent():
+                return f"serial {record.serial} is used a second time" if self._taken(record.serial) else None
+            case Released() | Failed():
+                known = record.serial in self.pending
+                return None if known else f"serial {record.serial} has a result without an intent"
+
+    def add(self, record: Record) -> None:
+        """Take the next record, to which there is no objection."""
+        match record:
+            case Opened():
+                pass
+            case Intent():
+                self.pending[record.serial] = record
+            case Released():
+                self._release(self.pending.pop(record.serial))
+            case Failed():
+                del self.pending[record.serial]
+        self.last = record.at if self.last is None else max(self.last, record.at)
+
+    def entry(self, serial: int) -> Entry | None:
+        """The living certificate with this serial number."""
+        return self._entries.get(f"{serial:x}")
+
+    def uses(self, serial: int) -> bool:
+        """Whether this serial number is taken."""
+        return self._taken(f"{serial:x}")
+
+    def holder(self, spki: str) -> str | None:
+        """The identity to which this key belongs, or None for a key that has no living certificate."""
+        return self._holders.get(spki)
+
+    def living(self, now: datetime) -> tuple[Entry, ...]:
+        """All entries that have not ended, clock skew allowed for; the others are forgotten."""
+        self._entries = {
+            serial: entry for serial, entry in self._entries.items() if now <= entry.not_after + MOST_SKEW
+        }
+        self._holders = {entry.spki: entry.identity for entry in self._entries.values()}
+        return tuple(self._entries.values())
+
+    def _taken(self, serial: str) -> bool:
+        return serial in self._entries or serial in self.pending
+
+    def _release(self, intent: Intent) -> None:
+        self._entries[intent.serial] = Entry(
+            int(intent.serial, 16), intent.profile, intent.identity, intent.spki, intent.not_after
+        )
+        self._holders[intent.spki] = intent.identity
+        old = self._entries.get(intent.replaces) if intent.replaces is not None else None
+        if old is not None and intent.replaces is not None:
+            self._entries[intent.replaces] = replace(old, successors=old.successors | {intent.spki})

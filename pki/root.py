@@ -1,0 +1,114 @@
+"""The root of an installation. It signs the authorities of clusters and nothing else, ever.
+
+Whoever asks must hold the key, and is told by the caller of `sign_cluster_ca` which trust domain it may have:
+of the request only key and subject are read, and the subject must be exactly the one that our own rule gives
+to that key.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pki import csr, issue
+from pki.errors import KeyFileError, Refused
+from pki.folder import SELF_SIGNED, Folder
+from pki.journal import Head
+from pki.keys import KeyStore
+from pki.ledger import Entry
+from pki.profiles import HIGHEST_EPOCH, authority_subject, epoch_of
+from pki.signer import Clock, Signer
+from pki.spiffe import TrustDomain
+
+
+class RootAuthority:
+    """The root for all trust domains under `base`. Made by `create` or `load`; to be closed."""
+
+    def __init__(self, signer: Signer, base: str, certificate: x509.Certificate) -> None:
+        self.base = base
+        self.certificate = certificate
+        self._signer = signer
+
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Whether `load` will find a root; if not, `create` makes one."""
+        return Folder(directory).exists()
+
+    @classmethod
+    async def create(cls, directory: Path, keys: KeyStore, base: str, clock: Clock) -> Self:
+        """A new root. Raises `KeyFileError` when there is one already, `WriteError`, `JournalError`."""
+        domain = TrustDomain.parse(base)
+        folder = Folder(directory)
+        signer = await folder.make(keys, 1, clock)
+        try:
+            certificate = await signer.sign(
+                lambda serial, now: issue.root_authority(domain.name, 1, signer.public_key, serial, now),
+                (),
+                who="root",
+                why="a new root",
+            )
+            await folder.write(SELF_SIGNED, certificate)
+        except BaseException:
+            await signer.close()
+            raise
+        return cls(signer, base, certificate)
+
+    @classmethod
+    async def load(cls, directory: Path, keys: KeyStore, base: str, clock: Clock) -> Self:
+        """The root in `directory`; raises `KeyFileError` when its files do not belong together or to `base`."""
+        folder = Folder(directory)
+        certificate = await folder.read(SELF_SIGNED)
+        epoch = epoch_of(certificate.subject) or 1
+        signer = await folder.open(keys, epoch, clock)
+        try:
+            folder.check_belongs(SELF_SIGNED, certificate, signer.public_key)
+            if certificate.subject != authority_subject(base, epoch, signer.public_key):
+                raise KeyFileError(directory / SELF_SIGNED, f"is not the root of {base}")
+        except BaseException:
+            await signer.close()
+            raise
+        return cls(signer, base, certificate)
+
+    @property
+    def head(self) -> Head:
+        """The head of the journal, for somebody else to keep."""
+        return self._signer.journal.head
+
+    def ledger(self, now: datetime) -> tuple[Entry, ...]:
+        """Every certificate that was handed out and has not ended."""
+        return self._signer.journal.ledger(now)
+
+    async def sign_cluster_ca(
+        self, request: bytes, trust_domain: TrustDomain, *, who: str, why: str
+    ) -> x509.Certificate:
+        """The root-signed form for the authority of `trust_domain`, whose request is a CSR of at most 16 KiB.
+
+        Raises `Refused`, or as `Signer.sign` does.
+        """
+        if trust_domain.cluster(self.base) is None and trust_domain != TrustDomain.of_hub(self.base):
+            raise Refused("trust domain", f"{trust_domain} is not one under {self.base}")
+        asked = csr.parse(request)
+        key = asked.public_key
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise Refused("csr", "the key of an authority is ECDSA on P-256 or P-384")
+        epoch = epoch_of(asked.subject)
+        if epoch is None or not 1 <= epoch <= HIGHEST_EPOCH:
+            raise Refused("csr", "its subject carries no epoch")
+        if asked.subject != authority_subject(trust_domain.name, epoch, key):
+            raise Refused("csr", f"its subject is not that of an authority of {trust_domain} with this key")
+        return await self._signer.sign(
+            lambda serial, now: issue.rooted_authority(
+                trust_domain, epoch, key, self.certificate, serial, now
+            ),
+            (self.certificate,),
+            who=who,
+            why=why,
+        )
+
+    async def close(self) -> None:
+        """Finish what is being signed and release the journal."""
+        await self._signer.close()
