@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pki import durable
+from pki.errors import JournalError, KeyFileError
+from pki.journal import Head, Journal, verify
+from pki.ledger import Failed, Intent, Record, Released
+from pki.skew import MOST_SKEW
+from tests.pki.world import NOW
+
+OURS = "aa" * 32
+DAY = timedelta(days=1)
+
+
+def intent(
+    serial: int, identity: str = "spiffe://a/x", spki: str = "11", replaces: int | None = None
+) -> Intent:
+    return Intent(
+        at=NOW,
+        serial=f"{serial:x}",
+        digest="00",
+        profile="gateway",
+        identity=identity,
+        spki=spki,
+        not_after=NOW + DAY,
+        who="tester",
+        why="test",
+        replaces=None if replaces is None else f"{replaces:x}",
+    )
+
+
+def released(serial: int) -> Released:
+    return Released(NOW, f"{serial:x}", "ff")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    made = Journal(path, OURS, NOW)
+    yield made
+    made.close()
+
+
+def fill(path: Path, count: int = 5) -> Head:
+    journal = Journal(path, OURS, NOW)
+    for serial in range(1, count + 1):
+        journal.append(intent(serial, spki=f"{serial:x}"))
+        journal.append(released(serial))
+    journal.close()
+    return journal.head
+
+
+def test_what_was_written_is_found_again(path: Path) -> None:
+    head = fill(path)
+    assert head.lines == 11
+    assert verify(path, OURS) == head
+    assert verify(path, OURS, head) == head
+    again = Journal(path, OURS, NOW)
+    assert again.head == head
+    assert {entry.serial for entry in again.ledger(NOW)} == {1, 2, 3, 4, 5}
+    assert again.last == NOW
+    again.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_ledger_forgets_only_what_no_clock_takes_for_valid(journal: Journal) -> None:
+    journal.append(intent(7, "spiffe://a/x", "kk"))
+    assert journal.ledger(NOW) == ()
+    assert journal.uses(7)
+    journal.append(released(7))
+    assert journal.holder("kk") == "spiffe://a/x"
+    assert [entry.serial for entry in journal.ledger(NOW + DAY + MOST_SKEW)] == [7]
+    assert journal.ledger(NOW + DAY + MOST_SKEW + timedelta(seconds=1)) == ()
+    assert journal.holder("kk") is None
+
+
+def test_what_failed_is_not_in_the_ledger(journal: Journal) -> None:
+    journal.append(intent(7))
+    journal.append(Failed(NOW, "7", "no"))
+    assert journal.ledger(NOW) == ()
+
+
+def test_successors_are_recorded(journal: Journal) -> None:
+    for record in (intent(1, spki="aa"), released(1), intent(2, spki="bb", replaces=1), released(2)):
+        journal.append(record)
+    first, second = journal.ledger(NOW)
+    assert first.successors == {"bb"}
+    assert second.successors == frozenset()
+
+
+@pytest.mark.parametrize(
+    "records",
+    [[released(1)], [intent(1), intent(1)], [intent(1), released(1), intent(1)], [Failed(NOW, "1", "")]],
+)
+def test_results_follow_intents_and_serials_are_used_once(journal: Journal, records: list[Record]) -> None:
+    for record in records[:-1]:
+        journal.append(record)
+    head = journal.head
+    with pytest.raises(JournalError):
+        journal.append(records[-1])
+    assert journal.head == head
+
+
+changes = st.one_of(
+    st.tuples(st.just("flip"), st.integers(0, 10**6), st.integers(1, 255)),
+    st.tuples(st.just("cut line"), st.integers(0, 9), st.just(0)),
+    st.tuples(st.just("swap"), st.integers(0, 9), st.integers(0, 9)),
+    st.tuples(st.just("repeat"), st.integers(0, 10), st.just(0)),
+    st.tuples(st.just("truncate"), st.integers(0, 10**6), st.just(0)),
+)
+
+
+@given(changes)
+def test_no_change_goes_unnoticed(
+    tmp_path_factory: pytest.TempPathFactory, change: tuple[str, int, int]
+) -> None:
+    path = tmp_path_factory.mktemp("journal") / "journal"
+    head = fill(path)
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
+    kind, where, what = change
+    match kind:
+        case "flip":
+            at = where % len(data)
+            changed = data[:at] + bytes([data[at] ^ what]) + data[at + 1 :]
+        case "cut line":
+            changed = b"".join(lines[:where] + lines[where + 1 :])
+        case "swap":
+            lines[where], lines[what] = lines[what], lines[where]
+            changed = b"".join(lines)
+        case "repeat":
+            changed = b"".join(lines[: where + 1] + lines[where:])
+        case _:
+            changed = data[: where % len(data)]
+    path.write_bytes(changed)
+    if changed == data:
+        assert verify(path, OURS, head) == head
+    else:
+        with pytest.raises(JournalError):
+            verify(path, OURS, head)
+
+
+def test_an_edit_names_the_line(path: Path) -> None:
+    fill(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4].replace(b'"ff"', b'"fe"')
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(JournalError, match=r"journal:5: does not follow") as refused:
+        Journal(path, OURS, NOW)
+    assert refused.value.line == 5
+
+
+def test_a_rewritten_journal_does_not_match_the_head_that_was_kept(path: Path, tmp_path: Path) -> None:
+    kept = fill(path)
+    other = tmp_path / "other"
+    fill(other, 9)
+    path.write_bytes(other.read_bytes())
+    assert verify(path, OURS, kept).lines == 19
+    journal = Journal(tmp_path / "third", OURS, NOW)
+    for serial in range(1, 9):
+        journal.append(intent(serial, f"spiffe://a/{serial}"))
+        journal.append(released(serial))
+    journal.close()
+    with pytest.raises(JournalError, match="not the line that was here"):
+        verify(tmp_path / "third", OURS, kept)
+
+
+def test_another_authoritys_journal_is_refused(path: Path) -> None:
+    fill(path)
+    with pytest.raises(JournalError, match="another authority"):
+        Journal(path, "bb" * 32, NOW)
+    with pytest.raises(JournalError, match="does not exist"):
+        verify(path.with_name("none"), OURS)
+
+
+def test_a_line_cut_short_by_a_crash_is_dropped_and_intents_are_closed(path: Path) -> None:
+    journal = Journal(path, OURS, NOW)
+    journal.append(intent(1))
+    journal.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines()[-1][:50])
+    again = Journal(path, OURS, NOW + DAY)
+    assert again.ledger(NOW) == ()
+    again.close()
+    assert path.read_bytes().startswith(whole)
+    assert b'"failed"' in path.read_bytes().splitlines()[-1]
+    assert verify(path, OURS).lines == 3
+
+
+def test_only_one_process_writes(path: Path, journal: Journal) -> None:
+    with pytest.raises(JournalError, match="in use by another process"):
+        Journal(path, OURS, NOW)
+    journal.close()
+    Journal(path, OURS, NOW).close()
+
+
+def test_a_loose_or_linked_journal_is_refused(path: Path, tmp_path: Path) -> None:
+    fill(path)
+    path.chmod(0o644)
+    with pytest.raises(KeyFileError, match="chmod 0600"):
+        Journal(path, OURS, NOW)
+    path.chmod(0o600)
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(JournalError, match="cannot be opened"):
+        Journal(tmp_path / "link", OURS, NOW)
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+def test_a_full_disk_refuses_and_recovers(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    head = fill(path)
+    journal = Journal(path, OURS, NOW)
+    real, failures = getattr(os, call), iter([True])
+
+    def failing(*args: Any) -> Any:
+        if next(failures, False):
+            if call == "pwrite":
+                real(args[0], bytes(args[1])[:20], args[2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*args)
+
+    monkeypatch.setattr(os, call, failing)
+    with pytest.raises(JournalError, match="No space left on device; nothing was signed"):
+        journal.append(intent(99))
+    assert journal.head == head
+    assert verify(path, OURS) == head
+    journal.append(intent(99))
+    journal.append(released(99))
+    journal.close()
+    assert verify(path, OURS, head).lines == head.lines + 2
+
+
+def test_a_disk_that_is_gone_stops_issuance_for_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(path)
+    journal = Journal(path, OURS, NOW)
+
+    def failing(*args: Any) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(JournalError, match="Input/output error"):
+        journal.append(intent(99))
+    monkeypatch.undo()
+    with pytest.raises(JournalError, match="closed"):
+        journal.append(intent(99))
+    journal.close()
+    Journal(path, OURS, NOW).close()
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, sys
+    from datetime import datetime, timezone
+    from pathlib import Path
+    from pki.journal import Journal
+    from pki.ledger import Intent, Released
+
+    calls, stop = 0, int(sys.argv[2])
+
+    def dying(name, real):
+        def call(*args, **kwargs):
+            global calls
+            calls += 1
+            if calls == stop:
+                if name == "pwrite":
+                    real(args[0], bytes(args[1])[: len(args[1]) // 2], args[2])
+                os.kill(os.getpid(), 9)
+            return real(*args, **kwargs)
+        return call
+
+    for name in ("open", "pwrite", "fsync", "ftruncate", "link", "unlink", "write"):
+        setattr(os, name, dying(name, getattr(os, name)))
+    now = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
+    journal = Journal(Path(sys.argv[1]), sys.argv[3], now)
+    for serial in ("1", "2"):
+        journal.append(Intent(now, serial, "00", "gateway", "spiffe://a/x", serial, now, "tester", "test"))
+        journal.append(Released(now, serial, "ff"))
+        print(serial, flush=True)
+    os._exit(0)
+    """
+)
+
+
+def test_a_kill_at_any_system_call_loses_no_acknowledged_line(tmp_path: Path) -> None:
+    call, killed = 0, True
+    while killed:
+        call += 1
+        path = tmp_path / str(call)
+        command = [sys.executable, "-c", KILLED, str(path), str(call), OURS]
+        child = subprocess.run(
+            command, cwd=Path(__file__).parents[2], check=False, timeout=60, capture_output=True, text=True
+        )
+        assert child.returncode in (0, -9), child.stderr
+        killed = child.returncode == -9
+        acknowledged = {int(line) for line in child.stdout.split()}
+        durable.sweep(tmp_path)
+        journal = Journal(path, OURS, NOW)
+        found = {entry.serial for entry in journal.ledger(NOW)}
+        assert acknowledged <= found <= {1, 2}
+        journal.append(intent(3, spki="3"))
+        journal.append(released(3))
+        journal.close()
+        verify(path, OURS, journal.head)
+    assert call > 12
