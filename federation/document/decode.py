@@ -17,6 +17,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -53,7 +54,7 @@ class Mismatch:
 
 def decode(value: object, kind: type[T]) -> T | Mismatch:
     """Convert strictly: a string is not a number, and an unknown field is refused if `kind` forbids it."""
-    parsed = _parse_texts(value, inspect.type_info(kind), ())
+    parsed = _parse_texts(value, _type_of(kind), ())
     if isinstance(parsed, Mismatch):
         return parsed
     try:
@@ -73,6 +74,14 @@ def render(path: FieldPath) -> str:
         else:
             text += f"[{json.dumps(step)}]"
     return text
+
+
+_described = cache(inspect.type_info)
+
+
+def _type_of(kind: Any) -> inspect.Type:
+    """Found out once a type: it costs more than to decode a document."""
+    return _described(kind)
 
 
 def _convert(value: object, kind: type[T]) -> T:
@@ -132,13 +141,13 @@ def _parse_text(value: object, cls: Any, path: FieldPath) -> object:
 def _explain(error: msgspec.ValidationError, value: object, kind: type[Any]) -> Mismatch:
     place = _PLACE.fullmatch(str(error))
     if place is None:
-        return Mismatch((), str(error), describe(inspect.type_info(kind)))
+        return Mismatch((), str(error), describe(_type_of(kind)))
     steps = [
         step["field"] or (None if step["index"] is None else int(step["index"]))
         for step in _STEP.finditer(place["path"] or "")
     ]
     path = _resolve([*steps, None] if place["key"] else steps, str(error), value, kind)
-    expected = type_at(inspect.type_info(kind), path, value)
+    expected = type_at(_type_of(kind), path, value)
     if unknown := _UNKNOWN.fullmatch(place["message"]):
         names = [field.encode_name for field in fields(expected)]
         return Mismatch((*path, unknown[1]), "unknown field" + _meant(unknown[1], names), listed(names))
@@ -146,7 +155,7 @@ def _explain(error: msgspec.ValidationError, value: object, kind: type[Any]) -> 
         wanted = step_into(expected, missing[1], None)
         return Mismatch(path, f'the field "{missing[1]}" is missing', describe(wanted))
     if place["key"]:
-        holder = type_at(inspect.type_info(kind), path[:-1], value)
+        holder = type_at(_type_of(kind), path[:-1], value)
         allowed = describe(holder.key_type) if isinstance(holder, inspect.DictType) else ""
         return Mismatch(path, "this key is refused", allowed)
     found = _at(value, path)
