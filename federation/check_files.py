@@ -11,6 +11,7 @@ from federation.config import AgentSettings, GatewaySettings, HubSettings, read_
 from federation.discovery.files import check_objects
 from federation.document import read
 from federation.errors import FederationError, InputError
+from federation.model import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +62,5 @@ def _settings(
     return ()
 
 
-def _objects(path: Path, networks: Sequence[object]) -> tuple[str, ...]:
+def _objects(path: Path, networks: Sequence[Network]) -> tuple[str, ...]:
     return tuple(str(problem) for problem in check_objects(path, networks))
