@@ -78,10 +78,10 @@ class AgentRoutes:
         return await self._attestor.attest(call.body)
 
     async def renew(self, call: Call) -> Renewed:
-        assert call.principal.identity is not None
-        current = self._reporter.peer_certificate(call)
+        caller = call.principal
+        assert caller.identity is not None and caller.certificate is not None
         return Renewed(
-            certificates=(await self._attestor.renew(call.body.csr, call.principal.identity, current),)
+            certificates=(await self._attestor.renew(call.body.csr, caller.identity, caller.certificate),)
         )
 
     async def status(self, _: Call) -> AgentStatus:

@@ -1,9 +1,10 @@
-"""Asking a gateway for a tunnel as another gateway would: mutual TLS with a chosen certificate, then HTTP/2 CONNECT."""
+"""Calling a gateway, a hub or an agent as an attacker would: mutual TLS with a chosen certificate, then HTTP/2."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,43 +16,76 @@ from cryptography import x509
 from federation.listen import HostPort
 
 DEADLINE = 5.0
-"""Seconds for handshake and answer."""
+"""Seconds for handshake and answer; a server that keeps silent has not refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a gateway answered: the status of the CONNECT, or why there was none; `peer` is its own SPIFFE ID."""
+    """What a server answered: HTTP status and gRPC status if it got that far; `peer` is its own SPIFFE ID."""
 
     status: int | None
-    peer: str | None
+    peer: str | None = None
+    grpc: int | None = None
     error: str = ""
 
     def __str__(self) -> str:
-        return f"status {self.status}" if self.status is not None else f"refused: {self.error}"
+        if self.grpc is not None:
+            return f"gRPC status {self.grpc}"
+        return f"status {self.status}" if self.status is not None else f"connection refused: {self.error}"
 
 
-async def connect_to(
-    gateway: HostPort, server_name: str, chain: Path, key: Path, anchors: Path, authority: str
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: a certificate chain and its key, and the anchors by which it verifies the server (files)."""
+
+    chain: Path
+    key: Path
+    anchors: Path
+
+
+async def connect_through(gateway: HostPort, server_name: str, caller: Caller, authority: str) -> Outcome:
+    """CONNECT `authority` through `gateway` on the chain that `server_name` selects. A refusal is an outcome."""
+    return await _call(gateway, server_name, caller, [(":method", "CONNECT"), (":authority", authority)])
+
+
+async def call_grpc(server: HostPort, server_name: str, caller: Caller, path: str) -> Outcome:
+    """Open the stream `path` of a gRPC server and say nothing. A refusal is an outcome."""
+    headers = [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":path", path),
+        (":authority", server_name),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+    return await _call(server, server_name, caller, headers)
+
+
+async def _call(
+    server: HostPort, server_name: str, caller: Caller, headers: list[tuple[str, str]]
 ) -> Outcome:
-    """CONNECT `authority` through `gateway` on the chain that `server_name` selects. Never raises for a refusal."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
-    context.load_verify_locations(anchors)
-    context.load_cert_chain(chain, key)
+    context.load_verify_locations(caller.anchors)
+    context.load_cert_chain(caller.chain, caller.key)
     context.set_alpn_protocols(["h2"])
     try:
         async with asyncio.timeout(DEADLINE):
             reader, writer = await asyncio.open_connection(
-                gateway.host, gateway.port, ssl=context, server_hostname=server_name
+                server.host, server.port, ssl=context, server_hostname=server_name
             )
             try:
-                status = await _connect(reader, writer, authority)
-                return Outcome(status, _peer(writer))
+                answer = await _exchange(reader, writer, headers)
+                return Outcome(int(answer[b":status"]), _peer(writer), _grpc(answer))
             finally:
                 writer.close()
     except (OSError, EOFError, TimeoutError) as error:
-        return Outcome(None, None, str(error) or type(error).__name__)
+        return Outcome(None, error=str(error) or type(error).__name__)
+
+
+def _grpc(answer: Mapping[bytes, bytes]) -> int | None:
+    return int(answer[b"grpc-status"]) if b"grpc-status" in answer else None
 
 
 def _peer(writer: asyncio.StreamWriter) -> str | None:
@@ -63,21 +97,23 @@ def _peer(writer: asyncio.StreamWriter) -> str | None:
     return uris[0] if uris else None
 
 
-async def _connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authority: str) -> int:
-    """The status of the answer. In TLS 1.3 a refused client certificate shows at the first read: EOFError, OSError."""
+async def _exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: list[tuple[str, str]]
+) -> dict[bytes, bytes]:
+    """The headers of the answer. In TLS 1.3 a refused client certificate shows at the first read: EOFError, OSError."""
     config = h2.config.H2Configuration(client_side=True, validate_outbound_headers=False)
     connection = h2.connection.H2Connection(config)
     connection.initiate_connection()
-    connection.send_headers(1, [(":method", "CONNECT"), (":authority", authority)])
+    connection.send_headers(1, headers)
     writer.write(connection.data_to_send())
     await writer.drain()
     while True:
         data = await reader.read(65536)
         if not data:
-            raise EOFError("the gateway closed the connection")
+            raise EOFError("the connection was closed")
         for event in connection.receive_data(data):
             if isinstance(event, h2.events.ResponseReceived):
-                return next(int(value) for name, value in event.headers or () if name == b":status")
+                return dict(event.headers or ())
             if isinstance(event, h2.events.ConnectionTerminated | h2.events.StreamReset):
-                raise EOFError(f"the gateway ended the stream with code {event.error_code}")
+                raise EOFError(f"the stream was ended with code {event.error_code}")
         writer.write(connection.data_to_send())

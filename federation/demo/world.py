@@ -187,6 +187,11 @@ class World:
         """End what was started, gateways first, all at once within each kind."""
         await asyncio.gather(*(process.stop() for process in self.processes))
 
+    async def standing(self) -> bool:
+        """Whether hub and agents run and have found each other."""
+        clusters = await ask(self.hub_socket, "/v1/clusters")
+        return len(clusters) == len(PLANS) and all(cluster["connected"] for cluster in clusters)
+
     async def connected(self) -> bool:
         """Whether every agent plans with all three clusters, and every gateway has acknowledged that plan."""
         for cluster in self.clusters.values():

@@ -1,0 +1,60 @@
+"""`federation demo`: three clusters on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from federation.cli.output import emit, output_option
+
+DIRECTORY = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for everything the demo writes; it must be new or empty.  [default: a temporary one, or for `up` "
+    "and `status` /tmp/federation-demo-<uid>]",
+)
+
+
+@click.group(invoke_without_command=True)
+@DIRECTORY
+@click.pass_context
+def demo(ctx: click.Context, directory: Path | None) -> None:
+    """Start three clusters on this machine, walk through what federation is for, and stop them.
+
+    Every process is real: a hub, an agent and gateways with their Envoys in each cluster, sample services. The exit
+    code is 0 only if every claim of the tour holds.
+
+    \b
+    Examples:
+      federation demo                 the tour
+      federation demo up              start and stay until Ctrl-C
+      federation demo status -o json  pids, sockets and addresses of the one that is up
+    """
+    if ctx.invoked_subcommand is not None:
+        if directory is not None:
+            raise click.UsageError(f"give --directory after {ctx.invoked_subcommand}")
+        return
+    from federation.demo.run import tour
+
+    ctx.exit(0 if tour(directory) else 1)
+
+
+@demo.command()
+@DIRECTORY
+@click.pass_context
+def up(ctx: click.Context, directory: Path | None) -> None:
+    """Start the three clusters, say what to try, and stay until Ctrl-C."""
+    from federation.demo.run import up as stay_up
+
+    stay_up(directory)
+
+
+@demo.command()
+@DIRECTORY
+@output_option
+def status(directory: Path | None, output: str) -> None:
+    """Show pids, sockets and addresses of the demo that is up."""
+    from federation.demo.run import describe, show
+
+    emit(output, describe(directory), show)

@@ -1,0 +1,48 @@
+"""What the tour claims, whether it held, and the figure beside it. Time is shown; it never decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One sentence that is true or not; `figure` was measured, `goal` is what it is compared with by a reader."""
+
+    text: str
+    holds: bool
+    figure: str = ""
+    goal: str = ""
+
+
+class Screen(Protocol):
+    """Where the tour is told."""
+
+    def step(self, title: str) -> None: ...
+
+    def progress(self, text: str) -> None: ...
+
+    def claim(self, claim: Claim) -> None: ...
+
+    @contextmanager
+    def live(self) -> Iterator[None]: ...
+
+
+@dataclass(slots=True)
+class Record:
+    """Every claim of a tour, told to a screen as it is made."""
+
+    screen: Screen
+    claims: list[Claim] = field(default_factory=list)
+
+    def claim(self, text: str, holds: bool, figure: str = "", goal: str = "") -> None:
+        made = Claim(text, holds, figure, goal)
+        self.claims.append(made)
+        self.screen.claim(made)
+
+    @property
+    def all_hold(self) -> bool:
+        return bool(self.claims) and all(claim.holds for claim in self.claims)

@@ -1,0 +1,239 @@
+"""The tour: eight steps, each with what it claims. Faults strike under load of 200 new connections a second.
+
+A claim is about who answers, in which order, and how many requests fail; times are shown beside their goals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from federation.api.client import Refusal
+from federation.demo import attacks
+from federation.demo.claims import Record, Screen
+from federation.demo.load import Load, request, running
+from federation.demo.processes import Process
+from federation.demo.world import ECHO, SECRET, Gateway, World, ask, until
+from federation.listen import HostPort
+
+SETTLE = 1.5
+"""Seconds of load before and after a fault."""
+
+FROZEN_GOAL = 0.350 + 0.500 + 0.150
+"""PING interval + PING time-out + 150 ms."""
+
+ECHO_PORT = f"{ECHO}:80"
+
+
+class Tour:
+    """Walks through a running world."""
+
+    def __init__(self, world: World, record: Record, screen: Screen) -> None:
+        self._world = world
+        self._record = record
+        self._screen = screen
+        self._echo = HostPort.parse("127.0.0.1:1")
+
+    async def run(self) -> None:
+        self._echo = HostPort.parse((await self._world.clusters["east"].imports())[ECHO_PORT])
+        await self.joined()
+        await self.local_first()
+        await self.failover()
+        await self.region_dies()
+        await self.everything_returns()
+        await self.control_plane_dies()
+        await self.not_exported()
+        await self.forged()
+
+    async def joined(self) -> None:
+        self._screen.step("1. Three clusters joined with one-time tokens")
+        clusters = await ask(self._world.hub_socket, "/v1/clusters")
+        names = sorted(cluster["name"] for cluster in clusters if cluster["connected"])
+        self._record.claim(
+            "east, west and central are members", names == ["central", "east", "west"], ", ".join(names)
+        )
+        answer = await attacks.replay_token(self._world)
+        self._record.claim("a used token is refused", isinstance(answer, Refusal), str(answer))
+
+    async def local_first(self) -> None:
+        self._screen.step("2. A request in east is answered by east")
+        answer = await request(self._echo)
+        self._record.claim(
+            "east answers", answer.who == "east", f"{answer.who} in {answer.seconds * 1000:.0f} ms"
+        )
+
+    async def failover(self) -> None:
+        self._screen.step("3. Local backends stop, then gateways of the next cluster")
+        east, west = self._world.clusters["east"], self._world.clusters["west"]
+        first, second = west.gateways
+        await self._strike(
+            "both backends of east are killed: west answers",
+            _kill(*(one.process for one in east.of("echo"))),
+            "west",
+        )
+        peer = await attacks.peer_identity(self._world, "east", "west")
+        expected = "spiffe://west.mesh.example/gateway/eastwest"
+        self._record.claim("the peer proves who it is by mutual TLS", peer == expected, str(peer))
+        envoys = [(await gateway.status())["envoy_pid"] for gateway in west.gateways]
+        await self._strike(
+            "one gateway of west is killed: west still answers", _kill_gateway(first, envoys[0]), "west"
+        )
+        await self._strike(
+            "the other gateway of west is frozen: central answers",
+            _freeze(second, envoys[1]),
+            "central",
+            goal=f"slowest at most {FROZEN_GOAL * 1000:.0f} ms",
+        )
+        _thaw(second, envoys[1])
+        await first.process.start()
+        await until("west's return", self._answered_by("west"))
+
+    async def region_dies(self) -> None:
+        self._screen.step("4. The whole cluster west dies")
+        west = self._world.clusters["west"]
+        envoys = [(await gateway.status())["envoy_pid"] for gateway in west.gateways]
+        everything = [
+            west.agent,
+            *(one.process for one in west.gateways),
+            *(one.process for one in west.backends),
+        ]
+        await self._strike(
+            "gateways, agent and backends are killed: central answers", _kill(*everything), "central"
+        )
+        await until("the end of west's Envoys", _gone(envoys))
+
+    async def everything_returns(self) -> None:
+        self._screen.step("5. Everything returns")
+        east, west = self._world.clusters["east"], self._world.clusters["west"]
+        async with running(self._echo) as load:
+            began = time.monotonic()
+            for process in (
+                west.agent,
+                *(one.process for one in west.backends),
+                *(one.process for one in west.gateways),
+            ):
+                await process.start()
+            for backend in east.of("echo"):
+                await backend.process.start()
+            await until("east's return", self._answered_by("east"))
+            returned = time.monotonic() - began
+            await asyncio.sleep(SETTLE)
+        last = load.since(time.monotonic() - SETTLE / 2).clusters
+        self._record.claim("east answers again", set(last) == {"east"}, f"after {returned:.1f} s")
+        self._record.claim("no request fails on the way back", load.failed == 0, _figure(load))
+        await until("the clusters' meeting", self._world.connected, watch=self._world.processes)
+
+    async def control_plane_dies(self) -> None:
+        self._screen.step("6. The federation service dies, then every agent, then the local backends")
+        world = self._world
+        agents = [cluster.agent for cluster in world.clusters.values()]
+        await self._strike("the hub is killed: east answers", _kill(world.hub), "east")
+        await self._strike("all agents are killed: east answers", _kill(*agents), "east")
+        local = [backend.process for backend in world.clusters["east"].of("echo")]
+        await self._strike(
+            "both backends of east are killed: west answers, nobody in control", _kill(*local), "west"
+        )
+
+    async def not_exported(self) -> None:
+        self._screen.step("7. What is not exported cannot be reached")
+        imports = await attacks.listeners(self._world, "east")
+        self._record.claim(
+            f"{SECRET} has no listener in east", not any("secret" in name for name in imports), "by name"
+        )
+        for authority in ("secret.default.svc.clusterset.local:80", "echo.default.svc.clusterset.local:80"):
+            outcome = await attacks.tunnel(self._world, "east", "west", authority)
+            wanted = 200 if authority.startswith("echo") else 404
+            what = "answers" if wanted == 200 else "refuses"
+            self._record.claim(
+                f"west's gateway {what} {authority.split('.')[0]} to east's own gateway certificate",
+                outcome.status == wanted,
+                str(outcome),
+            )
+
+    async def forged(self) -> None:
+        self._screen.step("8. A cluster cannot speak for another one")
+        for claim in await attacks.forgeries(self._world):
+            self._record.claim(claim.text, claim.holds, claim.figure)
+
+    async def _strike(
+        self, text: str, fault: Callable[[], Awaitable[None]], who: str, goal: str = ""
+    ) -> None:
+        """Strike under load, and claim who answers afterwards and that only what was in flight could fail."""
+        self._screen.progress(text)
+        async with running(self._echo) as load:
+            await asyncio.sleep(SETTLE)
+            moment = time.monotonic()
+            await fault()
+            struck = time.monotonic()
+            await until(f"an answer by {who}", self._answered_by(who))
+            await asyncio.sleep(SETTLE)
+        last = load.since(time.monotonic() - SETTLE / 2).clusters
+        in_flight = max(load.in_flight(moment), load.in_flight(struck), 1)
+        self._record.claim(
+            text,
+            set(last) == {who} and load.failed <= in_flight,
+            _figure(load),
+            "; ".join(part for part in (f"failed at most {in_flight} in flight", goal) if part),
+        )
+
+    def _answered_by(self, who: str) -> Callable[[], Awaitable[bool]]:
+        async def answered() -> bool:
+            return (await request(self._echo)).who == who
+
+        return answered
+
+
+def _figure(load: Load) -> str:
+    return f"{load.failed} of {len(load.answers)} failed, slowest {load.slowest * 1000:.0f} ms"
+
+
+def _kill(*processes: Process) -> Callable[[], Awaitable[None]]:
+    async def kill() -> None:
+        for process in processes:
+            process.signal(signal.SIGKILL)
+        for process in processes:
+            await process.kill()
+
+    return kill
+
+
+def _kill_gateway(gateway: Gateway, envoy: int) -> Callable[[], Awaitable[None]]:
+    async def kill() -> None:
+        _signal(envoy, signal.SIGKILL)
+        await gateway.process.kill()
+
+    return kill
+
+
+def _freeze(gateway: Gateway, envoy: int) -> Callable[[], Awaitable[None]]:
+    async def freeze() -> None:
+        gateway.process.signal(signal.SIGSTOP)
+        _signal(envoy, signal.SIGSTOP)
+
+    return freeze
+
+
+def _thaw(gateway: Gateway, envoy: int) -> None:
+    _signal(envoy, signal.SIGCONT)
+    gateway.process.signal(signal.SIGCONT)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _gone(pids: list[int]) -> Callable[[], Awaitable[bool]]:
+    async def gone() -> bool:
+        return not any(_exists(pid) for pid in pids)
+
+    return gone
+
+
+def _exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
