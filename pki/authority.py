@@ -16,7 +16,7 @@ from typing import Self
 from cryptography import x509
 
 from pki import bundle, csr, issue
-from pki.algorithms import PublicKey
+from pki.algorithms import PublicKey, weakness
 from pki.bundle import FIRST_SEQUENCE, Bundle, Proof, is_rooted
 from pki.certificate import authority_trust_domain, pem
 from pki.errors import Distrust, KeyFileError, Refused, Untrusted
@@ -162,6 +162,8 @@ class Authority:
         if grant.spiffe_id.trust_domain != self.trust_domain:
             raise Refused("identity", f"{grant.spiffe_id} is not of {self.trust_domain}")
         key = csr.parse(request).public_key if isinstance(request, bytes) else request
+        if (reason := weakness(key)) is not None:
+            raise Refused("key", reason)
         forms = self.forms
         certificate = await self._signer.sign(
             lambda serial, now: issue.leaf(grant, key, forms, serial, now),

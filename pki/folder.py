@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import durable
 from pki.algorithms import PublicKey, spki_hash
@@ -39,20 +40,15 @@ class Folder:
         """Key and journal of a new authority. A key left by an attempt that crashed is taken up again."""
         if self.exists():
             raise KeyFileError(self.path, "holds an authority already; it is never replaced")
-        await asyncio.to_thread(durable.private_folder, self.path)
-        await asyncio.to_thread(durable.sweep, self.path)
         try:
             key = await keys.load(_key_name(epoch))
         except KeyMissing:
             key = await keys.create(_key_name(epoch))
-        return Signer(key, await self._journal(key.public_key(), clock), clock)
+        return await asyncio.to_thread(self._signer, key, clock, True)
 
     async def open(self, keys: KeyStore, epoch: int, clock: Clock) -> Signer:
-        """Key and journal of the authority that was made here."""
-        await asyncio.to_thread(durable.private_folder, self.path)
-        await asyncio.to_thread(durable.sweep, self.path)
-        key = await keys.load(_key_name(epoch))
-        return Signer(key, await self._journal(key.public_key(), clock), clock)
+        """Key and journal of the authority that was made here; raises `KeyFileError` or `JournalError`."""
+        return await asyncio.to_thread(self._signer, await keys.load(_key_name(epoch)), clock, False)
 
     async def read(self, name: str) -> x509.Certificate:
         """One certificate of an authority; raises `KeyFileError`."""
@@ -69,8 +65,11 @@ class Folder:
                 self.path / name, "is not over the key of this authority; restore both together"
             )
 
-    async def _journal(self, key: PublicKey, clock: Clock) -> Journal:
-        return await asyncio.to_thread(Journal, self.path / JOURNAL, spki_hash(key), clock.now())
+    def _signer(self, key: ec.EllipticCurvePrivateKey, clock: Clock, begin: bool) -> Signer:
+        durable.private_folder(self.path)
+        journal = Journal(self.path / JOURNAL, spki_hash(key.public_key()), clock.now(), begin=begin)
+        durable.sweep(self.path)
+        return Signer(key, journal, clock)
 
     def _read(self, name: str) -> x509.Certificate:
         path = self.path / name

@@ -53,15 +53,16 @@ class Journal:
     opened again, so that no certificate is signed on a journal in doubt.
     """
 
-    def __init__(self, path: Path, authority: str, now: datetime) -> None:
-        """Open the journal of `authority` (the hash of its key), or begin it.
+    def __init__(self, path: Path, authority: str, now: datetime, *, begin: bool = False) -> None:
+        """Open the journal of `authority` (the hash of its key); with `begin`, make it if it is not there.
 
-        Raises `JournalError` if it does not verify, is another authority's or is open elsewhere. A line that
-        a crash cut short was never relied on and is dropped; intents without a result are closed as failed.
+        Raises `JournalError` if it is missing, does not verify, is another authority's or is open elsewhere.
+        A line that a crash cut short was never relied on and is dropped; intents without a result are closed
+        as failed.
         """
         self._path = path
         self._lock = threading.Lock()
-        if not path.exists():
+        if begin and not path.exists():
             durable.create(path, b"")
         self._file = _open_locked(path)
         try:
@@ -69,6 +70,8 @@ class Journal:
                 path, durable.read_private(path, LONGEST_JOURNAL), authority
             )
             os.ftruncate(self._file, self._size)
+            if self._head.lines == 0 and not begin:
+                raise JournalError(path, 0, "is empty; restore it together with its authority")
             if self._head.lines == 0:
                 self.append(Opened(now, authority))
             for serial in tuple(self._ledger.pending):
@@ -206,6 +209,8 @@ def _hash(previous: Head, body: bytes) -> str:
 def _open_locked(path: Path) -> int:
     try:
         file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise JournalError(path, 0, "does not exist; restore it together with its authority") from error
     except OSError as error:
         raise JournalError(path, 0, f"cannot be opened: {error.strerror}") from error
     try:

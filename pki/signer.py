@@ -72,6 +72,13 @@ class Signer:
         """Do something else with the key, in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
+    def fresh_serial(self) -> int:
+        """159 random bits from the operating system, never used before (RFC 5280 §4.1.2.2)."""
+        while True:
+            serial = x509.random_serial_number()
+            if serial.bit_length() >= LEAST_SERIAL_BITS and not self.journal.uses(serial):
+                return serial
+
     async def close(self) -> None:
         """Finish what is being signed, then let go of the journal."""
         await asyncio.to_thread(self._thread.shutdown)
@@ -88,7 +95,7 @@ class Signer:
         now = self._clock.now()
         if self.journal.last is not None:
             check_forward(now, self.journal.last, "the last entry of our own journal")
-        template = plan(self._fresh_serial(), now)
+        template = plan(self.fresh_serial(), now)
         intent = _intent(template, now, who, why, replaces)
         self._check_key(intent, own=not issuer)
         if replaces is not None:
@@ -104,13 +111,6 @@ class Signer:
             if not released:
                 self.journal.append(Failed(self._clock.now(), intent.serial, "not signed, or not as planned"))
         return certificate
-
-    def _fresh_serial(self) -> int:
-        """159 random bits from the operating system, never used before (RFC 5280 §4.1.2.2)."""
-        while True:
-            serial = x509.random_serial_number()
-            if serial.bit_length() >= LEAST_SERIAL_BITS and not self.journal.uses(serial):
-                return serial
 
     def _check_key(self, intent: Intent, own: bool) -> None:
         """A key has one identity for as long as a certificate lives, and an authority's key is no one else's."""

@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from pki import csr, issue, journal
 from pki.algorithms import spki_hash
@@ -24,6 +26,7 @@ from pki.keys.file import FileKeyStore
 from pki.policy import Grant
 from pki.profiles import authority_subject
 from pki.root import RootAuthority
+from pki.signer import Signer
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import verify_peer
 from tests.pki.world import BASE, NOW, granted, make_world, new_key, openssl_verify
@@ -149,6 +152,10 @@ async def test_files_that_do_not_belong_together_are_refused(
     with pytest.raises(JournalError, match="another authority"):
         await Authority.load(tmp_path / "east", other, EAST, clock)
     (tmp_path / "east" / "journal").unlink()
+    with pytest.raises(JournalError, match="restore it together with its authority"):
+        await Authority.load(tmp_path / "east", keys, EAST, clock)
+    mixed = await other.load("ca-1")
+    journal.Journal(tmp_path / "east" / "journal", spki_hash(mixed.public_key()), NOW, begin=True).close()
     with pytest.raises(KeyFileError, match="not over the key"):
         await Authority.load(tmp_path / "east", other, EAST, clock)
     (tmp_path / "east" / "self-signed.pem").write_bytes(b"garbage")
@@ -209,12 +216,36 @@ async def test_a_request_gives_its_key_and_nothing_else(east: Authority) -> None
     assert list(one.extensions) == list(bare.extensions)
 
 
-async def test_serials_are_new_and_random(east: Authority) -> None:
+async def test_serials_are_new_and_come_from_the_operating_system(east: Authority) -> None:
     key = new_key().public_key()
-    serials = [(await east.issue(key, GRANT, who="t", why="t")).certificate.serial_number for _ in range(50)]
-    assert len(set(serials)) == 50
-    assert all(64 <= serial.bit_length() <= 159 for serial in serials)
-    assert max(serial.bit_length() for serial in serials) >= 155
+    serials = set()
+    for _ in range(50):
+        random.seed(1)
+        serials.add((await east.issue(key, GRANT, who="t", why="t")).certificate.serial_number)
+    assert len(serials) == 50
+
+
+async def test_a_hundred_thousand_serials_differ_and_use_all_bits(
+    tmp_path: Path, clock: StoppedClock
+) -> None:
+    key = new_key()
+    book = journal.Journal(tmp_path / "journal", spki_hash(key.public_key()), NOW, begin=True)
+    signer = Signer(key, book, clock)
+    serials = [signer.fresh_serial() for _ in range(100_000)]
+    await signer.close()
+    assert len(set(serials)) == 100_000
+    lengths = Counter(serial.bit_length() for serial in serials)
+    assert min(lengths) >= 64
+    assert max(lengths) == 159
+    assert 49_000 < lengths[159] < 51_000
+    for bit in range(159):
+        assert 49_000 < sum(serial >> bit & 1 for serial in serials) < 51_000
+
+
+async def test_a_weak_key_is_refused_without_a_request_too(east: Authority) -> None:
+    for weak in (rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP256K1())):
+        with pytest.raises(Refused):
+            await east.issue(weak.public_key(), GRANT, who="t", why="t")
 
 
 async def test_keys_belong_to_one_identity(east: Authority, clock: StoppedClock) -> None:

@@ -53,13 +53,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
-    made = Journal(path, OURS, NOW)
+    made = Journal(path, OURS, NOW, begin=True)
     yield made
     made.close()
 
 
 def fill(path: Path, count: int = 5) -> Head:
-    journal = Journal(path, OURS, NOW)
+    journal = Journal(path, OURS, NOW, begin=True)
     for serial in range(1, count + 1):
         journal.append(intent(serial, spki=f"{serial:x}"))
         journal.append(released(serial))
@@ -173,7 +173,7 @@ def test_a_rewritten_journal_does_not_match_the_head_that_was_kept(path: Path, t
     fill(other, 9)
     path.write_bytes(other.read_bytes())
     assert verify(path, OURS, kept).lines == 19
-    journal = Journal(tmp_path / "third", OURS, NOW)
+    journal = Journal(tmp_path / "third", OURS, NOW, begin=True)
     for serial in range(1, 9):
         journal.append(intent(serial, f"spiffe://a/{serial}"))
         journal.append(released(serial))
@@ -190,8 +190,18 @@ def test_another_authoritys_journal_is_refused(path: Path) -> None:
         verify(path.with_name("none"), OURS)
 
 
+def test_a_journal_that_is_gone_is_not_begun_anew(path: Path) -> None:
+    with pytest.raises(JournalError, match="does not exist; restore it"):
+        Journal(path, OURS, NOW)
+    assert not path.exists()
+    durable.create(path, b"")
+    with pytest.raises(JournalError, match="is empty; restore it"):
+        Journal(path, OURS, NOW)
+    assert path.read_bytes() == b""
+
+
 def test_a_line_cut_short_by_a_crash_is_dropped_and_intents_are_closed(path: Path) -> None:
-    journal = Journal(path, OURS, NOW)
+    journal = Journal(path, OURS, NOW, begin=True)
     journal.append(intent(1))
     journal.close()
     whole = path.read_bytes()
@@ -287,7 +297,7 @@ KILLED = textwrap.dedent(
     for name in ("open", "pwrite", "fsync", "ftruncate", "link", "unlink", "write"):
         setattr(os, name, dying(name, getattr(os, name)))
     now = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
-    journal = Journal(Path(sys.argv[1]), sys.argv[3], now)
+    journal = Journal(Path(sys.argv[1]), sys.argv[3], now, begin=True)
     for serial in ("1", "2"):
         journal.append(Intent(now, serial, "00", "gateway", "spiffe://a/x", serial, now, "tester", "test"))
         journal.append(Released(now, serial, "ff"))
@@ -310,7 +320,7 @@ def test_a_kill_at_any_system_call_loses_no_acknowledged_line(tmp_path: Path) ->
         killed = child.returncode == -9
         acknowledged = {int(line) for line in child.stdout.split()}
         durable.sweep(tmp_path)
-        journal = Journal(path, OURS, NOW)
+        journal = Journal(path, OURS, NOW, begin=True)
         found = {entry.serial for entry in journal.ledger(NOW)}
         assert acknowledged <= found <= {1, 2}
         journal.append(intent(3, spki="3"))
