@@ -27,6 +27,16 @@ LONGEST_CERTIFICATE = 8 * 1024
 
 TLS_ROLES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for bytes that it cannot parse, at once or when a part is first looked at."""
+
 _UNDERSTOOD = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -45,7 +55,7 @@ def load_der(data: bytes) -> x509.Certificate:
         raise Untrusted(Distrust.MALFORMED, f"{len(data)} bytes, allowed are {LONGEST_CERTIFICATE}")
     try:
         return x509.load_der_x509_certificate(data)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise Untrusted(Distrust.MALFORMED, "not a DER certificate") from error
 
 
@@ -55,7 +65,7 @@ def load_pem(data: bytes, most: int = 8) -> tuple[x509.Certificate, ...]:
         raise Untrusted(Distrust.MALFORMED, f"{len(data)} bytes of PEM are too many")
     try:
         found = tuple(x509.load_pem_x509_certificates(data))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise Untrusted(Distrust.MALFORMED, "not PEM certificates") from error
     if len(found) > most:
         raise Untrusted(Distrust.MALFORMED, f"{len(found)} certificates, allowed are {most}")
@@ -74,19 +84,18 @@ def pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 def extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:
     """The extension of that kind, or None; raises `Untrusted` when any is malformed or appears twice."""
+    check_readable(certificate)
     try:
         return certificate.extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:
         return None
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise Untrusted(Distrust.MALFORMED, "the extensions cannot be parsed") from error
 
 
 def public_key(certificate: x509.Certificate) -> CertificatePublicKeyTypes:
     """The public key, if it is one we accept; raises `Untrusted`."""
     try:
         key = certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise Untrusted(Distrust.KEY, "it cannot be parsed") from error
     if (reason := weakness(key)) is not None:
         raise Untrusted(Distrust.KEY, reason)
@@ -107,6 +116,16 @@ def authority_key_id(certificate: x509.Certificate) -> bytes | None:
     return found.value.key_identifier if found is not None else None
 
 
+def check_readable(certificate: x509.Certificate) -> None:
+    """Touch every part that is parsed lazily, so that nothing behind this raises anything but `Untrusted`."""
+    try:
+        _ = certificate.version, certificate.serial_number, certificate.subject, certificate.issuer
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        _ = certificate.signature_algorithm_oid, certificate.extensions
+    except UNREADABLE as error:
+        raise Untrusted(Distrust.MALFORMED, "a part of it cannot be parsed") from error
+
+
 def check_form(certificate: x509.Certificate) -> None:
     """Version 3, a key and a signature algorithm that are good enough, no critical extension that we do not
     understand.
@@ -114,12 +133,14 @@ def check_form(certificate: x509.Certificate) -> None:
     RFC 5280 §4.2: a critical extension that is not processed makes the certificate unusable. Name constraints
     are among them: no profile of ours sets them.
     """
+    check_readable(certificate)
     if certificate.version is not x509.Version.v3:
         raise Untrusted(Distrust.NOT_V3)
+    if certificate.serial_number <= 0:
+        raise Untrusted(Distrust.MALFORMED, "its serial number is not positive")
     public_key(certificate)
     if certificate.signature_algorithm_oid not in SIGNATURES:
         raise Untrusted(Distrust.ALGORITHM, certificate.signature_algorithm_oid.dotted_string)
-    extension(certificate, x509.BasicConstraints)
     for found in certificate.extensions:
         if found.critical and found.oid not in _UNDERSTOOD:
             raise Untrusted(Distrust.CRITICAL_EXTENSION, found.oid.dotted_string)

@@ -10,11 +10,11 @@ import re
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki.algorithms import SIGNATURES, PublicKey, digest_for, spki, weakness
+from pki.certificate import UNREADABLE
 from pki.errors import Refused
 
 LONGEST_REQUEST = 16 * 1024
@@ -58,7 +58,7 @@ def parse(data: bytes) -> Request:
         if spki(key) not in found.tbs_certrequest_bytes:
             raise Refused("csr", "its public key is not in the usual encoding, with a named curve")
         return Request(key, found.subject)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise Refused("csr", "its key, subject or signature cannot be read") from error
 
 
@@ -69,5 +69,5 @@ def _load(data: bytes) -> x509.CertificateSigningRequest:
         if _PEM.fullmatch(data) is None:
             raise Refused("csr", "not exactly one PEM block CERTIFICATE REQUEST, with nothing around it")
         return x509.load_pem_x509_csr(data)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise Refused("csr", "cannot be parsed") from error

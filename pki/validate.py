@@ -23,6 +23,7 @@ from pki.certificate import (
     check_authority,
     check_form,
     check_leaf,
+    check_readable,
     check_time,
     der,
     extension,
@@ -52,6 +53,8 @@ def verify_peer(
     bundle = bundles.get(identity.trust_domain)
     if bundle is None or bundle.trust_domain != identity.trust_domain:
         raise Untrusted(Distrust.NO_BUNDLE, str(identity.trust_domain))
+    for each in (*presented, *bundle.anchors):
+        check_readable(each)
     failure = _path(leaf, bundle, tuple(presented), 0, now)
     if failure is not None:
         raise failure

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -8,16 +9,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pki import issue
 from pki.algorithms import weakness
-from pki.bundle import Bundle
+from pki.bundle import Bundle, Rejected, accept
+from pki.certificate import der, load_der
 from pki.errors import Distrust, Untrusted
 from pki.issue import Template
 from pki.profiles import CLUSTER_CA, Profile
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import check_issued, verify_peer
-from tests.pki.world import BASE, NOW, Ca, World, make_ca, make_root, new_key, serial
+from tests.pki.world import BASE, NOW, Ca, World, make_ca, make_root, make_world, new_key, serial
 
 EAST = TrustDomain.of_cluster("east", BASE)
 WEST = TrustDomain.of_cluster("west", BASE)
@@ -366,3 +370,39 @@ def test_the_second_look_refuses_a_weak_serial_and_a_life_beyond_the_issuer(worl
     long = replace(world.east.template(GATEWAY), not_after=end + timedelta(seconds=1))
     with pytest.raises(Untrusted, match="outlives"):
         check_issued(issue.sign(long, world.east.key), long, world.east.forms)
+
+
+FUZZED = make_world()
+FUZZED_LEAF = FUZZED.east.leaf(GATEWAY)
+
+
+@pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
+@given(
+    st.sampled_from([FUZZED_LEAF, FUZZED.east.rooted, FUZZED.east.self_signed]),
+    st.integers(0, 10**6),
+    st.integers(1, 255),
+)
+def test_a_changed_certificate_is_never_believed_and_never_crashes(
+    certificate: x509.Certificate, where: int, change: int
+) -> None:
+    """Any byte of a leaf, an intermediate or an anchor. A changed signature of a self-signed anchor is not
+    looked at.
+    """
+    data = bytearray(der(certificate))
+    at = where % len(data)
+    data[at] ^= change
+    try:
+        changed = load_der(bytes(data))
+    except Untrusted:
+        return
+    for chain, anchor in (
+        ([changed], FUZZED.east.self_signed),
+        ([FUZZED_LEAF, changed], FUZZED.root),
+        ([FUZZED_LEAF], changed),
+    ):
+        with contextlib.suppress(Untrusted):
+            accepted = verify_peer(chain, {EAST: Bundle(EAST, 1, (anchor,))}, NOW)
+            assert accepted == GATEWAY
+            assert changed is not chain[0]
+        offered = Bundle(EAST, 1, (changed,), FUZZED.east.bundle.proof)
+        assert isinstance(accept(None, offered, FUZZED.root), Rejected)
