@@ -11,6 +11,8 @@ import binascii
 import os
 from datetime import timedelta
 from hashlib import sha256
+from itertools import islice
+from uuid import uuid4
 
 from cryptography import x509
 
@@ -18,16 +20,21 @@ from federation.api.messages import Redeem, Redeemed
 from federation.api.routes import ApiProblem
 from federation.clock import Clock
 from federation.listen import HostPort
-from federation.tokens import TokenStore
+from federation.store import Change, Store
+from federation.tokens import TokenStore, settle
 from pki import bundle as bundles
 from pki import csr, token
 from pki.algorithms import spki_hash
 from pki.authority import Authority
-from pki.certificate import pem
+from pki.certificate import pem, public_key
 from pki.errors import Refused as CsrRefused
+from pki.names import is_dns_label
 from pki.policy import Attestation, Attested, Denied, decide
 from pki.spiffe import SpiffeId
 from pki.token import TokenRecord, mint, pin_of
+
+INSTANCE = "instance/"
+MOST_FORGOTTEN = 50
 
 
 def no_good() -> ApiProblem:
@@ -51,6 +58,34 @@ def secret_of(text: str) -> bytes:
         raise no_good() from None
 
 
+class Instances:
+    """Which instance a key belongs to: bound when a gateway attests, kept over restarts."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._names: dict[str, str] = {}
+
+    async def load(self) -> None:
+        """Read the bindings. Raises StoreError."""
+        image = await self._store.load(INSTANCE)
+        self._names = {key.removeprefix(INSTANCE): row.value.decode() for key, row in image.rows.items()}
+
+    def name_of(self, spki: str) -> str:
+        """The instance bound to a key; a key that was bound elsewhere gets a name of its own."""
+        return self._names.get(spki) or f"key-{spki[:12]}"
+
+    async def bind(self, spki: str, name: str, instead_of: str | None = None) -> None:
+        """Bind a key to an instance, durably; the key before it, and any other of that name, is let go."""
+        old = {key for key, known in self._names.items() if known == name and key not in (spki, instead_of)}
+        change = Change(
+            uuid4().hex,
+            put={INSTANCE + spki: name.encode()},
+            delete=frozenset(INSTANCE + key for key in islice(sorted(old), MOST_FORGOTTEN)),
+        )
+        await settle(self._store, change)
+        self._names = {key: known for key, known in self._names.items() if key not in old} | {spki: name}
+
+
 class Attestor:
     """Issues to the gateways of one cluster."""
 
@@ -59,6 +94,7 @@ class Attestor:
         authority: Authority,
         root: x509.Certificate,
         tokens: TokenStore,
+        instances: Instances,
         api: HostPort,
         xds: HostPort,
         base: str,
@@ -68,6 +104,7 @@ class Attestor:
         self._authority = authority
         self._root = root
         self._tokens = tokens
+        self._instances = instances
         self._api = api
         self._xds = xds
         self._base = base
@@ -96,16 +133,26 @@ class Attestor:
         record = await self._tokens.find(sha256(secret).digest())
         if record is None or record.kind != "attest" or body.csr is None:
             raise no_good()
-        outcome = await self._tokens.redeem(secret, record.subject, spki_of(body.csr))
+        if not is_dns_label(body.name):
+            raise ApiProblem(
+                400, "bad-body", "name: a gateway's name is a DNS label", "set `name` in gateway.yaml"
+            )
+        key = spki_of(body.csr)
+        outcome = await self._tokens.redeem(secret, record.subject, key)
         if isinstance(outcome, token.Refused):
             raise no_good()
+        await self._instances.bind(key, body.name)
         identity = SpiffeId.gateway(self._authority.trust_domain, record.subject)
-        chain = await self._issue(body.csr, identity, Attestation.TOKEN, body.name or "gateway", None)
+        chain = await self._issue(body.csr, identity, Attestation.TOKEN, body.name, None)
         return Redeemed(bundle=self._bundle(), certificates=(chain,), base=self._base, address=str(self._xds))
 
     async def renew(self, request: str, identity: SpiffeId, current: x509.Certificate) -> str:
         """A new chain (PEM) for the holder of `current`. Raises ApiProblem."""
-        return await self._issue(request, identity, Attestation.RENEWAL, str(identity), current)
+        held = spki_hash(public_key(current))
+        name = self._instances.name_of(held)
+        chain = await self._issue(request, identity, Attestation.RENEWAL, name, current)
+        await self._instances.bind(spki_of(request), name, instead_of=held)
+        return chain
 
     async def _introduce(self, body: Redeem) -> Redeemed:
         try:

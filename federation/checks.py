@@ -1,0 +1,131 @@
+"""What is right and what is wrong with an agent or a hub, from their own status: pure, so that each line has a test.
+
+A failure needs somebody to act; a warning will, or might, become one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Literal
+
+from federation.api.messages import (
+    AgentStatus,
+    Check,
+    CheckGroup,
+    ClusterInfo,
+    GatewayStatus,
+    HubStatus,
+    PeerStatus,
+)
+
+SOON = 0.25
+"""The share of a certificate's life below which its end is near: renewal at half of it has been failing."""
+
+AUTHORITY_SOON = timedelta(days=30)
+
+
+def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tuple[CheckGroup, ...]:
+    """The checks of one agent."""
+    return (
+        CheckGroup(
+            name=f"agent {status.cluster}",
+            checks=(
+                _one(status.hub_connected, f"connected to the hub {status.hub}", "warning", "", _HUB_HINT),
+                *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
+                _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
+                _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON),
+            ),
+        ),
+        CheckGroup(
+            name=f"gateways of {status.cluster}", checks=tuple(_gateways(status.gateways, now, leaf_life))
+        ),
+        CheckGroup(name=f"peers of {status.cluster}", checks=tuple(_peer(peer) for peer in status.peers)),
+    )
+
+
+_HUB_HINT = "what is known goes on being served; see that the hub runs and its sync address is reachable"
+_PROBLEM_HINT = "the rest goes on; mend this and it is taken up by itself"
+
+
+def _one(
+    fine: bool, name: str, otherwise: Literal["warning", "failure"], detail: str = "", hint: str = ""
+) -> Check:
+    return Check(result="ok" if fine else otherwise, name=name, detail=detail, hint="" if fine else hint)
+
+
+def _expiry(what: str, ends: datetime, now: datetime, soon: timedelta) -> Check:
+    left = ends - now
+    detail = f"{_span(left)} left"
+    if left <= timedelta(0):
+        return Check(
+            result="failure",
+            name=f"{what} has ended",
+            hint="see the log of its process for why it was not renewed",
+        )
+    hint = "renewal has been failing; see the log of its process"
+    return _one(left > soon, f"{what} is valid", "warning", detail, hint)
+
+
+def _gateways(gateways: Iterable[GatewayStatus], now: datetime, life: timedelta) -> Iterable[Check]:
+    gateways = tuple(gateways)
+    if not gateways:
+        hint = "make a token with `federation token create --gateway` and start `federation gateway` with it"
+        yield Check(result="failure", name="there is no gateway", hint=hint)
+    for gateway in gateways:
+        name = f"{gateway.name} at {gateway.address}"
+        hint = "it serves from its disk meanwhile; see that its process runs and reaches the agent"
+        yield _one(gateway.connected, f"{name} is connected", "failure", gateway.state, hint)
+        if gateway.connected:
+            current = gateway.acknowledged == gateway.snapshot
+            detail = f"snapshot {gateway.acknowledged} of {gateway.snapshot}"
+            yield _one(
+                current,
+                f"{name} has the newest configuration",
+                "warning",
+                detail,
+                "wait a moment, and look again",
+            )
+        for rejected in gateway.rejected:
+            text = f"{name}: its Envoy refused {rejected.type} {rejected.name}"
+            hint = "the last good version stays in use; please report this"
+            yield Check(result="failure", name=text, detail=rejected.error, hint=hint)
+        if gateway.certificate_expires_at is not None:
+            yield _expiry(f"certificate of {gateway.name}", gateway.certificate_expires_at, now, life * SOON)
+
+
+def _peer(peer: PeerStatus) -> Check:
+    """Two signals: the lease says whether its word is current, the path whether its gateways are reached."""
+    if not peer.trusted:
+        hint = "it appears by itself once the peer's agent has published its bundle"
+        return Check(result="warning", name=f"{peer.name} cannot be verified yet", hint=hint)
+    detail = f"lease {peer.lease}, path {peer.path}"
+    if peer.path == "down":
+        hint = f"traffic has moved; see that the gateways of {peer.name} run and that the network lets us through"
+        return Check(result="failure", name=f"{peer.name} is not reached", detail=detail, hint=hint)
+    hint = f"what it said last is still used; see that the agent of {peer.name} runs and reaches the hub"
+    return _one(peer.lease == "fresh", f"{peer.name} is reached", "warning", detail, hint)
+
+
+def hub_checks(status: HubStatus, now: datetime, leaf_life: timedelta) -> tuple[CheckGroup, ...]:
+    """The checks of the hub itself and of the registry; those of the agents are asked for one by one."""
+    own = (
+        *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
+        _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
+        _expiry("root", status.root_expires_at, now, AUTHORITY_SOON * 6),
+    )
+    clusters = tuple(check for cluster in status.clusters for check in _cluster(cluster))
+    return CheckGroup(name="hub", checks=own), CheckGroup(name="clusters", checks=clusters)
+
+
+def _cluster(cluster: ClusterInfo) -> Iterable[Check]:
+    hint = f"others go on with what they know of {cluster.name}; see that its agent runs and reaches the hub"
+    yield _one(cluster.connected, f"{cluster.name}'s agent is connected", "failure", "", hint)
+    for refused in cluster.refused:
+        hint = f"change what it publishes, or `federation cluster set {cluster.name}`"
+        yield Check(result="warning", name=f"{cluster.name}: {refused}", hint=hint)
+
+
+def _span(left: timedelta) -> str:
+    hours = left.total_seconds() / 3600
+    return f"{hours / 24:.0f} days" if hours >= 72 else f"{hours:.1f} hours"

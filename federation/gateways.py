@@ -1,0 +1,175 @@
+"""The agent's side of its own gateways: who may speak, which snapshot each gets, and what they report.
+
+A gateway is known by its certificate: the class is in its identity, the instance is bound to its key when it attests.
+Where it listens is a label of its own; gateways that share (class, bind address, port) share snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from federation.agent import Agent
+from federation.api.messages import GatewayStatus, RejectedResource
+from federation.attest import Instances
+from federation.clock import Clock
+from federation.events import GatewayGone, GatewayLost, GatewayReported
+from federation.model import OwnGateway, Path, Service
+from gateway.compile import Place
+from gateway.snapshot import Snapshot
+from gateway.xds.latest import Latest
+from gateway.xds.server import Client, Denied, Stream, Where
+from pki.algorithms import spki_hash
+from pki.bundle import Bundle
+from pki.certificate import load_pem, public_key
+from pki.errors import PkiError
+from pki.validate import verify_peer
+
+FORGOTTEN_AFTER = timedelta(hours=24)
+"""Silence after which a gateway is no longer told to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The last word of one gateway."""
+
+    at: datetime
+    envoy: str
+    certificate_expires_at: datetime | None
+    draining: bool
+
+
+class Gateways:
+    """What the agent knows of its gateways beyond the view: streams, last reports, snapshots by place."""
+
+    def __init__(
+        self, agent: Agent, bundle: Callable[[], Bundle], instances: Instances, clock: Clock
+    ) -> None:
+        self._agent = agent
+        self._bundle = bundle
+        self._instances = instances
+        self._clock = clock
+        self._latest: dict[Place, Latest[Snapshot]] = {}
+        self._streams: dict[str, Stream] = {}
+        self._reports: dict[str, Report] = {}
+        self._reporting: set[str] = set()
+
+    def publish(self, snapshots: Mapping[Place, Snapshot]) -> None:
+        """Hand new snapshots to the streams of their places."""
+        for place, snapshot in snapshots.items():
+            self._at(place).publish(snapshot)
+
+    # ---- who may speak -------------------------------------------------------------------------------------------
+
+    def authorize(self, chain: bytes) -> Client | Denied:
+        """The gateway that a certificate chain (PEM) proves; verified here again, by our own trust domain alone."""
+        try:
+            certificates = load_pem(chain)
+            bundle = self._bundle()
+            identity = verify_peer(certificates, {bundle.trust_domain: bundle}, self._clock.now())
+        except PkiError as error:
+            return Denied(str(error))
+        role, _, gateway_class = identity.path[1:].partition("/")
+        if role != "gateway":
+            return Denied(f"{identity} is not a gateway")
+        key = spki_hash(public_key(certificates[0]))
+        return Client(str(identity), gateway_class, self._instances.name_of(key))
+
+    def choose(self, client: Client, where: Where) -> Latest[Snapshot]:
+        """The snapshots of the place where this client listens; a new place is compiled at once."""
+        place = (client.gateway_class, where.bind, where.bind_port)
+        if place not in self._agent.compiled.snapshots and where.bind:
+            known = self._agent.view.gateways.get(client.instance)
+            placed = (
+                OwnGateway(
+                    client.instance, client.gateway_class, "", 0, where.bind, where.bind_port, serving=False
+                )
+                if known is None
+                else replace(known, bind=where.bind, bind_port=where.bind_port)
+            )
+            self._agent.step([GatewayReported(placed, {}, {})])
+        return self._at(place)
+
+    def _at(self, place: Place) -> Latest[Snapshot]:
+        if place not in self._latest:
+            self._latest[place] = Latest(self._agent.compiled.snapshots.get(place) or Snapshot())
+        return self._latest[place]
+
+    # ---- what they say -------------------------------------------------------------------------------------------
+
+    def stream_changed(self, stream: Stream) -> None:
+        self._streams[stream.client.instance] = stream
+
+    def stream_ended(self, stream: Stream) -> None:
+        if self._streams.get(stream.client.instance) is stream:
+            del self._streams[stream.client.instance]
+
+    def reported(
+        self,
+        gateway: OwnGateway,
+        report: Report,
+        paths: Mapping[str, Path],
+        failed: Mapping[tuple[Service, int], frozenset[str]],
+    ) -> None:
+        """A gateway's whole state, as it sees it now."""
+        self._reports[gateway.name] = report
+        self._reporting.add(gateway.name)
+        self._agent.submit(GatewayReported(gateway, paths, failed))
+
+    def fell_silent(self, name: str) -> None:
+        """A report stream ended: in good order after draining, else the gateway stays listed for a day."""
+        self._reporting.discard(name)
+        last = self._reports.get(name)
+        self._agent.submit(GatewayGone(name) if last is not None and last.draining else GatewayLost(name))
+
+    def forget(self, name: str) -> bool:
+        """Drop a gateway that is not connected; False if it is connected or unknown."""
+        if name in self._reporting or name not in self._agent.view.gateways:
+            return False
+        self._agent.submit(GatewayGone(name))
+        return True
+
+    async def forget_the_lost(self) -> None:
+        """Drop gateways that were silent for too long, for ever."""
+        since = self._clock.now()
+        while True:
+            await self._clock.sleep(60.0)
+            for name in self._agent.view.gateways:
+                last = self._reports[name].at if name in self._reports else since
+                if name not in self._reporting and self._clock.now() - last >= FORGOTTEN_AFTER:
+                    self._agent.submit(GatewayGone(name))
+
+    # ---- how they stand ------------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> int:
+        return len(self._streams)
+
+    def status(self) -> tuple[GatewayStatus, ...]:
+        return tuple(self._status(gateway) for _, gateway in sorted(self._agent.view.gateways.items()))
+
+    def _status(self, gateway: OwnGateway) -> GatewayStatus:
+        stream = self._streams.get(gateway.name)
+        report = self._reports.get(gateway.name)
+        place = (gateway.cls, gateway.bind, gateway.bind_port)
+        snapshot = self._agent.compiled.snapshots.get(place)
+        rejected = stream.subscription.rejected() if stream else {}
+        return GatewayStatus(
+            name=gateway.name,
+            address=f"{gateway.address}:{gateway.port}",
+            connected=stream is not None and gateway.name in self._reporting,
+            state="silent"
+            if gateway.name not in self._reporting
+            else "serving"
+            if gateway.serving
+            else "draining",
+            snapshot=snapshot.number if snapshot else 0,
+            acknowledged=stream.subscription.acked if stream else 0,
+            envoy=report.envoy if report else "",
+            certificate_expires_at=report.certificate_expires_at if report else None,
+            rejected=tuple(
+                RejectedResource(type=kind.rpartition(".")[2], name=name, error=why.error)
+                for (kind, name), why in sorted(rejected.items())
+            ),
+        )
