@@ -97,12 +97,19 @@ def encode(key: str, seq: int, fact: Fact) -> bytes:
             entry.member.CopyFrom(_member_out(fact))
         case Bundle():
             entry.bundle.CopyFrom(_bundle_out(fact))
-    return entry.SerializeToString()
+    return entry.SerializeToString(deterministic=True)
 
 
 def tombstone(key: str, seq: int) -> bytes:
     """The encoded Entry that says: `key` is gone since `seq`."""
     return pb.Entry(key=key, seq=seq, gone=pb.Tombstone()).SerializeToString()
+
+
+def restamp(body: bytes, seq: int) -> bytes:
+    """The same entry, said again at `seq`."""
+    entry = pb.Entry.FromString(body)
+    entry.seq = seq
+    return entry.SerializeToString()
 
 
 def _spec_out(spec: ExportSpec) -> pb.ExportSpec:

@@ -44,6 +44,11 @@ class Relay:
     def position(self) -> Position:
         return NOTHING if self.feed is None else self.feed.position
 
+    @property
+    def gathering(self) -> int | None:
+        """The epoch of the listing that is on its way."""
+        return None if self._staged is None else self._staged.epoch
+
     def interrupted(self) -> None:
         """The owner's stream ended: half a listing is worth nothing."""
         self._staged = None
