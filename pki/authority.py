@@ -32,8 +32,7 @@ from pki.spiffe import TrustDomain
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A leaf and what is presented with it: leaf first, then the root-signed form of its authority if there
-    is one.
+    """What is presented: the leaf, then the root-signed form of its authority, if there is one.
 
     `clamped` says that it lives shorter than granted, because its authority does.
     """
@@ -76,8 +75,7 @@ class Authority:
     async def create(
         cls, directory: Path, keys: KeyStore, trust_domain: TrustDomain, clock: Clock, epoch: int = 1
     ) -> Self:
-        """A new authority with its self-signed form. Started again after a crash, it goes on with the same
-        key.
+        """A new authority with its self-signed form; after a crash it goes on with the same key.
 
         Raises `KeyFileError` when there is one already, `WriteError`, `JournalError`.
         """
@@ -176,9 +174,7 @@ class Authority:
         return Issued((certificate, *forms[1:]), clamped)
 
     def bundle(self) -> Bundle:
-        """The first version of this trust domain's bundle: this anchor, and the root's word for it if there
-        is one.
-        """
+        """The first version of the bundle: this anchor, and the root's word for it if there is one."""
         return Bundle(self.trust_domain, FIRST_SEQUENCE, (self.self_signed,), Proof(rooted=self.forms[1:]))
 
     async def sign_bundle(self, sequence: int, anchors: Sequence[x509.Certificate]) -> Bundle:

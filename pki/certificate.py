@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
@@ -114,6 +114,15 @@ def authority_key_id(certificate: x509.Certificate) -> bytes | None:
     """The key identifier of the issuer; None when there is none, as a self-signed certificate may."""
     found = extension(certificate, x509.AuthorityKeyIdentifier)
     return found.value.key_identifier if found is not None else None
+
+
+def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether the names fit and the signature verifies with the issuer's key. Says nothing about the issuer."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def check_readable(certificate: x509.Certificate) -> None:

@@ -76,6 +76,7 @@ class Journal:
                 self.append(Opened(now, authority))
             for serial in tuple(self._ledger.pending):
                 self.append(Failed(now, serial, "interrupted"))
+            self._ledger.living(now)
         except BaseException:
             self.close()
             raise

@@ -60,8 +60,7 @@ class Signer:
         why: str,
         replaces: x509.Certificate | None = None,
     ) -> x509.Certificate:
-        """One certificate as planned; `issuer` are the forms of this authority, empty for its self-signed
-        one.
+        """One certificate as planned; `issuer` are the forms of this authority, none for its own anchor.
 
         Raises `Refused` (by the plan, or a key that belongs to somebody else), `JournalError`, `ClockError`,
         `Untrusted` (the second look), or what the key raises. Then nothing was released.

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtensionOID
 
 from pki.algorithms import spki
@@ -29,6 +28,7 @@ from pki.certificate import (
     extension,
     load_der,
     public_key,
+    signed_by,
     subject_key_id,
 )
 from pki.errors import Distrust, Untrusted
@@ -64,8 +64,7 @@ def verify_peer(
 def check_issued(
     certificate: x509.Certificate, template: Template, issuer: Sequence[x509.Certificate]
 ) -> x509.Certificate:
-    """The second look before a certificate is released: it says what was planned, no more, and its issuer
-    signed it.
+    """The second look before release: it says what was planned, no more, and its issuer signed it.
 
     `issuer` holds every form of the issuing authority; for a self-signed certificate it is empty. Works on
     the bytes, parsed again, and does not share code with what built them. Returns the certificate as parsed;
@@ -90,12 +89,10 @@ def _path(
     below: int,
     now: datetime,
 ) -> Untrusted | None:
-    """None if there is a path from `certificate` to an anchor, else the most telling reason why there is
-    none.
+    """None if there is a path from `certificate` to an anchor, else the best reason why there is none.
 
     `below` counts the authorities already on the path. A presented self-signed certificate leads nowhere: it
-    is an anchor or a stranger. Bounded: each step uses up one of at most three
-    certificates.
+    is an anchor or a stranger. Bounded: each step uses up one of at most three certificates.
     """
     failure: Untrusted | None = None
     for anchor in bundle.anchors:
@@ -145,16 +142,8 @@ def _check_step(
         raise Untrusted(Distrust.PATH_LENGTH, f"{below} authorities below {issuer.subject.rfc4514_string()}")
     if authority_trust_domain(issuer) not in (None, trust_domain):
         raise Untrusted(Distrust.NO_PATH, "an issuer speaks for another trust domain")
-    if not _signed(issuer, certificate):
+    if not signed_by(certificate, issuer):
         raise Untrusted(Distrust.NO_PATH, "a signature does not verify")
-
-
-def _signed(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def _not_issuer(form: x509.Certificate, certificate: x509.Certificate) -> str | None:
@@ -162,7 +151,7 @@ def _not_issuer(form: x509.Certificate, certificate: x509.Certificate) -> str | 
         return "its issuer has another name"
     if subject_key_id(form) != authority_key_id(certificate):
         return "its issuer has another key identifier"
-    return None if _signed(form, certificate) else "its signature is not its issuer's"
+    return None if signed_by(certificate, form) else "its signature is not its issuer's"
 
 
 def _check_content(found: x509.Certificate, plan: Template) -> None:

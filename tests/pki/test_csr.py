@@ -125,6 +125,13 @@ def test_one_block_and_nothing_around_it() -> None:
         csr.parse(x509.load_pem_x509_csr(data).public_bytes(DER) + b"\x00")
 
 
+def test_an_unknown_version_is_refused() -> None:
+    data = signed(KEY).public_bytes(DER)
+    assert data.count(b"\x02\x01\x00") == 1
+    with pytest.raises(Refused, match="cannot be"):
+        csr.parse(data.replace(b"\x02\x01\x00", b"\x02\x01\x05"))
+
+
 def test_size_comes_before_parsing() -> None:
     names = [x509.DNSName(f"{number}.example") for number in range(2000)]
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
