@@ -65,6 +65,16 @@ _STATES = {
 _STATES_BACK = {number: state for state, number in _STATES.items()}
 
 
+def milliseconds(time: datetime) -> int:
+    """Unix milliseconds, rounded down."""
+    return (time - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment(since: int) -> datetime:
+    """From Unix milliseconds. Raises OverflowError for a time that no calendar knows."""
+    return _EPOCH + timedelta(milliseconds=since)
+
+
 def key_of(fact: Fact) -> str:
     """The key under which its owner publishes `fact`."""
     match fact:
@@ -123,7 +133,7 @@ def _spec_out(spec: ExportSpec) -> pb.ExportSpec:
             for port in spec.ports
         ],
         kind=_KINDS[spec.kind],
-        exported_at_ms=_milliseconds(spec.exported_at),
+        exported_at_ms=milliseconds(spec.exported_at),
         scope=None if spec.scope is None else pb.Scope(clusters=sorted(spec.scope)),
         affinity=None
         if spec.affinity is None
@@ -160,7 +170,7 @@ def _member_out(member: Member) -> pb.Member:
         trust_domain=member.trust_domain.name,
         may_export=member.may_export,
         ranges=[str(network) for network in member.ranges],
-        joined_at_ms=_milliseconds(member.joined_at),
+        joined_at_ms=milliseconds(member.joined_at),
         state=_STATES[member.state],
     )
 
@@ -174,10 +184,6 @@ def _bundle_out(bundle: Bundle) -> pb.Bundle:
         root_signed=[der(form) for form in bundle.proof.rooted],
         signatures=[pb.Signature(signature=signature)] if signature else [],
     )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 # ---- in -----------------------------------------------------------------------------------------------------------
@@ -260,7 +266,7 @@ def _spec(owner: str, at: Position, spec: pb.ExportSpec) -> ExportSpec:
         service=Service(spec.namespace, spec.name),
         ports=tuple(Port(port.name, port.number, port.protocol, port.app_protocol) for port in spec.ports),
         kind=_KINDS_BACK[spec.kind],
-        exported_at=_moment(spec.exported_at_ms),
+        exported_at=moment(spec.exported_at_ms),
         at=at,
         scope=frozenset(spec.scope.clusters) if spec.HasField("scope") else None,
         affinity=Affinity(spec.affinity.timeout_seconds) if spec.HasField("affinity") else None,
@@ -291,7 +297,7 @@ def _member(at: Position, key: str, member: pb.Member) -> Member:
         trust_domain=TrustDomain.parse(member.trust_domain),
         may_export=tuple(member.may_export),
         ranges=tuple(ip_network(text) for text in member.ranges),
-        joined_at=_moment(member.joined_at_ms),
+        joined_at=moment(member.joined_at_ms),
         state=_STATES_BACK[member.state],
         at=at,
     )
@@ -311,7 +317,3 @@ def _bundle(trust_domain: TrustDomain, bundle: pb.Bundle) -> Bundle:
             bundle.signatures[0].signature if bundle.signatures else b"",
         ),
     )
-
-
-def _moment(milliseconds: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=milliseconds)

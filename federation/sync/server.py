@@ -113,7 +113,7 @@ class SyncServer:
             raise FederationError(f"cannot listen on {address}: {error}", "choose another address") from error
         await server.start()
         self._server = server
-        return HostPort(address.host, port)
+        return HostPort.of(address.host, port)
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -189,7 +189,7 @@ class SyncServer:
     async def _read(self, session: Session, context: Context) -> None:
         while True:
             async with asyncio.timeout(channel.SILENCE):
-                message = await context.read()
+                message: object = await context.read()
             if not isinstance(message, pb.FromAgent):
                 return
             await self._hub.receive(session, message)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from federation.model import Position
+from federation.sync import codec
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
 from federation.sync.feed import Item
@@ -15,8 +16,7 @@ METHOD_SERVICE = "federation.sync.v1.Federation"
 METHOD_NAME = "Sync"
 LONGEST_MESSAGE = 4 * 1024 * 1024
 """Bytes of one message in either direction."""
-MOST_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ENTRIES = 20_000
+MOST_ENTRIES = 20_000
 """Entries of one batch."""
 
 _ENTRIES = bytes([pb.Batch.ENTRIES_FIELD_NUMBER << 3 | 2])
@@ -62,15 +62,10 @@ def read_have(messages: Iterable[pb.Have], peer: str) -> dict[str, Position]:
     return {message.owner: read_position(message.at, peer) for message in messages}
 
 
-def moment(time: datetime) -> int:
-    """Unix milliseconds."""
-    return (time - _EPOCH) // timedelta(milliseconds=1)
-
-
 def read_moment(milliseconds: int, peer: str) -> datetime:
     """Raises ProtocolViolation for a time that no calendar knows."""
     try:
-        return _EPOCH + timedelta(milliseconds=milliseconds)
+        return codec.moment(milliseconds)
     except OverflowError as error:
         raise ProtocolViolation(peer, f"time {milliseconds} ms") from error
 
