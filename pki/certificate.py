@@ -136,8 +136,7 @@ def check_readable(certificate: x509.Certificate) -> None:
 
 
 def check_form(certificate: x509.Certificate) -> None:
-    """Version 3, a key and a signature algorithm that are good enough, no critical extension that we do not
-    understand.
+    """Version 3, a good key and signature algorithm, no critical extension that we do not understand.
 
     RFC 5280 §4.2: a critical extension that is not processed makes the certificate unusable. Name constraints
     are among them: no profile of ours sets them.

@@ -116,8 +116,7 @@ def rooted_authority(
 def leaf(
     grant: Grant, key: PublicKey, issuer: Sequence[x509.Certificate], serial: int, now: datetime
 ) -> Template:
-    """A leaf as granted, within the life of every form in `issuer` (the forms of one cluster CA, at least
-    one).
+    """A leaf as granted, within the life of each form in `issuer`, all of one cluster CA.
 
     `not_after` is cut to the shortest of them, since verifiers accept a leaf that outlives its issuer until
     the day they do not. Raises `Refused` when an issuer has too little life left.

@@ -1,5 +1,4 @@
-"""What an authority signed, and why: a file that is only appended to, each line sealed by a hash over all
-before it.
+"""What an authority signed, and why: an append-only file, each line sealed by a hash over all before it.
 
 For every certificate there is an `Intent`, on disk before the key is used, and a `Released`, on disk before
 the certificate is handed out. If a line cannot be written, nothing is signed. A line is
@@ -149,8 +148,7 @@ class Journal:
 
 
 def verify(path: Path, authority: str, kept: Head | None = None) -> Head:
-    """Check a journal and return its head; raises `JournalError` with the line at which it stops being
-    believable.
+    """Check a journal and return its head; raises `JournalError` with the line that cannot be believed.
 
     `kept` is an older head that was stored elsewhere: the journal must still contain it.
     """

@@ -22,9 +22,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened", forbid_unknown_fields=Tr
 
 
 class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=True, omit_defaults=True):
-    """About to sign. `digest` covers the whole template, `serial`, `spki` and `replaces` are hex, `why` is
-    the ground.
-    """
+    """About to sign. `digest` covers the whole template; it, `serial`, `spki` and `replaces` are hex."""
 
     at: datetime
     serial: str

@@ -1,5 +1,4 @@
-"""When a leaf is renewed: at 40 to 50 % of its life, so that at least half of it is left if the issuer is
-down.
+"""When a leaf is renewed: at 40 to 50 % of its life, so that half of it is left if the issuer is down.
 
 The point is drawn once for each certificate, from its serial number. Drawing it anew at each poll would move
 all renewals to the early edge and make a herd of them.

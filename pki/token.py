@@ -53,17 +53,13 @@ class JoinToken:
         return hashlib.sha256(self.secret).digest()
 
     def encode(self) -> str:
-        """The token as one opaque word. It is a secret: file, standard input or environment, never an
-        argument.
-        """
+        """The token as one word. It is a secret: file, standard input or environment, never an argument."""
         packed = msgspec.msgpack.encode(_Text(self.kind, self.url, self.subject, self.pin, self.secret))
         return PREFIX + base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     @classmethod
     def decode(cls, text: str) -> JoinToken:
-        """The inverse of `encode`, blanks around it allowed; raises `InvalidToken`, which never quotes the
-        text.
-        """
+        """The inverse of `encode`; raises `InvalidToken`, which never quotes the text."""
         word = text.strip()
         if not word:
             raise InvalidToken("it is empty")
@@ -165,8 +161,7 @@ def mint(
 def redeem(
     record: TokenRecord | None, secret: bytes, subject: str, spki_hash: str, now: datetime
 ) -> Redeemed | Resumed | Refused:
-    """Decide on one attempt; `record` is what the store has under the hash of `secret`, None if it has
-    nothing.
+    """Decide on one attempt; `record` is what the store has under the hash of `secret`, or None.
 
     Every refusal does the same work. A failed attempt uses nothing up.
     """

@@ -1,5 +1,4 @@
-"""Where private keys live. A store hands out keys that are subclasses of the library's own elliptic-curve key
-class.
+"""Where private keys live. A store hands out subclasses of the library's own elliptic-curve key class.
 
 So certificates, requests and bundles are signed the same way whether the key is in a file here, in a hardware
 token or behind a remote signer; nobody else may assume that a private key can be read. Signing may block: it
