@@ -40,11 +40,13 @@ log = structlog.get_logger()
 
 
 class Publisher(Protocol):
-    """Where our own facts go: each key once, newest state wins."""
+    """Where our own facts go: each key once, newest state wins; `complete` says that all were set once."""
 
     def set(self, key: str, value: Fact) -> None: ...
 
     def remove(self, key: str) -> None: ...
+
+    def complete(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._pending: set[Service] = set(self.decisions.services)
         self._published: dict[Service, frozenset[str]] = {}
-        self._first_output = False
+        self.spoken = asyncio.Event()
+        """Set when the first word, to gateways and to others, is complete."""
         self._checked: dict[Place, Checked] = {}
         self.withheld: tuple[str, ...] = ()
 
@@ -134,6 +137,7 @@ class Agent:
         if self.speaks:
             self._publish_facts(before, step.touched)
             self._publish_snapshots()
+            self.spoken.set()
             if step.changed:
                 self._metrics.decision.observe(time.perf_counter() - began)
 
@@ -153,12 +157,13 @@ class Agent:
                     self._knowledge.gateway(name, view.gateways.get(name))
 
     def _publish_facts(self, before: View, touched: Iterable[Service]) -> None:
-        first = not self._first_output
-        self._first_output = True
+        first = not self.spoken.is_set()
         for service in self.view.by_cluster.get(self.view.me.name, ()) if first else touched:
             self._publish_service(service)
         if first or before.gateways is not self.view.gateways or before.members is not self.view.members:
             self._outlets.publisher.set("cluster", own_cluster(self.view))
+        if first:
+            self._outlets.publisher.complete()
 
     def _publish_service(self, service: Service) -> None:
         owned = owned_by_service(self.view, service)

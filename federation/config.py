@@ -151,7 +151,6 @@ class Leases(Setting, frozen=True, kw_only=True):
 
     suspect: Duration = Duration.parse("15s")
     expired: Duration = Duration.parse("60s")
-    beat: Duration = Duration.parse("5s")
 
 
 class Paths(Setting, frozen=True, kw_only=True):
@@ -247,8 +246,6 @@ def _contradictions(settings: HubSettings | AgentSettings | GatewaySettings) -> 
             found.append(
                 ("leases.suspect", "is not shorter than leases.expired", f"below {settings.leases.expired}")
             )
-        if settings.leases.beat * 2 > settings.leases.suspect:
-            found.append(("leases.beat", "leaves no room for a lost beat", "at most half of leases.suspect"))
     if isinstance(settings, GatewaySettings) and not settings.advertise.port:
         found.append(("advertise", "has no port that peers could dial", "host:port with a port from 1 on"))
     return found

@@ -27,6 +27,7 @@ from federation.errors import FederationError
 from federation.model import ListenPort, OwnGateway, Position, Service
 from federation.store import Change, Committed, Row, Store, Unknown
 from federation.store.contract import MOST_KEYS
+from federation.sync.importer import Heard
 
 FLUSH_EVERY = 0.5
 """Seconds for which changes are collected; a crash repeats at most so much."""
@@ -34,16 +35,6 @@ FLUSH_EVERY = 0.5
 BATCH_BYTES = 512 * 1024
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One relayed entry as its owner encoded it."""
-
-    owner: str
-    key: str
-    at: Position
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

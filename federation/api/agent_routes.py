@@ -79,7 +79,8 @@ class AgentRoutes:
 
     async def renew(self, call: Call) -> Renewed:
         caller = call.principal
-        assert caller.identity is not None and caller.certificate is not None
+        assert caller.identity is not None
+        assert caller.certificate is not None
         return Renewed(
             certificates=(await self._attestor.renew(call.body.csr, caller.identity, caller.certificate),)
         )

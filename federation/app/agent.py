@@ -1,0 +1,378 @@
+"""`federation agent`: discovery, decisions, the stream to the hub, and the doors for this cluster's gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from federation.access import AgentAccess
+from federation.agent import Agent, Outlets, remembered_view
+from federation.api.agent_routes import AgentRoutes
+from federation.api.inward import Inward
+from federation.api.messages import AgentStatus, CheckGroup, PeerStatus
+from federation.api.server import (
+    TcpDoor,
+    UnixDoor,
+    api_application,
+    health_application,
+    serving,
+    with_health,
+)
+from federation.api.tls import renewable, server_context
+from federation.attest import Attestor, Instances
+from federation.checks import agent_checks
+from federation.clock import Clock
+from federation.config import AgentSettings, Rule
+from federation.discovery.files import FileDiscovery
+from federation.errors import FederationError
+from federation.gateways import Gateways, Report
+from federation.identity import Identity
+from federation.inputs import standing
+from federation.join import Membership, join, membership, open_authority
+from federation.knowledge import Knowledge
+from federation.listen import HostPort, ensure_free
+from federation.model import (
+    ImportPolicy,
+    ImportRule,
+    LeaseSettings,
+    Me,
+    OwnGateway,
+    Service,
+)
+from federation.model import (
+    Path as PathSeen,
+)
+from federation.own import held_back
+from federation.store import SqliteStore
+from federation.sync.client import Credentials, Ports, SyncClient
+from federation.sync.importer import Importer
+from federation.sync.publisher import Publisher
+from federation.telemetry import AgentMetrics
+from federation.tokens import TokenStore
+from gateway.report_pb2 import GatewayReport
+from gateway.tuning import PathTuning, Tuning, TunnelTuning
+from gateway.xds.reports import ReportServer
+from gateway.xds.server import AdsServer, Client, new_server
+from pki import durable
+from pki.authority import Authority
+from pki.bundle import accept
+from pki.keys.file import FileKeyStore
+from pki.spiffe import SpiffeId, TrustDomain
+
+log = structlog.get_logger()
+
+
+async def run(settings: AgentSettings, clock: Clock) -> None:
+    """Run an agent until cancelled. Raises FederationError or PkiError if it cannot start."""
+    folder = Path(settings.directory)
+    durable.private_folder(folder)
+    durable.sweep(folder)
+    keys = FileKeyStore(folder / "keys")
+    member = membership(folder / "membership.json")
+    if member is None:
+        if settings.join_token is None:
+            raise FederationError(
+                f"{settings.cluster} has not joined yet and has no token",
+                f"on the hub: federation token create {settings.cluster} --may-export … --range … --out FILE; "
+                "then set join_token",
+            )
+        member = await join(settings.cluster, settings.join_token, folder, keys, clock)
+    authority = await open_authority(
+        folder, keys, TrustDomain.of_cluster(settings.cluster, member.base), clock
+    )
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(authority.close)
+        store = await stack.enter_async_context(await SqliteStore.open(folder / "agent.db"))
+        await _Process(settings, member, authority, store, clock).run()
+
+
+class _Process:
+    """Everything an agent consists of, and how it is joined."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        member: Membership,
+        authority: Authority,
+        store: SqliteStore,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.member = member
+        self.authority = authority
+        self.clock = clock
+        self.folder = Path(settings.directory)
+        self.metrics = AgentMetrics()
+        self.knowledge = Knowledge(store)
+        self.tokens = TokenStore(store, clock.now)
+        self.instances = Instances(store)
+        lifetime = timedelta(seconds=settings.certificate_lifetime)
+        domain = authority.trust_domain
+        self.identity = Identity(authority, SpiffeId.agent(domain), self.folder / "leaf.pem", lifetime, clock)
+        self.attestor = Attestor(
+            authority,
+            member.root,
+            self.tokens,
+            self.instances,
+            settings.advertise.api,
+            settings.advertise.xds,
+            member.base,
+            lifetime,
+            clock,
+        )
+
+    async def run(self) -> None:
+        await self.identity.start()
+        await self.instances.load()
+        remembered = await self.knowledge.load()
+        base = self.member.base
+        self.publisher = Publisher(self.settings.cluster, remembered.epoch)
+        importer = Importer(
+            self.settings.cluster, base, lambda before, offered: accept(before, offered, self.member.root)
+        )
+        events = importer.restore(remembered.heard, remembered.cursors)
+        view = remembered_view(self._me(), remembered, events, self.clock.now())
+        outlets = Outlets(self.publisher, lambda snapshots: self.gateways.publish(snapshots))
+        self.agent = Agent(view, self._tuning(), self.knowledge, outlets, self.metrics)
+        self.gateways = Gateways(self.agent, self.authority.bundle, self.instances, self.clock)
+        self.discovery = FileDiscovery(self.settings.services, self.agent.submit, self.clock)
+        self.publisher.set("bundle", self.authority.bundle())
+        routes = AgentRoutes(self.agent, self.attestor, self.tokens, self, self.clock).routes()
+        inward = Inward(routes)
+        ports = Ports(self._credentials, self.knowledge, self.agent.submit, inward.answer)
+        self.sync = SyncClient(
+            self.member.sync, self.member.hub_domain, self.publisher, importer, ports, self.clock
+        )
+        self.identity.on_renewal(lambda _: self.sync.refresh())
+        access = AgentAccess(self.authority.bundle, self.clock.now)
+        api = api_application("federation agent", version("federation"), routes, access)
+        health = health_application(self._healthy, self._ready, self._exposition)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.knowledge.run(), name="knowledge")
+            group.create_task(self.agent.run(self.clock), name="agent")
+            group.create_task(self.discovery.run(), name="discovery")
+            group.create_task(self._listed(), name="listed")
+            group.create_task(self.identity.run(), name="identity")
+            group.create_task(self.sync.run(), name="sync")
+            group.create_task(self.gateways.forget_the_lost(), name="gateways")
+            listen = self.settings.listen
+            tls = TcpDoor(listen.api, renewable(self._tls))
+            async with (
+                self._xds(listen.xds),
+                serving(with_health(api, health), UnixDoor(self.folder / "api.sock"), tls),
+                serving(
+                    health_application(self._healthy, self._ready, self._exposition),
+                    TcpDoor(listen.telemetry),
+                ),
+            ):
+                log.info(
+                    "agent runs", cluster=self.settings.cluster, api=str(listen.api), xds=str(listen.xds)
+                )
+                await asyncio.Event().wait()
+
+    async def _listed(self) -> None:
+        await self.discovery.listed.wait()
+        self.agent.services_listed()
+
+    # ---- settings ------------------------------------------------------------------------------------------------
+
+    def _me(self) -> Me:
+        settings = self.settings
+        return Me(
+            name=settings.cluster,
+            base=self.member.base,
+            region=settings.region,
+            zone=settings.zone or "",
+            regions=settings.regions,
+            import_policy=ImportPolicy(_rules(settings.imports.allow), _rules(settings.imports.deny)),
+            port_range=(settings.ports.first, settings.ports.last),
+            leases=LeaseSettings(settings.leases.suspect, settings.leases.expired),
+        )
+
+    def _tuning(self) -> Tuning:
+        paths, tunnels = self.settings.paths, self.settings.tunnels
+        return Tuning(
+            path=PathTuning(
+                connect_timeout=tunnels.connect,
+                probe_interval=paths.probe,
+                probe_timeout=paths.timeout,
+                probe_failures=paths.failures,
+                ping_interval=paths.ping,
+                ping_timeout=paths.timeout,
+            ),
+            tunnel=TunnelTuning(idle_timeout=tunnels.idle),
+            access_log=self.settings.access_log,
+        )
+
+    # ---- doors ---------------------------------------------------------------------------------------------------
+
+    def _tls(self) -> Any:
+        leaf = self.identity.current
+        return server_context(leaf.path, leaf.path, (self.authority.self_signed,))
+
+    def _credentials(self) -> Credentials:
+        leaf = self.identity.current
+        return Credentials(self.member.hub_bundle.pem(), leaf.chain, leaf.key)
+
+    @asynccontextmanager
+    async def _xds(self, address: HostPort) -> AsyncIterator[None]:
+        """The gRPC door for gateways. It opens when there is something true to say through it."""
+        ensure_free(address)
+        ads = AdsServer(
+            self.gateways.authorize,
+            self.gateways.choose,
+            self.clock,
+            self.gateways.stream_changed,
+            self.gateways.stream_ended,
+        )
+        reports = ReportServer(self.gateways.authorize, self._reported, self._silent)
+        server = new_server(ads.handler(), reports.handler())
+        server.add_secure_port(str(address), self._server_credentials())
+        opening = asyncio.create_task(self._open(server), name="xds-open")
+        try:
+            yield
+        finally:
+            opening.cancel()
+            await server.stop(grace=0.5)
+
+    async def _open(self, server: grpc.aio.Server) -> None:
+        await self.agent.spoken.wait()
+        await server.start()
+        log.info("gateways are served", xds=str(self.settings.listen.xds))
+
+    def _server_credentials(self) -> grpc.ServerCredentials:
+        def configuration() -> grpc.ServerCertificateConfiguration:
+            leaf = self.identity.current
+            return grpc.ssl_server_certificate_configuration(
+                [(leaf.key, leaf.chain)], self.authority.bundle().pem()
+            )
+
+        return grpc.dynamic_ssl_server_credentials(
+            configuration(), configuration, require_client_authentication=True
+        )
+
+    def _reported(self, client: Client, report: GatewayReport) -> None:
+        gateway = OwnGateway(
+            name=client.instance,
+            cls=client.gateway_class,
+            address=report.address,
+            port=report.port,
+            bind=report.bind,
+            bind_port=report.bind_port,
+            serving=report.state == GatewayReport.STATE_SERVING,
+        )
+        said = Report(
+            at=self.clock.now(),
+            envoy=report.envoy_version,
+            certificate_expires_at=_instant(report.certificate_not_after_ms),
+            draining=report.state == GatewayReport.STATE_DRAINING,
+        )
+        paths = {path.cluster: PathSeen(path.healthy, path.total) for path in report.paths}
+        failed = {
+            (Service(one.namespace, one.name), one.port): frozenset(one.failed) for one in report.backends
+        }
+        self.gateways.reported(gateway, said, paths, failed)
+
+    def _silent(self, client: Client) -> None:
+        self.gateways.fell_silent(client.instance)
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> AgentStatus:
+        view = self.agent.view
+        return AgentStatus(
+            version=version("federation"),
+            pid=os.getpid(),
+            cluster=view.me.name,
+            region=view.me.region,
+            hub_connected=self.sync.connected,
+            hub=str(self.member.sync),
+            services=len(self.agent.decisions.services),
+            exports=len(view.by_cluster.get(view.me.name, ())),
+            gateways=self.gateways.status(),
+            peers=tuple(self._peers()),
+            problems=tuple(self._problems()),
+            certificate_expires_at=self.identity.current.certificate.not_valid_after_utc,
+            authority_expires_at=min(form.not_valid_after_utc for form in self.authority.forms),
+        )
+
+    def checks(self) -> tuple[CheckGroup, ...]:
+        life = timedelta(seconds=self.settings.certificate_lifetime)
+        return agent_checks(self.status(), self.clock.now(), life)
+
+    def forget_gateway(self, name: str) -> bool:
+        return self.gateways.forget(name)
+
+    def _peers(self) -> Iterator[PeerStatus]:
+        view = self.agent.view
+        for name in sorted(view.members):
+            how = standing(view, name)
+            if how is None or name == view.me.name:
+                continue
+            lease = view.leases.get(name)
+            yield PeerStatus(
+                name=name,
+                region=how.region,
+                state=how.state.value,
+                lease=how.freshness.value,
+                silence=lease.silence if lease else None,
+                path=how.path.value,
+                trusted=how.trusted,
+            )
+
+    def _problems(self) -> list[str]:
+        view = self.agent.view
+        member = view.members.get(view.me.name)
+        found = [str(problem) for problem in self.discovery.problems(member.ranges if member else None)]
+        found += [f"{service}: {refused.detail}" for service, refused in held_back(view)]
+        found += [f"the hub refuses {key}: {one.why.detail}" for key, one in self.publisher.refused.items()]
+        found += [f"a snapshot is withheld: {problem}" for problem in self.agent.withheld]
+        if member is None:
+            found.append("the hub has not told us our own record yet")
+        if self.knowledge.problem:
+            found.append(self.knowledge.problem)
+        if self.sync.problem:
+            found.append(f"hub: {self.sync.problem}")
+        return list(dict.fromkeys(found))
+
+    async def _healthy(self) -> tuple[bool, dict[str, Any]]:
+        return True, {"healthy": True}
+
+    async def _ready(self) -> tuple[bool, dict[str, Any]]:
+        ready = self.agent.spoken.is_set()
+        return ready, {"ready": ready, "waiting_for": [] if ready else ["local services and our own record"]}
+
+    async def _exposition(self) -> bytes:
+        view, metrics = self.agent.view, self.metrics
+        metrics.hub_up.set(self.sync.connected)
+        metrics.services.set(len(self.agent.decisions.services))
+        metrics.gateways.set(self.gateways.connected)
+        metrics.silence.clear()
+        for name, lease in view.leases.items():
+            metrics.silence.labels(name).set(lease.silence)
+        metrics.rejected.set(sum(len(gateway.rejected) for gateway in self.gateways.status()))
+        metrics.problems.set(len(self.discovery.problems()))
+        metrics.certificate.labels("own").set(
+            self.identity.current.certificate.not_valid_after_utc.timestamp()
+        )
+        metrics.certificate.labels("authority").set(
+            self.authority.self_signed.not_valid_after_utc.timestamp()
+        )
+        return metrics.render()
+
+
+def _rules(rules: tuple[Rule, ...]) -> tuple[ImportRule, ...]:
+    return tuple(ImportRule(rule.clusters, rule.services) for rule in rules)
+
+
+def _instant(milliseconds: int) -> datetime | None:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None

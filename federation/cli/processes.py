@@ -1,0 +1,129 @@
+"""`federation serve`, `agent` and `gateway`: the three processes, each from one settings file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from federation.config import Log
+
+CONFIG = click.option(
+    "--config",
+    "path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="The settings, in YAML; `federation config check FILE` looks at it first.",
+)
+
+
+@click.command()
+@CONFIG
+def serve(path: Path) -> None:
+    """Run the federation service (the hub).
+
+    \b
+    Example:
+      federation serve --config /etc/federation/hub.yaml
+    """
+    from federation.config import HubSettings, read_settings
+
+    settings = read_settings(path, HubSettings)
+
+    def process() -> Coroutine[Any, Any, None]:
+        from federation.app.hub import run
+        from federation.clock import SystemClock
+
+        return run(settings, SystemClock())
+
+    _run("hub", settings.log, process)
+
+
+@click.command()
+@CONFIG
+def agent(path: Path) -> None:
+    """Run a cluster's agent.
+
+    \b
+    Example:
+      federation agent --config /etc/federation/agent.yaml
+    """
+    from federation.config import AgentSettings, read_settings
+
+    settings = read_settings(path, AgentSettings)
+
+    def process() -> Coroutine[Any, Any, None]:
+        from federation.app.agent import run
+        from federation.clock import SystemClock
+
+        return run(settings, SystemClock())
+
+    _run(f"agent {settings.cluster}", settings.log, process)
+
+
+@click.command()
+@CONFIG
+def gateway(path: Path) -> None:
+    """Run a gateway: the parent of one Envoy.
+
+    \b
+    Example:
+      federation gateway --config /etc/federation/gateway.yaml
+    """
+    from federation.config import GatewaySettings, read_settings
+
+    settings = read_settings(path, GatewaySettings)
+
+    def process() -> Coroutine[Any, Any, None]:
+        from federation.app.gateway import run
+        from federation.clock import SystemClock
+
+        return run(settings, SystemClock())
+
+    _run(f"gateway {settings.name}", settings.log, process)
+
+
+def _run(name: str, log: Log, process: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a process until SIGTERM or SIGINT, which stop it in good order; a second one ends it at once."""
+    from federation.telemetry import configure_logging
+
+    os.umask(0o077)
+    configure_logging(log.level, log.format, name)
+    stopped = False
+
+    async def main() -> None:
+        task = asyncio.create_task(process(), name=name)
+        signals = 0
+
+        def stop() -> None:
+            nonlocal signals, stopped
+            signals += 1
+            stopped = True
+            task.cancel()
+            if signals > 1:
+                os._exit(130)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not stopped:
+                raise
+
+    try:
+        asyncio.run(main())
+    except ExceptionGroup as group:
+        raise innermost(group) from group
+
+
+def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first thing that went wrong in a group of tasks: what a person should read."""
+    first = group.exceptions[0]
+    return innermost(first) if isinstance(first, BaseExceptionGroup) else first
