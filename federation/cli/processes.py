@@ -37,10 +37,10 @@ def serve(path: Path) -> None:
     settings = read_settings(path, HubSettings)
 
     def process() -> Coroutine[Any, Any, None]:
-        from federation.app.hub import run
+        from federation.app import hub as app
         from federation.clock import SystemClock
 
-        return run(settings, SystemClock())
+        return app.run(settings, SystemClock())
 
     _run("hub", settings.log, process)
 
@@ -59,10 +59,10 @@ def agent(path: Path) -> None:
     settings = read_settings(path, AgentSettings)
 
     def process() -> Coroutine[Any, Any, None]:
-        from federation.app.agent import run
+        from federation.app import agent as app
         from federation.clock import SystemClock
 
-        return run(settings, SystemClock())
+        return app.run(settings, SystemClock())
 
     _run(f"agent {settings.cluster}", settings.log, process)
 
@@ -81,10 +81,10 @@ def gateway(path: Path) -> None:
     settings = read_settings(path, GatewaySettings)
 
     def process() -> Coroutine[Any, Any, None]:
-        from federation.app.gateway import run
+        from federation.app import gateway as app
         from federation.clock import SystemClock
 
-        return run(settings, SystemClock())
+        return app.run(settings, SystemClock())
 
     _run(f"gateway {settings.name}", settings.log, process)
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from federation.api.client import Refusal
+from federation.api.client import Refusal, Target, connect
 from federation.api.redeem import redeem
 from federation.demo.claims import Claim
 from federation.demo.tunnel import Caller, Outcome, call_grpc, connect_through
@@ -74,13 +74,15 @@ async def tunnel(world: World, source: str, destination: str, authority: str) ->
 
 async def listeners(world: World, cluster: str) -> list[str]:
     """The names of what the gateway of `cluster` listens for, from its Envoy."""
-    status: dict[str, Any] = await world.clusters[cluster].gateways[0].status()
-    return list(status["listeners"])
+    status = await world.clusters[cluster].gateways[0].status()
+    async with connect(Target(f"unix://{status['admin']}")) as admin:
+        found: dict[str, Any] = await admin.get("/listeners", format="json")
+    return [listener["name"] for listener in found["listener_statuses"]]
 
 
 def _own(world: World, source: str, destination: str) -> Caller:
     state = world.clusters[source].gateways[0].socket.parent
-    return Caller(state / "certificate.pem", state / "key.pem", _anchor(world, destination))
+    return Caller(state / "chain.pem", state / "keys" / "gateway.key", _anchor(world, destination))
 
 
 def _anchor(world: World, cluster: str) -> Path:
