@@ -21,7 +21,7 @@ from gateway.pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from gateway.pb.envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
 from gateway.pb.envoy.config.core.v3.base_pb2 import TransportSocket
 from gateway.pb.envoy.config.core.v3.health_check_pb2 import HealthCheck
-from gateway.pb.envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions, KeepaliveSettings
+from gateway.pb.envoy.config.core.v3.protocol_pb2 import KeepaliveSettings
 from gateway.pb.envoy.extensions.transport_sockets.internal_upstream.v3.internal_upstream_pb2 import (
     InternalUpstreamTransport,
 )
@@ -29,14 +29,15 @@ from gateway.pb.envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 
 from gateway.pb.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from gateway.pb.envoy.type.v3.http_pb2 import CodecClientType
 from gateway.pb.envoy.type.v3.percent_pb2 import Percent
-from gateway.proto import idle_connection, over_ads, packed, resource, seconds
+from gateway.proto import http2, idle_connection, over_ads, packed, resource, seconds
 from gateway.snapshot import CLUSTER, Resource
 from gateway.tuning import Limits, Tuning, TunnelTuning
 
 READY = "/ready"
 """The path that a gateway's chain answers while its process wants traffic."""
 
-_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+"""The key of a cluster's `typed_extension_protocol_options`."""
 
 
 def imported_cluster(service: Service, port: int, tuning: Tuning) -> Resource:
@@ -44,7 +45,7 @@ def imported_cluster(service: Service, port: int, tuning: Tuning) -> Resource:
     cluster = _cluster(names.imported(service, port), tuning.path.connect_timeout, tuning.limits)
     cluster.ignore_health_on_host_removal = True
     cluster.transport_socket.CopyFrom(_INTERNAL)
-    cluster.typed_extension_protocol_options[_PROTOCOL_OPTIONS].CopyFrom(_http2(tuning.tunnel))
+    cluster.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(_http2(tuning.tunnel))
     cluster.outlier_detection.CopyFrom(_eject_connect_failures(tuning.tunnel))
     outliers = cluster.outlier_detection
     outliers.consecutive_5xx.value = 1
@@ -75,7 +76,7 @@ def gateway_cluster(peer: Peer, me: str, tuning: Tuning) -> Resource:
         timeout=seconds(path.ping_timeout),
         interval_jitter=Percent(value=0),
     )
-    cluster.typed_extension_protocol_options[_PROTOCOL_OPTIONS].CopyFrom(_http2(tuning.tunnel, keepalive))
+    cluster.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(_http2(tuning.tunnel, keepalive))
     cluster.outlier_detection.CopyFrom(_eject_connect_failures(tuning.tunnel))
     outliers = cluster.outlier_detection
     outliers.enforcing_consecutive_5xx.value = 0
@@ -136,13 +137,13 @@ def _check(interval: float, timeout: float, failures: int) -> HealthCheck:
 
 
 def _http2(tunnel: TunnelTuning, keepalive: KeepaliveSettings | None = None) -> Any:
-    """HTTP/2 with Envoy's large windows: small ones are for peers that are not authenticated."""
+    options = http2()
+    if keepalive is not None:
+        options.connection_keepalive.CopyFrom(keepalive)
     return packed(
         HttpProtocolOptions(
             common_http_protocol_options=idle_connection(tunnel),
-            explicit_http_config=HttpProtocolOptions.ExplicitHttpConfig(
-                http2_protocol_options=Http2ProtocolOptions(connection_keepalive=keepalive)
-            ),
+            explicit_http_config=HttpProtocolOptions.ExplicitHttpConfig(http2_protocol_options=options),
         )
     )
 

@@ -21,7 +21,6 @@ from gateway.clusters import READY
 from gateway.pb.envoy.config.accesslog.v3.accesslog_pb2 import AccessLog
 from gateway.pb.envoy.config.core.v3.backoff_pb2 import BackoffStrategy
 from gateway.pb.envoy.config.core.v3.base_pb2 import TrafficDirection
-from gateway.pb.envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions
 from gateway.pb.envoy.config.listener.v3.listener_components_pb2 import (
     Filter,
     FilterChain,
@@ -41,7 +40,7 @@ from gateway.pb.envoy.extensions.filters.network.http_connection_manager.v3 impo
 )
 from gateway.pb.envoy.extensions.filters.network.tcp_proxy.v3.tcp_proxy_pb2 import TcpProxy
 from gateway.pb.envoy.type.matcher.v3.string_pb2 import StringMatcher
-from gateway.proto import encode, idle_connection, over_ads, packed, resource, seconds, socket_address
+from gateway.proto import encode, http2, idle_connection, over_ads, packed, resource, seconds, socket_address
 from gateway.snapshot import LISTENER, Resource
 from gateway.tuning import Tuning, TunnelTuning
 from pki.spiffe import TrustDomain
@@ -142,12 +141,13 @@ def _manager(
     log: list[AccessLog],
     tunnel: TunnelTuning,
 ) -> Filter:
+    options = http2()
+    options.allow_connect = True
+    options.use_oghttp2_codec.value = True
     manager = hcm.HttpConnectionManager(
         stat_prefix=name,
         codec_type=hcm.HttpConnectionManager.HTTP2,
-        http2_protocol_options=Http2ProtocolOptions(
-            allow_connect=True, use_oghttp2_codec=BoolValue(value=True)
-        ),
+        http2_protocol_options=options,
         upgrade_configs=[hcm.HttpConnectionManager.UpgradeConfig(upgrade_type="CONNECT")],
         stream_idle_timeout=seconds(tunnel.idle_timeout),
         common_http_protocol_options=idle_connection(tunnel),

@@ -15,8 +15,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from gateway import names, trust_rules
+from gateway.clusters import PROTOCOL_OPTIONS
 from gateway.finding import Claim, Flaw, Found, Need
 from gateway.pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
+from gateway.pb.envoy.config.core.v3.protocol_pb2 import Http2ProtocolOptions
 from gateway.pb.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from gateway.pb.envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from gateway.pb.envoy.config.listener.v3.listener_pb2 import Listener
@@ -30,6 +32,8 @@ from gateway.pb.envoy.extensions.transport_sockets.internal_upstream.v3.internal
     InternalUpstreamTransport,
 )
 from gateway.pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from gateway.pb.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from gateway.proto import PENDING_FRAMES
 from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource
 
 
@@ -66,12 +70,27 @@ def _cluster(resource: Resource) -> Found:
 def _cluster_socket(cluster: Cluster) -> Found:
     socket = cluster.transport_socket
     if socket.typed_config.Is(InternalUpstreamTransport.DESCRIPTOR):
+        yield from _frames(_http2(cluster))
         if cluster.health_checks:
             yield Flaw("internal-health-check", "Envoy aborts on an active check of an internal address")
     elif not names.parse_local_cluster(cluster.name):
         yield from trust_rules.upstream(socket)
+        yield from _frames(_http2(cluster))
+        if not _positive(_http2(cluster).connection_keepalive.interval):
+            yield Flaw("keepalive", "a silent gateway would keep its tunnels")
     elif cluster.HasField("transport_socket"):
         yield Flaw("known-transport", f"{socket.name} towards our own backends")
+
+
+def _http2(cluster: Cluster) -> Http2ProtocolOptions:
+    options = HttpProtocolOptions()
+    cluster.typed_extension_protocol_options[PROTOCOL_OPTIONS].Unpack(options)
+    return options.explicit_http_config.http2_protocol_options
+
+
+def _frames(options: Http2ProtocolOptions) -> Found:
+    if options.max_outbound_control_frames.value < PENDING_FRAMES:
+        yield Flaw("frames", "many resets at once would end the shared connection")
 
 
 def _limited(cluster: Cluster) -> bool:
@@ -169,6 +188,7 @@ def _manager(manager: hcm.HttpConnectionManager) -> Found:
     http2 = manager.http2_protocol_options
     if manager.codec_type != hcm.HttpConnectionManager.HTTP2 or not http2.use_oghttp2_codec.value:
         yield Flaw("codec", "tunnels need HTTP/2 by oghttp2")
+    yield from _frames(http2)
     if not _positive(manager.stream_idle_timeout):
         yield Flaw("timeouts", "stream_idle_timeout (Envoy's default is 5 min)")
     if manager.WhichOneof("route_specifier") == "rds":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import socket
 import socketserver
 import ssl
@@ -11,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,9 +55,10 @@ def free_port(address: str) -> int:
 
 
 @dataclass(frozen=True)
-class Admin:
-    """Envoy's admin interface on its unix socket."""
+class Envoy:
+    """A running Envoy: its process, and its admin interface on a unix socket."""
 
+    pid: int
     path: Path
 
     def get(self, path: str) -> str:
@@ -92,36 +95,50 @@ def validate(snapshot: Snapshot, folder: Path, identity: Identity) -> str:
 
 
 @contextmanager
-def running(snapshot: Snapshot, name: str, folder: Path, identity: Identity) -> Iterator[Admin]:
+def running(snapshot: Snapshot, name: str, folder: Path, identity: Identity) -> Iterator[Envoy]:
     """An Envoy that serves the snapshot, live when the block begins and gone when it ends."""
     home = folder / name
     home.mkdir(mode=0o700)
-    admin = Admin(home / "admin")
+    admin = home / "admin"
     config = home / "bootstrap.pb"
-    config.write_bytes(bootstrap(snapshot, name, admin.path, identity).SerializeToString())
+    config.write_bytes(bootstrap(snapshot, name, admin, identity).SerializeToString())
     command = [str(find_envoy()), "--config-path", str(config), "--disable-hot-restart", "--concurrency", "1"]
     command += ["--log-level", "error", "--file-flush-interval-msec", "50", "--drain-time-s", "1"]
     with (
         (home / "log").open("wb") as log,
-        subprocess.Popen(command, cwd=home, stdout=log, stderr=log) as envoy,
+        subprocess.Popen(command, cwd=home, stdout=log, stderr=log) as child,
     ):
+        envoy = Envoy(child.pid, admin)
         try:
-            eventually(lambda: admin.get("/ready"), lambda said: said.startswith("LIVE"))
-            yield admin
+            eventually(lambda: envoy.get("/ready"), lambda said: said.startswith("LIVE"))
+            yield envoy
         finally:
-            envoy.terminate()
+            child.terminate()
+
+
+@contextmanager
+def frozen(envoy: Envoy, seconds: float) -> Iterator[None]:
+    """The process gets no processor for so long; the block ends no earlier than that."""
+    os.kill(envoy.pid, signal.SIGSTOP)
+    thaw = threading.Timer(seconds, os.kill, (envoy.pid, signal.SIGCONT))
+    thaw.start()
+    try:
+        yield
+    finally:
+        thaw.join()
 
 
 class Backend:
-    """A TCP server that answers each line with the name of its cluster."""
+    """A TCP server that answers each line with the name of its cluster, or closes each connection at once."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, closing: bool) -> None:
         answer = f"{name}\n".encode()
 
         class Answer(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                while self.rfile.readline():
-                    self.wfile.write(answer)
+                with suppress(ConnectionError):
+                    while not closing and self.rfile.readline():
+                        self.wfile.write(answer)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -140,8 +157,8 @@ class Backend:
 
 
 @contextmanager
-def backend(name: str) -> Iterator[Backend]:
-    server = Backend(name)
+def backend(name: str, closing: bool = False) -> Iterator[Backend]:
+    server = Backend(name, closing)
     try:
         yield server
     finally:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway import names, secrets
 from gateway.check import Checked, Problem, check
+from gateway.clusters import PROTOCOL_OPTIONS
 from gateway.compile import compile_step, start
 from gateway.pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from gateway.pb.envoy.config.core.v3.base_pb2 import DataSource
@@ -37,6 +38,7 @@ from gateway.pb.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import (
 from gateway.pb.envoy.extensions.transport_sockets.tls.v3.tls_spiffe_validator_config_pb2 import (
     SPIFFECertValidatorConfig,
 )
+from gateway.pb.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from gateway.proto import encode, packed
 from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Key, Resource, Snapshot
 from gateway.tuning import Tuning
@@ -98,6 +100,12 @@ def at_door(change: Change) -> Change:
 def dialled(change: Change) -> Change:
     context = inside(UpstreamTlsContext, change)
     return lambda cluster: context(cluster.transport_socket.typed_config)
+
+
+def spoken(change: Change) -> Change:
+    """Change how a cluster's HTTP is spoken."""
+    options = inside(HttpProtocolOptions, change)
+    return lambda cluster: options(cluster.typed_extension_protocol_options[PROTOCOL_OPTIONS])
 
 
 def manager(change: Change) -> Change:
@@ -287,6 +295,14 @@ BAD: dict[str, tuple[Key, Change, str]] = {
     "no tunnel": (ECHO_LISTENER, proxy(lambda p: p.ClearField("tunneling_config")), "tunnel"),
     "table not there": (DOOR, manager(lambda m: setattr(m.rds, "route_config_name", "from/x")), "reference"),
     "nghttp2": (DOOR, manager(lambda m: m.http2_protocol_options.ClearField("use_oghttp2_codec")), "codec"),
+    "few frames in": (
+        DOOR,
+        manager(lambda m: m.http2_protocol_options.ClearField("max_outbound_control_frames")),
+        "frames",
+    ),
+    "few frames out": (WEST_GATEWAY, spoken(lambda o: o.ClearField("explicit_http_config")), "frames"),
+    "few frames inside": (ECHO_CLUSTER, spoken(lambda o: o.ClearField("explicit_http_config")), "frames"),
+    "no PINGs": (WEST_GATEWAY, spoken(lambda o: o.ClearField("explicit_http_config")), "keepalive"),
     "stream idle": (
         (LISTENER, "to/west"),
         manager(lambda m: m.ClearField("stream_idle_timeout")),

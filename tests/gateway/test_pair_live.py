@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
+import struct
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +25,16 @@ from gateway.snapshot import Snapshot
 from gateway.tuning import Tuning, TunnelTuning
 from tests.gateway.certificates import BASE, Identity, ca
 from tests.gateway.envoys import (
+    DEADLINE,
     REFUSED,
-    Admin,
     Backend,
+    Envoy,
     ask,
     backend,
     connect,
     eventually,
     free_port,
+    frozen,
     running,
 )
 from tests.gateway.plans import ECHO, fabric, line, peer, plan
@@ -40,6 +44,7 @@ pytestmark = pytest.mark.live
 EAST, WEST = "127.0.0.1", "127.0.0.2"
 SHOP = Service("default", "shop")
 SECRET = Service("default", "secret")
+STORM = Service("default", "storm")
 
 
 def snapshot(around: FabricInputs, plans: Sequence[PortPlan], tuning: Tuning) -> Snapshot:
@@ -51,12 +56,13 @@ def snapshot(around: FabricInputs, plans: Sequence[PortPlan], tuning: Tuning) ->
 
 @dataclass(frozen=True)
 class Pair:
-    """What a test needs to know of the running pair; `echo` is the listener in east."""
+    """What a test needs to know of the running pair; `echo` and `storm` are listeners in east."""
 
-    east: Admin
-    west: Admin
+    east: Envoy
+    west: Envoy
     west_gateway: tuple[str, int]
     echo: tuple[str, int]
+    storm: tuple[str, int]
     east_backend: Backend
     west_backend: Backend
     logs: Path
@@ -65,15 +71,19 @@ class Pair:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
     ports = {name: free_port(address) for name, address in (("east", EAST), ("west", WEST))}
-    listen = free_port(EAST)
+    listen, storm = free_port(EAST), free_port(EAST)
     east_place: Place = (names.GATEWAY_CLASS, EAST, ports["east"])
     west_place: Place = (names.GATEWAY_CLASS, WEST, ports["west"])
     tuning = Tuning(access_log="access.json", tunnel=TunnelTuning(ejection=0.2, longest_ejection=0.4))
     with ExitStack() as stack:
         here, there = stack.enter_context(backend("east")), stack.enter_context(backend("west"))
+        closing = stack.enter_context(backend("west", closing=True))
         east = snapshot(
             fabric(peer("west", (WEST, ports["west"])), binds=[east_place]),
-            [plan(["east"], ["west"], listen_port=listen, local=[here.address])],
+            [
+                plan(["east"], ["west"], listen_port=listen, local=[here.address]),
+                plan(["west"], service=STORM, listen_port=storm),
+            ],
             tuning,
         )
         west = snapshot(
@@ -84,19 +94,31 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
                     ["west"], service=SHOP, listen_port=None, local=[there.address], exported_to=["central"]
                 ),
                 plan(["west"], service=SECRET, listen_port=None, local=[there.address]),
+                plan(
+                    ["west"], service=STORM, listen_port=None, local=[closing.address], exported_to=["east"]
+                ),
             ],
             tuning,
         )
-        west_admin = stack.enter_context(running(west, "west", tmp_path, ca("west").write(tmp_path / "w")))
-        east_admin = stack.enter_context(running(east, "east", tmp_path, ca("east").write(tmp_path / "e")))
+        west_envoy = stack.enter_context(running(west, "west", tmp_path, ca("west").write(tmp_path / "w")))
+        east_envoy = stack.enter_context(running(east, "east", tmp_path, ca("east").write(tmp_path / "e")))
         eventually(
-            lambda: east_admin.hosts("gateway/west"),
+            lambda: east_envoy.hosts("gateway/west"),
             lambda hosts: (
                 [host["health_status"].get("eds_health_status") for host in hosts.values()] == ["HEALTHY"]
                 and not any("failed_active_health_check" in host["health_status"] for host in hosts.values())
             ),
         )
-        yield Pair(east_admin, west_admin, (WEST, ports["west"]), (EAST, listen), here, there, tmp_path)
+        yield Pair(
+            east_envoy,
+            west_envoy,
+            (WEST, ports["west"]),
+            (EAST, listen),
+            (EAST, storm),
+            here,
+            there,
+            tmp_path,
+        )
 
 
 def entries(log: Path) -> list[dict[str, Any]]:
@@ -204,3 +226,45 @@ def test_a_tier_keeps_all_of_its_traffic_while_one_light_cluster_of_it_is_health
         assert Counter(ask((EAST, listen)) for _ in range(200)) == {"west": 200}
         pair.west_backend.stop()
         assert Counter(ask((EAST, listen)) for _ in range(50)) == {"east": 50}
+
+
+CLOSES = 2400
+"""More than the 1,000 resets in a burst at which Envoy's default HTTP/2 codec ends a connection."""
+
+
+def abort(address: tuple[str, int]) -> None:
+    with socket.create_connection(address, timeout=DEADLINE) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(b"who?\n")
+
+
+def aborted_by_clients(pair: Pair) -> None:
+    for _ in range(CLOSES):
+        abort(pair.storm)
+
+
+def aborted_while_the_gateway_is_off_the_processor(pair: Pair) -> None:
+    for _ in range(4):
+        with frozen(pair.east, 0.3):
+            for _ in range(CLOSES):
+                abort(pair.storm)
+
+
+def closed_by_the_backend(pair: Pair) -> None:
+    for _ in range(CLOSES):
+        assert ask(pair.storm) == ""
+
+
+@pytest.mark.parametrize(
+    "storm", [aborted_by_clients, aborted_while_the_gateway_is_off_the_processor, closed_by_the_backend]
+)
+def test_a_storm_on_one_service_leaves_the_tunnels_of_another_alone(
+    pair: Pair, storm: Callable[[Pair], None]
+) -> None:
+    pair.east_backend.stop()
+    with socket.create_connection(pair.echo, timeout=DEADLINE) as kept:
+        kept.sendall(b"who?\n")
+        assert kept.recv(100) == b"west\n"
+        storm(pair)
+        kept.sendall(b"who?\n")
+        assert kept.recv(100) == b"west\n", "the same connection still answers"
