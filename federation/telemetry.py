@@ -104,3 +104,41 @@ class AgentMetrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class GatewayMetrics:
+    """What a gateway process counts, besides what its Envoy does."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        gauge = Gauge
+        self.envoy_up = gauge("federation_gateway_envoy_live", "1 while Envoy serves", registry=self.registry)
+        self.crashes = gauge(
+            "federation_gateway_envoy_crashes",
+            "Times that Envoy died since the start",
+            registry=self.registry,
+        )
+        self.agent_up = gauge(
+            "federation_gateway_agent_connected", "1 while the agent's stream is up", registry=self.registry
+        )
+        self.resources = gauge(
+            "federation_gateway_resources", "Resources that Envoy accepted", registry=self.registry
+        )
+        self.rejected = gauge(
+            "federation_gateway_resources_rejected", "Resources that Envoy refused", registry=self.registry
+        )
+        self.store_damaged = gauge(
+            "federation_gateway_store_set_aside",
+            "1 if the stored configuration was damaged",
+            registry=self.registry,
+        )
+        self.store_failing = gauge(
+            "federation_gateway_store_failing", "1 while nothing can be stored", registry=self.registry
+        )
+        self.certificate = gauge(
+            "federation_gateway_certificate_expiry_seconds", "Unix time at which the certificate ends",
+            registry=self.registry,
+        )  # fmt: skip
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)

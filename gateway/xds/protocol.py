@@ -194,8 +194,13 @@ def _settle(sub: Subscription, request: Request, lane: Lane) -> Subscription:
 
 
 def _fill(sub: Subscription) -> tuple[Subscription, tuple[Response, ...]]:
-    """Send all that may be sent now, and begin the next round if this one is complete."""
+    """Send all that may be sent now, and begin the next round if this one is complete.
+
+    Before there is a first snapshot nothing is said: silence is not emptiness.
+    """
     replies: list[Response] = []
+    if sub.latest.number == 0:
+        return sub, ()
     while True:
         sub, sent = _send(sub)
         replies.extend(sent)
