@@ -1,0 +1,297 @@
+"""A gateway process from start to end: parent of one Envoy, between its agent and it.
+
+Starts from its own disk: neither gateway nor Envoy waits for the agent, except for the very first certificate. Folder:
+
+    keys/ chain.pem attested.json   who we are
+    resources.sqlite                what Envoy accepted last
+    bootstrap.json                  what Envoy is started with
+    xds.sock admin.sock api.sock    unix sockets; the folder is 0700
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import structlog
+from google.protobuf.json_format import ParseDict
+
+from federation.api.messages import RejectedResource
+from federation.api.routes import Access, Call, Principal, Route
+from federation.api.server import (
+    CannotListenUnix,
+    TcpDoor,
+    UnixDoor,
+    api_application,
+    health_application,
+    serving,
+    with_health,
+)
+from federation.clock import Clock
+from federation.listen import HostPort, ensure_free
+from federation.retry import Backoff
+from federation.telemetry import GatewayMetrics
+from gateway.envoy.admin import Admin
+from gateway.envoy.binary import find_envoy
+from gateway.envoy.bootstrap import Sockets, bootstrap
+from gateway.envoy.process import EnvoyProcess, Launch
+from gateway.errors import EnvoyAdminError
+from gateway.identity import Credential, GatewayIdentity
+from gateway.pb.envoy.config.core.v3.base_pb2 import Node
+from gateway.pb.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
+from gateway.relay import Relay
+from gateway.settings import GatewaySettings
+from gateway.snapshot import TYPES
+from gateway.status import GatewayProcessStatus
+from gateway.store import ResourceStore
+from gateway.watch import Watch
+from gateway.xds.client import Upstream, in_turn
+from gateway.xds.reports import Reporting
+from gateway.xds.server import AdsServer, Client, Stream, new_server
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes (unix(7))."""
+
+SHORTEST_BACKOFF = 0.1
+LONGEST_BACKOFF = 5.0
+
+log = structlog.get_logger()
+
+
+async def run(settings: GatewaySettings, stop: asyncio.Event, clock: Clock) -> None:
+    """Run until `stop` is set, then drain Envoy and return.
+
+    Raises FederationError, PkiError or GatewayError, each with a sentence for the user, for what cannot work.
+    """
+    _check_paths(settings)
+    binary = find_envoy(settings.envoy)
+    ensure_free(HostPort.of(settings.bind, settings.bind_port))
+    identity = GatewayIdentity(settings.name, settings.directory, clock)
+    await identity.start(settings.token_file)
+    async with _stored(settings.resources, clock) as (store, relay):
+        admin = Admin(settings.admin_socket)
+        try:
+            await Gateway(settings, identity, relay, store, admin, binary, clock).run(stop)
+        finally:
+            await admin.close()
+            await relay.flush()
+
+
+class Gateway:
+    """One gateway process, once it knows who it is."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        identity: GatewayIdentity,
+        relay: Relay,
+        store: ResourceStore,
+        admin: Admin,
+        binary: Path,
+        clock: Clock,
+    ) -> None:
+        credential = identity.current
+        self._settings = settings
+        self._identity = identity
+        self._relay = relay
+        self._store = store
+        self._admin = admin
+        self._clock = clock
+        self._metrics = GatewayMetrics()
+        self._watch = Watch(settings, credential.gateway_class, self._certificate_ends, admin, clock)
+        self._server = self._ads_server(credential)
+        self._envoy = self._envoy_process(binary, credential)
+        self._upstream = Upstream(
+            in_turn(lambda: self._identity.current.dial()), self._node(), relay.held, relay.receive
+        )
+        identity.listener = self._renewed
+        relay.add_own(credential.secret())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain."""
+        grpc_server = new_server(self._server.handler())
+        grpc_server.add_insecure_port(f"unix:{self._settings.xds_socket}")
+        await grpc_server.start()
+        try:
+            async with self._doors(), asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(work, name=f"gateway-{name}") for name, work in self._work().items()
+                ]
+                await stop.wait()
+                log.info("draining", seconds=self._settings.drain)
+                self._watch.drain()
+                await self._envoy.drain()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            await grpc_server.stop(None)
+
+    def _work(self) -> dict[str, Coroutine[Any, Any, None]]:
+        dial = in_turn(lambda: self._identity.current.dial())
+        return {
+            "envoy": self._envoy.run(),
+            "relay": self._relay.run(self._upstream.answer),
+            "upstream": self._upstream.run(self._backoff()),
+            "reporting": Reporting(dial, self._watch.reports).run(self._backoff()),
+            "watch": self._watch.run(),
+            "renewal": self._identity.run(),
+        }
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._clock, SHORTEST_BACKOFF, LONGEST_BACKOFF)
+
+    def _renewed(self, credential: Credential) -> None:
+        self._relay.add_own(credential.secret())
+        self._watch.tell()
+
+    def _certificate_ends(self) -> Any:
+        return self._identity.current.certificate.not_valid_after_utc
+
+    def _ads_server(self, credential: Credential) -> AdsServer:
+        """For our own Envoy only: the socket lies in a folder that nobody else may enter."""
+        envoy = Client("envoy", credential.gateway_class, self._settings.name)
+
+        def changed(stream: Stream) -> None:
+            self._relay.envoy_said(stream.subscription)
+
+        def ended(stream: Stream) -> None:
+            if not self._server.streams:
+                self._relay.envoy_said(None)
+
+        return AdsServer(
+            lambda chain: envoy, lambda client, where: self._relay.snapshots, self._clock, changed, ended
+        )
+
+    def _envoy_process(self, binary: Path, credential: Credential) -> EnvoyProcess:
+        settings = self._settings
+        launch = Launch(binary, settings.directory, settings.concurrency, settings.drain)
+        sockets = Sockets(str(settings.xds_socket), str(settings.admin_socket))
+        return EnvoyProcess(
+            launch, bootstrap(settings.name, credential.cluster, sockets), self._admin, self._clock
+        )
+
+    def _node(self) -> DeltaDiscoveryRequest:
+        """How the agent shall see us: labels, because who we are is in the certificate."""
+        labels = {"bind": self._settings.bind, "bind_port": self._settings.bind_port}
+        return DeltaDiscoveryRequest(node=ParseDict({"id": self._settings.name, "metadata": labels}, Node()))
+
+    # ---- what others see -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _doors(self) -> AsyncIterator[None]:
+        health = health_application(self._healthy, self._ready, self._exposition)
+        route = Route(
+            "GET", "/v1/status", "State of this gateway", Access.VIEWER, self._status, GatewayProcessStatus
+        )
+        api = with_health(api_application("federation gateway", version("federation"), (route,), _Nobody()), health)
+        async with (
+            serving(api, UnixDoor(self._settings.api_socket)),
+            serving(
+                health_application(self._healthy, self._ready, self._exposition),
+                TcpDoor(self._settings.telemetry),
+            ),
+        ):
+            yield
+
+    async def _healthy(self) -> tuple[bool, dict[str, Any]]:
+        return True, {"status": "ok"}
+
+    async def _ready(self) -> tuple[bool, dict[str, Any]]:
+        ready = self._watch.live and not self._watch.draining
+        return ready, {
+            "envoy": self._watch.info.state or "down",
+            "draining": self._watch.draining,
+            "agent": self._upstream.connected,
+        }
+
+    async def _exposition(self) -> bytes:
+        metrics = self._metrics
+        metrics.envoy_up.set(self._watch.live)
+        metrics.crashes.set(self._envoy.crashes)
+        metrics.agent_up.set(self._upstream.connected)
+        metrics.resources.set(self._resources())
+        metrics.rejected.set(len(self._relay.rejected))
+        metrics.store_damaged.set(self._store.set_aside is not None)
+        metrics.store_failing.set(bool(self._relay.store_problem))
+        metrics.certificate.set(self._certificate_ends().timestamp())
+        try:
+            return metrics.render() + await self._admin.prometheus()
+        except EnvoyAdminError:
+            return metrics.render()
+
+    def _resources(self) -> int:
+        return sum(len(self._relay.accepted.of(kind)) for kind in TYPES)
+
+    async def _status(self, _: Call) -> GatewayProcessStatus:
+        credential = self._identity.current
+        return GatewayProcessStatus(
+            version=version("federation"),
+            pid=os.getpid(),
+            name=self._settings.name,
+            cluster=credential.cluster,
+            gateway_class=credential.gateway_class,
+            state="draining" if self._watch.draining else "serving",
+            agent_connected=self._upstream.connected,
+            agent=credential.xds,
+            envoy_pid=self._envoy.pid,
+            envoy_live=self._watch.live,
+            envoy_version=self._watch.info.release,
+            envoy_crashes=self._envoy.crashes,
+            admin=str(self._settings.admin_socket),
+            resources=self._resources(),
+            rejected=tuple(
+                RejectedResource(type=kind.rpartition(".")[2], name=name, error=error)
+                for (kind, name), error in sorted(self._relay.rejected.items())
+            ),
+            certificate_expires_at=credential.certificate.not_valid_after_utc,
+            problems=self._problems(),
+        )
+
+    def _problems(self) -> tuple[str, ...]:
+        aside = self._store.set_aside
+        found = (
+            f"no stream to the agent: {self._upstream.problem}" if not self._upstream.connected else "",
+            f"the stored configuration was damaged and is kept as {aside}" if aside else "",
+            self._relay.store_problem,
+            self._identity.problem,
+        )
+        return tuple(problem for problem in found if problem)
+
+
+class _Nobody:
+    """There is no remote access to a gateway process."""
+
+    async def certificate(self, der: bytes) -> Principal | None:
+        return None
+
+    async def bearer(self, secret: str) -> Principal | None:
+        return None
+
+
+@asynccontextmanager
+async def _stored(path: Path, clock: Clock) -> AsyncIterator[tuple[ResourceStore, Relay]]:
+    store = ResourceStore(path)
+    try:
+        stored = await store.open(clock.now())
+        if store.set_aside is not None:
+            log.error("the stored configuration is damaged and kept aside", file=str(store.set_aside))
+        yield store, Relay(store, stored, clock)
+    finally:
+        await store.close()
+
+
+def _check_paths(settings: GatewaySettings) -> None:
+    longest = max(
+        (settings.admin_socket, settings.api_socket, settings.xds_socket), key=lambda p: len(str(p))
+    )
+    if len(os.fsencode(longest)) > LONGEST_SOCKET_PATH:
+        raise CannotListenUnix(
+            longest,
+            f"the path is over {LONGEST_SOCKET_PATH} bytes long (unix(7))",
+            "choose a shorter directory",
+        )
