@@ -133,7 +133,9 @@ class Owner:
 
 
 class Exchange:
-    """`own` is the hub's own feed. `vouch` says whether a bundle of a cluster is the one that the hub holds."""
+    """`own` is the hub's own feed. `vouch` says whether a bundle of a cluster is the one that the hub holds; `refused`
+    is told of every entry that is not relayed.
+    """
 
     def __init__(self, name: str, base: str, epoch: int, vouch: Callable[[str, Bundle], Refused | None]):
         self.name = name

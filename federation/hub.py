@@ -1,0 +1,332 @@
+"""The single writer of the hub: who is a member, what each may say, who is connected.
+
+It relays facts and takes no decision about traffic. What must survive is in the store before anybody hears of it: a
+member, an epoch, a newer bundle. What is relayed is memory only; its owners repeat it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+
+import msgspec
+import structlog
+from cryptography import x509
+
+from federation import admit
+from federation.admit import Refused
+from federation.clock import Clock
+from federation.errors import FederationError, Unreachable
+from federation.model import HUB, Member, MemberState, Position
+from federation.registry import MemberRow, Registry, networks
+from federation.sync import channel, codec
+from federation.sync import sync_pb2 as pb
+from federation.sync.codec import BUNDLE, Fact
+from federation.sync.errors import ProtocolViolation
+from federation.sync.exchange import Exchange, Session
+from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, beat_count, next_epoch
+from federation.sync.relay import Refusal
+from federation.telemetry import HubMetrics
+from pki import bundle as bundles
+from pki.bundle import Bundle, Rejected, accept, content
+from pki.spiffe import SpiffeId, TrustDomain
+
+LONGEST_PATH = 2048
+"""Characters of the path of a question to an agent."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A member as the hub sees it now.
+
+    `silence` is seconds since its agent was last heard, None if not since the hub started; `said` what is relayed of
+    it; `refused` what is not; `lag` how many changes the slowest connected agent has not acknowledged.
+    """
+
+    member: Member
+    connected: bool
+    silence: float | None
+    said: tuple[Fact, ...]
+    refused: tuple[Refusal, ...]
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an agent answered: an HTTP status and a body of JSON."""
+
+    status: int
+    body: bytes
+
+
+class Hub:
+    """`start` it before anything else. `root` is the certificate by which first bundles are proved."""
+
+    def __init__(
+        self, registry: Registry, root: x509.Certificate, base: str, clock: Clock, metrics: HubMetrics
+    ) -> None:
+        self.base = base
+        self.registry = registry
+        self._root = root
+        self._clock = clock
+        self._metrics = metrics
+        self._exchange = Exchange(str(TrustDomain.of_hub(base)), base, 0, self._vouch, self._refused)
+        self._trusted: dict[TrustDomain, Bundle] = {}
+        self._anchors = b""
+        self._heard: dict[str, float] = {}
+        self._questions = count(1)
+        self._asked: dict[int, tuple[Session, asyncio.Future[Answer]]] = {}
+
+    async def start(self) -> None:
+        """Take up the registry, in a new epoch of its facts. Raises StoreError or FederationError."""
+        await self.registry.load()
+        epoch = next_epoch(HUB, self.registry.epoch(HUB), NOTHING)
+        await self.registry.raise_epoch(HUB, epoch)
+        self._exchange.rebase(epoch)
+        for row in self.registry.rows.values():
+            self._take_up(row)
+
+    async def run(self) -> None:
+        """Tell connected agents that the hub lives, for ever."""
+        for beats in count(1):
+            self._exchange.beat_own(beat_count(self._exchange.own.epoch, beats))
+            await self._clock.sleep(channel.BEAT)
+
+    # ---- members ----------------------------------------------------------------------------------------------------
+
+    def members(self) -> tuple[Known, ...]:
+        """Every member, in the order of names."""
+        return tuple(self._known(row) for row in self.registry.rows.values())
+
+    def member(self, name: str) -> Known | None:
+        row = self.registry.find(name)
+        return None if row is None else self._known(row)
+
+    async def add_member(self, row: MemberRow) -> None:
+        """A cluster joined. Raises StoreError; then it has not."""
+        await self.registry.put(row)
+        self._take_up(row)
+        log.info("cluster joined", cluster=row.name, may_export=row.may_export, ranges=row.ranges)
+
+    async def set_member(
+        self,
+        name: str,
+        may_export: tuple[str, ...] | None = None,
+        ranges: tuple[str, ...] | None = None,
+        state: MemberState | None = None,
+    ) -> Member | None:
+        """Change what is not None; None if there is no such member. Raises FederationError for what cannot be."""
+        row = self.registry.find(name)
+        if row is None:
+            return None
+        changed = msgspec.structs.replace(
+            row,
+            may_export=row.may_export if may_export is None else may_export,
+            ranges=row.ranges if ranges is None else ranges,
+            state=row.state if state is None else state,
+        )
+        check_grants(changed.may_export, changed.ranges)
+        if changed != row:
+            await self.registry.put(changed)
+            self._take_up(changed)
+            log.info(
+                "cluster changed", cluster=name, state=changed.state.value, may_export=changed.may_export
+            )
+        return changed.member(self.base)
+
+    async def remove_member(self, name: str) -> bool:
+        """End a membership: its stream is cut, everybody is told. False if there is no such member."""
+        row = self.registry.find(name)
+        if row is None:
+            return False
+        await self.registry.remove(name)
+        self._exchange.remove_member(name)
+        self._heard.pop(name, None)
+        self._trust(TrustDomain.of_cluster(name, self.base), None)
+        self._metrics.entries.clear()
+        self._count()
+        log.info("cluster removed", cluster=name)
+        return True
+
+    def _take_up(self, row: MemberRow) -> None:
+        self._exchange.set_member(row.member(self.base), self.registry.epoch(row.name))
+        trusted = row.trusted(self.base)
+        self._trust(trusted.trust_domain, trusted)
+        self._count()
+
+    def _trust(self, domain: TrustDomain, bundle: Bundle | None) -> None:
+        """Whole values replace whole values: another thread reads them during handshakes."""
+        others = {known: each for known, each in self._trusted.items() if known != domain}
+        self._trusted = others if bundle is None else {**others, domain: bundle}
+        self._anchors = b"".join(each.pem() for each in self._trusted.values())
+
+    def _known(self, row: MemberRow) -> Known:
+        heard = self._heard.get(row.name)
+        return Known(
+            member=row.member(self.base),
+            connected=row.name in self._exchange.sessions,
+            silence=None if heard is None else self._clock.monotonic() - heard,
+            said=self.said(row.name),
+            refused=self._exchange.refused(row.name),
+            lag=self._exchange.lag(row.name),
+        )
+
+    def said(self, name: str) -> tuple[Fact, ...]:
+        """What is relayed of a member, decoded."""
+        feed = self._exchange.feed(name)
+        if feed is None:
+            return ()
+        found = (
+            codec.decode(name, feed.epoch, each.body, self.base)
+            for each in feed.items.values()
+            if not each.gone
+        )
+        return tuple(fact for fact in found if not isinstance(fact, Refused))
+
+    # ---- streams ----------------------------------------------------------------------------------------------------
+
+    @property
+    def anchors(self) -> bytes:
+        """The anchors of all members as PEM; may be read from any thread."""
+        return self._anchors
+
+    def bundles(self) -> Mapping[TrustDomain, Bundle]:
+        return self._trusted
+
+    def member_of(self, identity: SpiffeId) -> str | None:
+        name = identity.trust_domain.cluster(self.base)
+        if (
+            name is None
+            or self.registry.find(name) is None
+            or identity != SpiffeId.agent(identity.trust_domain)
+        ):
+            return None
+        return name
+
+    async def open(self, cluster: str, have: Mapping[str, Position], wake: Callable[[], None]) -> Session:
+        """A stream of an agent that was verified. Raises ProtocolViolation, StoreError."""
+        ours = have.get(HUB, NOTHING)
+        if ours > self._exchange.own.position:
+            epoch = next_epoch(HUB, self._exchange.own.epoch, ours)
+            await self.registry.raise_epoch(HUB, epoch)
+            self._exchange.rebase(epoch)
+        if self.registry.find(cluster) is None:
+            raise ProtocolViolation(cluster, "the cluster was removed from the federation")
+        session = self._exchange.open(cluster, have, codec.milliseconds(self._clock.now()), wake)
+        self._heard[cluster] = self._clock.monotonic()
+        self._count()
+        return session
+
+    async def receive(self, session: Session, message: pb.FromAgent) -> None:
+        """What an agent says. Raises ProtocolViolation, StoreError."""
+        if message.WhichOneof("message") == "publish" and message.publish.owner == session.cluster:
+            await self._keep(session, message.publish)
+        if session.closed is not None:
+            return
+        self._heard[session.cluster] = self._clock.monotonic()
+        report = session.receive(message)
+        if report is not None:
+            self._answered(session, report)
+        elif (feed := self._exchange.feed(session.cluster)) is not None:
+            self._metrics.entries.labels(session.cluster).set(len(feed.items))
+
+    def close(self, session: Session) -> None:
+        """The stream ended. What its cluster said stays."""
+        self._exchange.close(session)
+        for asked, future in tuple(self._asked.values()):
+            if asked is session and not future.done():
+                future.set_exception(Unreachable(f"the agent of {session.cluster}", "its stream ended"))
+        self._count()
+
+    async def _keep(self, session: Session, batch: pb.Batch) -> None:
+        """Make durable what must be, before anybody hears of it: a new epoch, a newer bundle."""
+        cluster = session.cluster
+        known = self.registry.epoch(cluster)
+        if batch.epoch > known + MOST_EPOCHS_AHEAD:
+            raise ProtocolViolation(cluster, f"epoch {batch.epoch}, and its last one was {known}")
+        if batch.epoch > known:
+            await self.registry.raise_epoch(cluster, batch.epoch)
+            if session.closed is None:
+                self._exchange.epoch_reached(cluster, batch.epoch)
+        for entry in batch.entries:
+            if entry.key == BUNDLE:
+                fact = codec.decode(cluster, max(batch.epoch, 1), entry.SerializeToString(), self.base)
+                if isinstance(fact, Bundle):
+                    await self._offered(cluster, fact)
+
+    async def _offered(self, cluster: str, offered: Bundle) -> None:
+        row = self.registry.find(cluster)
+        if row is None:
+            return
+        previous = None if row.bundle is None else bundles.decode(row.bundle)
+        outcome = accept(previous, offered, self._root)
+        if isinstance(outcome, Rejected) or not outcome.changed:
+            return
+        changed = msgspec.structs.replace(row, bundle=bundles.encode(offered))
+        await self.registry.put(changed)
+        self._trust(offered.trust_domain, offered)
+        log.info("trust bundle accepted", cluster=cluster, sequence=offered.sequence)
+
+    def _vouch(self, cluster: str, offered: Bundle) -> Refused | None:
+        """Only the bundle that the registry holds is relayed."""
+        row = self.registry.find(cluster)
+        held = None if row is None or row.bundle is None else bundles.decode(row.bundle)
+        if held is not None and content(held) == content(offered):
+            return None
+        outcome = accept(held, offered, self._root)
+        why = str(outcome) if isinstance(outcome, Rejected) else "it is not the one that is held"
+        return Refused("bundle", f"the bundle {offered.sequence} of {cluster}: {why}")
+
+    def _refused(self, cluster: str, refusal: Refusal) -> None:
+        self._metrics.refusals.labels(cluster, refusal.why.rule).inc()
+        log.warning(
+            "entry refused",
+            cluster=cluster,
+            key=refusal.key,
+            rule=refusal.why.rule,
+            detail=refusal.why.detail,
+        )
+
+    # ---- questions --------------------------------------------------------------------------------------------------
+
+    async def ask(self, cluster: str, path: str, seconds: float = 5.0) -> Answer:
+        """Ask an agent's own REST API (GET `path`) through its stream. Raises Unreachable."""
+        if not path.startswith("/v1/") or len(path) > LONGEST_PATH:
+            raise FederationError(f"cannot ask an agent for {path[:80]!r}", "ask for a path under /v1/")
+        session = self._exchange.sessions.get(cluster)
+        if session is None:
+            raise Unreachable(f"the agent of {cluster}", "it is not connected to this hub")
+        number = next(self._questions)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._asked[number] = (session, future)
+        session.say(pb.FromHub(directive=pb.Directive(id=number, path=path)))
+        try:
+            async with asyncio.timeout(seconds):
+                return await future
+        except TimeoutError as error:
+            raise Unreachable(f"the agent of {cluster}", f"no answer within {seconds:g} s") from error
+        finally:
+            del self._asked[number]
+
+    def _answered(self, session: Session, report: pb.Report) -> None:
+        """Only the agent that was asked may answer, and only once."""
+        asked, future = self._asked.get(report.id, (None, None))
+        if asked is session and future is not None and not future.done():
+            future.set_result(Answer(report.status, report.body))
+
+    def _count(self) -> None:
+        self._metrics.members.set(len(self.registry.rows))
+        self._metrics.streams.set(len(self._exchange.sessions))
+
+
+def check_grants(may_export: tuple[str, ...], ranges: tuple[str, ...]) -> None:
+    """Raise FederationError for patterns or ranges that the registry cannot hold."""
+    refused = admit.patterns(may_export)
+    if refused is not None:
+        raise FederationError(refused.detail, "write <namespace>/<name>; '*' matches within one part")
+    if len(networks(ranges)) > admit.MOST_RANGES:
+        raise FederationError(f"{len(ranges)} ranges, at most {admit.MOST_RANGES} are allowed")

@@ -1,0 +1,131 @@
+"""The clusters of a federation, in a store: who they are, what they may do, and by what they are recognised.
+
+Rows are `member/<cluster>`, and `epoch/<owner>`: the highest epoch that an owner was ever in. The second kind outlives
+a removal, so that a cluster that joins anew under an old name is newer than what others remember of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from ipaddress import ip_network
+from uuid import uuid4
+
+import msgspec
+
+from federation.errors import FederationError
+from federation.model import Member, MemberState, Network, Position
+from federation.store import Change, Committed, Store
+from federation.tokens import settle
+from pki import bundle as bundles
+from pki.bundle import FIRST_SEQUENCE, Bundle
+from pki.certificate import load_der
+from pki.spiffe import TrustDomain
+
+MEMBER = "member/"
+EPOCH = "epoch/"
+
+
+class MemberRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A cluster as it is stored.
+
+    `key` is the hash of its authority's public key, which bound the join token; `rooted` the root's certificate over
+    that key (DER); `bundle` the newest bundle that the cluster published with proof, None before the first.
+    """
+
+    name: str
+    may_export: tuple[str, ...]
+    ranges: tuple[str, ...]
+    joined_at: datetime
+    state: MemberState = MemberState.ACTIVE
+    key: str
+    rooted: bytes
+    bundle: bytes | None = None
+
+    def member(self, base: str) -> Member:
+        """What is told to everybody; its position is given to it when it is published."""
+        domain = TrustDomain.of_cluster(self.name, base)
+        ranges = networks(self.ranges)
+        return Member(self.name, domain, self.may_export, ranges, self.joined_at, self.state, Position())
+
+    def trusted(self, base: str) -> Bundle:
+        """By what the cluster's agent is recognised: what it published, until then what the root signed at its join."""
+        if self.bundle is not None:
+            return bundles.decode(self.bundle)
+        return Bundle(TrustDomain.of_cluster(self.name, base), FIRST_SEQUENCE, (load_der(self.rooted),))
+
+
+def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    """Address ranges in CIDR notation. Raises FederationError for one that is none."""
+    try:
+        return tuple(ip_network(text) for text in texts)
+    except ValueError as error:
+        raise FederationError(
+            f"not an address range: {error}", "write CIDR, for example 10.1.0.0/16"
+        ) from error
+
+
+class Registry:
+    """The rows as they were last read or written; this process is their only writer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: dict[str, tuple[MemberRow, int]] = {}
+        self._epochs: dict[str, int] = {}
+
+    async def load(self) -> None:
+        """Read everything. Raises StoreError, or FederationError for a row that makes no sense."""
+        image = await self._store.load("")
+        try:
+            for key, row in image.rows.items():
+                if key.startswith(MEMBER):
+                    member = msgspec.json.decode(row.value, type=MemberRow)
+                    self._rows[member.name] = (member, row.revision)
+                elif key.startswith(EPOCH):
+                    self._epochs[key.removeprefix(EPOCH)] = int(row.value)
+        except (ValueError, msgspec.MsgspecError) as error:
+            raise FederationError(
+                f"the registry cannot be read: {error}", "put a backup back; nothing was changed"
+            ) from error
+
+    @property
+    def rows(self) -> Mapping[str, MemberRow]:
+        return {name: row for name, (row, _) in sorted(self._rows.items())}
+
+    def find(self, name: str) -> MemberRow | None:
+        return self._rows[name][0] if name in self._rows else None
+
+    def epoch(self, owner: str) -> int:
+        """The highest epoch that `owner` was ever in, 0 if none."""
+        return self._epochs.get(owner, 0)
+
+    async def raise_epoch(self, owner: str, epoch: int) -> None:
+        """Make it durable that `owner` was in `epoch`."""
+        change = Change(uuid4().hex, put={EPOCH + owner: str(epoch).encode()})
+        await settle(self._store, change)
+        self._epochs[owner] = epoch
+
+    async def put(self, row: MemberRow) -> None:
+        """Store a member, new or changed. Raises StoreError, or FederationError if somebody else wrote it meanwhile."""
+        revision = self._rows[row.name][1] if row.name in self._rows else 0
+        key = MEMBER + row.name
+        change = Change(uuid4().hex, put={key: msgspec.json.encode(row)}, expect={key: revision})
+        outcome = await settle(self._store, change)
+        if not isinstance(outcome, Committed):
+            raise FederationError(
+                f"the record of {row.name} was changed by somebody else", "restart the hub, then try again"
+            )
+        self._rows[row.name] = (row, outcome.revision)
+
+    async def remove(self, name: str) -> None:
+        """Delete a member. Raises as `put` does."""
+        _, revision = self._rows[name]
+        key = MEMBER + name
+        outcome = await settle(
+            self._store, Change(uuid4().hex, delete=frozenset({key}), expect={key: revision})
+        )
+        if not isinstance(outcome, Committed):
+            raise FederationError(
+                f"the record of {name} was changed by somebody else", "restart the hub, then try again"
+            )
+        del self._rows[name]
