@@ -118,8 +118,7 @@ def compile_step(previous: Compiled, plans: Mapping[Service, Plans], fabric: Fab
 
 
 def service_resources(plans: Plans, me: str, tuning: Tuning) -> Made:
-    """All resources of one service of cluster `me`: those that reach it, and those that let others reach it
-    here."""
+    """All resources of one service in cluster `me`: to reach it, and to let others reach it here."""
     ports = [_port_resources(plan, me, tuning) for plan in plans]
     return Made(
         tuple(resource for made in ports for resource in made.resources),

@@ -1,5 +1,4 @@
-"""What must hold of one resource alone, and what it needs others to be: the small rules behind
-`gateway.check`.
+"""What must hold of one resource alone, and what it needs of others: the small rules behind `gateway.check`.
 
 Each rule has a name and one reason to refuse. What no rule can read is refused: a filter, a transport socket
 or a resource type that nobody looks at could do anything.
