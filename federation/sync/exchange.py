@@ -137,12 +137,20 @@ class Exchange:
     is told of every entry that is not relayed.
     """
 
-    def __init__(self, name: str, base: str, epoch: int, vouch: Callable[[str, Bundle], Refused | None]):
+    def __init__(
+        self,
+        name: str,
+        base: str,
+        epoch: int,
+        vouch: Callable[[str, Bundle], Refused | None],
+        refused: Callable[[str, Refusal], None],
+    ) -> None:
         self.name = name
         self.own = Feed(HUB, epoch)
         self.sessions: dict[str, Session] = {}
         self._base = base
         self._vouch = vouch
+        self._tell_refused = refused
         self._owners: dict[str, Owner] = {}
         self._counts = Counts()
 
@@ -277,6 +285,7 @@ class Exchange:
     def _refuse(self, owner: Owner, refusals: tuple[Refusal, ...]) -> None:
         session = self.sessions.get(owner.member.name)
         for refusal in refusals:
+            self._tell_refused(owner.member.name, refusal)
             if len(owner.refused) < MOST_REFUSED:
                 owner.refused[refusal.key] = refusal
             if session is not None:
