@@ -87,6 +87,8 @@ def look(before: Folder, stopped: Stopped = lambda: False) -> Outcome:
     old = {} if before.listing is None else before.listing.files
     changed = [file for file, state in now.files.items() if old.get(file) != state]
     outcome = _read(after, changed, now.refused, gone, stopped)
+    if stopped():
+        return before, ()
     return _settled(outcome) if unchanged else outcome
 
 
@@ -123,9 +125,9 @@ def _is_hidden(file: str) -> bool:
 
 
 def _is_elsewhere(folder: Folder) -> bool:
-    """Whether another folder, or none, is where the listed one was."""
+    """Whether another folder, or none, is where the one was that `sources` come from."""
     try:
-        return identity_of(folder.path) != folder.seen
+        return not folder.identity == folder.seen == identity_of(folder.path)
     except OSError:
         return True
 
