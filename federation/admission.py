@@ -86,16 +86,16 @@ class Admission:
         await self._tokens.add(record)
         return made.encode(), record
 
-    async def redeem_join(self, secret: bytes, request: bytes) -> Joined | token.Refused:
-        """Make the cluster that the token names a member, with the key of `request` (a CSR).
+    async def redeem_join(self, secret: bytes, cluster: str, request: bytes) -> Joined | token.Refused:
+        """Make `cluster`, if the token is for it, a member with the key of `request` (a CSR).
 
         Raises `pki.errors.Refused` for a request that is no good (the token is not used up by it), StoreError.
         """
-        outcome = await self._redeem_join(secret, request)
+        outcome = await self._redeem_join(secret, cluster, request)
         self._metrics.joins.labels("joined" if isinstance(outcome, Joined) else "refused").inc()
         return outcome
 
-    async def _redeem_join(self, secret: bytes, request: bytes) -> Joined | token.Refused:
+    async def _redeem_join(self, secret: bytes, cluster: str, request: bytes) -> Joined | token.Refused:
         key = spki_hash(csr.parse(request).public_key)
         record = await self._tokens.find(sha256(secret).digest())
         if record is None or record.kind != "join":
@@ -103,7 +103,7 @@ class Admission:
         member = self._hub.registry.find(record.subject)
         if member is not None and member.key != key:
             return token.Refused()
-        outcome = await self._tokens.redeem(secret, record.subject, key)
+        outcome = await self._tokens.redeem(secret, cluster, key)
         if isinstance(outcome, token.Refused):
             return outcome
         return await self._join(outcome.record, key, request)

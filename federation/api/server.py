@@ -38,6 +38,9 @@ from federation.listen import CannotListen, HostPort, listen
 MAX_BODY = 64 * 1024
 """Bytes of a request body; the largest legitimate one is a certificate request of a few KiB."""
 
+REFUSED_AFTER = 0.1
+"""Seconds after which every refusal of a token is answered, so that its time does not tell its cause."""
+
 CLOSE_GRACE = 1.0
 """Seconds that open requests get when the process stops."""
 
@@ -86,9 +89,23 @@ def _endpoint(route: Route, authenticator: Authenticator) -> Callable[[web.Reque
             )
         body = await _body(request, route.request) if route.request is not None else None
         call = Call(principal, dict(request.match_info), dict(request.query), body)
+        if route.access is Access.OUTCOME:
+            return _json(200, await _unhurried(route, call))
         return _json(200, await route.handler(call))
 
     return endpoint
+
+
+async def _unhurried(route: Route, call: Call) -> Any:
+    """The answer at once, a refusal not before `REFUSED_AFTER`."""
+    patience = asyncio.create_task(asyncio.sleep(REFUSED_AFTER), name="patience")
+    try:
+        return await route.handler(call)
+    except ApiProblem:
+        await patience
+        raise
+    finally:
+        patience.cancel()
 
 
 async def _body(request: web.Request, shape: type) -> Any:

@@ -1,0 +1,363 @@
+"""What the hub answers: joins, the registry, operators, and, through their streams, questions to the agents."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from datetime import timedelta
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import msgspec
+
+from federation.access import OperatorStore
+from federation.admission import Admission, Joined
+from federation.api.messages import (
+    CheckGroup,
+    ClusterInfo,
+    CreatedOperator,
+    CreatedToken,
+    Done,
+    ExporterInfo,
+    GatewayInfo,
+    HubStatus,
+    NewOperator,
+    NewToken,
+    OperatorInfo,
+    PortInfo,
+    Redeem,
+    Redeemed,
+    ServiceInfo,
+    SetCluster,
+    TokenInfo,
+)
+from federation.api.routes import Access, ApiProblem, Call, Problem, Route, not_found
+from federation.api.token_info import token_info
+from federation.attest import no_good, secret_of
+from federation.clock import Clock
+from federation.errors import FederationError
+from federation.explain import Explained
+from federation.hub import Hub, Known
+from federation.model import Cluster, ExportSpec, Load, MemberState, Service
+from federation.tokens import TokenStore
+from pki import bundle as bundles
+from pki.authority import Authority
+from pki.certificate import load_der, pem
+from pki.errors import Refused as CsrRefused
+from pki.policy import Attestation, Attested, Denied, decide
+from pki.profiles import LONGEST_LEAF
+from pki.root import RootAuthority
+from pki.spiffe import SpiffeId
+
+
+class Reporter(Protocol):
+    """Puts together what the hub's shells know of their state."""
+
+    def status(self, clusters: tuple[ClusterInfo, ...]) -> HubStatus: ...
+
+    def checks(self, status: HubStatus) -> tuple[CheckGroup, ...]: ...
+
+
+class HubRoutes:
+    """The routes of one hub. `url` and `sync` are where others reach it."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        admission: Admission,
+        tokens: TokenStore,
+        operators: OperatorStore,
+        authority: Authority,
+        root: RootAuthority,
+        reporter: Reporter,
+        url: str,
+        sync: str,
+        clock: Clock,
+    ) -> None:
+        self._hub = hub
+        self._admission = admission
+        self._tokens = tokens
+        self._operators = operators
+        self._authority = authority
+        self._root = root
+        self._reporter = reporter
+        self._url = url
+        self._sync = sync
+        self._clock = clock
+
+    def routes(self) -> tuple[Route, ...]:
+        see, do = Access.VIEWER, Access.OPERATOR
+        one, service, why = (
+            "/v1/clusters/{name}",
+            "/v1/services/{namespace}/{name}",
+            "/v1/explain/{namespace}/{name}",
+        )
+        return (
+            Route("POST", "/v1/join", "Redeem a cluster's one-time token", Access.OUTCOME, self.join, Redeemed, Redeem),
+            Route("GET", "/v1/status", "State of the hub and its clusters", see, self.status, HubStatus),
+            Route("GET", "/v1/checks", "What is right and wrong", see, self.checks, tuple[CheckGroup, ...]),
+            Route("GET", "/v1/clusters", "The registry", see, self.clusters, tuple[ClusterInfo, ...]),
+            Route("GET", one, "One cluster", see, self.cluster, ClusterInfo),
+            Route("PUT", one, "Change what a cluster may do", do, self.set_cluster, ClusterInfo, SetCluster),
+            Route("DELETE", one, "Remove a cluster", do, self.remove_cluster, Done),
+            Route("GET", "/v1/services", "All services", see, self.services, tuple[ServiceInfo, ...], query=("from",)),
+            Route("GET", service, "One service", see, self.service, ServiceInfo, query=("from",)),
+            Route("GET", why, "Where requests go, and why", see, self.explain, Explained, query=("from",)),
+            Route("GET", "/v1/tokens", "Join tokens", do, self.tokens, tuple[TokenInfo, ...]),
+            Route("POST", "/v1/tokens", "Make a join token", do, self.create_token, CreatedToken, NewToken),
+            Route("DELETE", "/v1/tokens/{id}", "Revoke a token", do, self.revoke_token, Done),
+            Route("GET", "/v1/operators", "Operators", do, self.operators, tuple[OperatorInfo, ...]),
+            Route("POST", "/v1/operators", "Add an operator", do, self.create_operator, CreatedOperator, NewOperator),
+            Route("DELETE", "/v1/operators/{name}", "Remove an operator", do, self.remove_operator, Done),
+        )  # fmt: skip
+
+    # ---- joining -------------------------------------------------------------------------------------------------
+
+    async def join(self, call: Call) -> Redeemed:
+        body: Redeem = call.body
+        if body.token is None:
+            return await self._introduce(body)
+        if body.csr is None:
+            raise no_good()
+        try:
+            outcome = await self._admission.redeem_join(secret_of(body.token), body.name, body.csr.encode())
+        except CsrRefused as error:
+            raise ApiProblem(400, "csr", str(error)) from error
+        if not isinstance(outcome, Joined):
+            raise no_good()
+        return Redeemed(
+            bundle=self._bundle(),
+            certificates=(pem([load_der(outcome.row.rooted)]).decode(),),
+            base=self._hub.base,
+            address=self._sync,
+            joined_at=outcome.row.joined_at,
+        )
+
+    async def _introduce(self, body: Redeem) -> Redeemed:
+        try:
+            found = await self._tokens.find(bytes.fromhex(body.token_hash or ""))
+        except ValueError:
+            found = None
+        if found is None:
+            raise no_good()
+        return Redeemed(bundle=self._bundle(), root=pem([self._root.certificate]).decode())
+
+    def _bundle(self) -> str:
+        return base64.b64encode(bundles.encode(self._authority.bundle())).decode()
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    async def status(self, call: Call) -> HubStatus:
+        return self._reporter.status(await self.clusters(call))
+
+    async def checks(self, call: Call) -> tuple[CheckGroup, ...]:
+        own = self._reporter.checks(await self.status(call))
+        connected = [known.member.name for known in self._hub.members() if known.connected]
+        asked = await asyncio.gather(*(self._checks_of(name) for name in connected))
+        return (*own, *(group for groups in asked for group in groups))
+
+    async def _checks_of(self, cluster: str) -> tuple[CheckGroup, ...]:
+        try:
+            groups: tuple[CheckGroup, ...] = await self._ask(cluster, "/v1/checks", tuple[CheckGroup, ...])
+        except FederationError:
+            return ()
+        return groups
+
+    async def _ask(self, cluster: str, path: str, shape: Any) -> Any:
+        """Ask an agent. Raises ApiProblem if it cannot be asked or refuses."""
+        if self._hub.member(cluster) is None:
+            raise not_found("cluster", cluster, "see `federation cluster list`")
+        try:
+            answer = await self._hub.ask(cluster, path)
+        except FederationError as error:
+            raise ApiProblem(
+                503, "agent", str(error), "ask the agent at its own socket, or try again"
+            ) from error
+        try:
+            if answer.status != 200:
+                problem = msgspec.json.decode(answer.body, type=Problem)
+                raise ApiProblem(answer.status, problem.code, problem.message, problem.hint)
+            return msgspec.json.decode(answer.body, type=shape)
+        except msgspec.MsgspecError as error:
+            raise ApiProblem(502, "agent", f"the agent of {cluster} speaks another version") from error
+
+    # ---- the registry --------------------------------------------------------------------------------------------
+
+    async def clusters(self, _: Call) -> tuple[ClusterInfo, ...]:
+        return tuple(cluster_info(known) for known in self._hub.members())
+
+    async def cluster(self, call: Call) -> ClusterInfo:
+        return cluster_info(self._known(call.params["name"]))
+
+    async def set_cluster(self, call: Call) -> ClusterInfo:
+        body: SetCluster = call.body
+        name = call.params["name"]
+        state = MemberState(body.state) if body.state else None
+        if await self._hub.set_member(name, body.may_export, body.ranges, state) is None:
+            raise not_found("cluster", name, "see `federation cluster list`")
+        return cluster_info(self._known(name))
+
+    async def remove_cluster(self, call: Call) -> Done:
+        name = call.params["name"]
+        if not await self._hub.remove_member(name):
+            raise not_found("cluster", name, "see `federation cluster list`")
+        return Done(done=f"cluster {name} is removed; it needs a new token to come back")
+
+    def _known(self, name: str) -> Known:
+        known = self._hub.member(name)
+        if known is None:
+            raise not_found("cluster", name, "see `federation cluster list`")
+        return known
+
+    # ---- services ------------------------------------------------------------------------------------------------
+
+    async def services(self, call: Call) -> tuple[ServiceInfo, ...]:
+        if (cluster := call.query.get("from")) is not None:
+            found: tuple[ServiceInfo, ...] = await self._ask(cluster, "/v1/services", tuple[ServiceInfo, ...])
+            return found
+        return united(self._hub.members())
+
+    async def service(self, call: Call) -> ServiceInfo:
+        name = f"{call.params['namespace']}/{call.params['name']}"
+        if (cluster := call.query.get("from")) is not None:
+            found: ServiceInfo = await self._ask(cluster, f"/v1/services/{name}", ServiceInfo)
+            return found
+        for service in united(self._hub.members()):
+            if service.service == name:
+                return service
+        raise not_found("service", name, "nobody exports it; see `federation service list`")
+
+    async def explain(self, call: Call) -> Explained:
+        cluster = call.query.get("from")
+        if cluster is None:
+            names = ", ".join(known.member.name for known in self._hub.members()) or "none yet"
+            raise ApiProblem(
+                400, "from", "every cluster decides for itself", f"say from which: --from, one of {names}"
+            )
+        path = f"/v1/explain/{call.params['namespace']}/{call.params['name']}?{urlencode({'from': cluster})}"
+        found: Explained = await self._ask(cluster, path, Explained)
+        return found
+
+    # ---- tokens --------------------------------------------------------------------------------------------------
+
+    async def tokens(self, _: Call) -> tuple[TokenInfo, ...]:
+        return tuple(token_info(record, self._clock.now()) for record in await self._tokens.listed())
+
+    async def create_token(self, call: Call) -> CreatedToken:
+        body: NewToken = call.body
+        if body.cluster is None or body.gateway_class is not None:
+            raise ApiProblem(
+                400, "bad-body", "a hub makes tokens for clusters", "name one; gateways: ask their agent"
+            )
+        lifetime = timedelta(seconds=body.lifetime)
+        text, record = await self._admission.create_token(
+            body.cluster, body.may_export, body.ranges, lifetime
+        )
+        return CreatedToken(id=record.id, token=text, subject=record.subject, expires_at=record.not_after)
+
+    async def revoke_token(self, call: Call) -> Done:
+        if await self._tokens.revoke(call.params["id"]) is None:
+            raise not_found("token", call.params["id"], "see `federation token list`")
+        return Done(done=f"token {call.params['id']} is revoked")
+
+    # ---- operators -----------------------------------------------------------------------------------------------
+
+    async def operators(self, _: Call) -> tuple[OperatorInfo, ...]:
+        return tuple(
+            OperatorInfo(name=one.name, role=one.role, kind="bearer" if one.token_hash else "certificate")
+            for one in await self._operators.listed()
+        )
+
+    async def create_operator(self, call: Call) -> CreatedOperator:
+        body: NewOperator = call.body
+        secret = await self._operators.create(body.name, body.role, bearer=body.csr is None)
+        try:
+            chain = await self._certify(body.name, body.csr) if body.csr is not None else None
+        except BaseException:
+            await self._operators.remove(body.name)
+            raise
+        return CreatedOperator(
+            name=body.name,
+            role=body.role,
+            url=self._url,
+            server_name=f"federation.{self._authority.trust_domain}",
+            bundle=self._authority.bundle().pem().decode(),
+            token=secret,
+            certificates=(chain,) if chain else (),
+        )
+
+    async def _certify(self, name: str, request: str) -> str:
+        identity = SpiffeId.operator(self._authority.trust_domain, name)
+        who = Attested(identity, Attestation.ADMINISTRATOR, LONGEST_LEAF)
+        grant = decide(who, self._authority.trust_domain)
+        if isinstance(grant, Denied):
+            raise ApiProblem(403, "denied", str(grant))
+        try:
+            issued = await self._authority.issue(request.encode(), grant, who=name, why="a new operator")
+        except CsrRefused as error:
+            raise ApiProblem(400, "csr", str(error)) from error
+        return issued.pem().decode()
+
+    async def remove_operator(self, call: Call) -> Done:
+        name = call.params["name"]
+        if not await self._operators.remove(name):
+            raise not_found("operator", name, "see `federation operator list`")
+        return Done(done=f"operator {name} has no access any more")
+
+
+def cluster_info(known: Known) -> ClusterInfo:
+    """A member as it is shown."""
+    member = known.member
+    said = next((fact for fact in known.said if isinstance(fact, Cluster)), None)
+    return ClusterInfo(
+        name=member.name,
+        trust_domain=member.trust_domain.name,
+        state=member.state.value,
+        region=said.region if said else "",
+        connected=known.connected,
+        silence=known.silence,
+        joined_at=member.joined_at,
+        may_export=member.may_export,
+        ranges=tuple(str(network) for network in member.ranges),
+        gateways=tuple(
+            GatewayInfo(name=one.name, address=f"{one.address}:{one.port}", gateway_class=one.cls)
+            for one in (said.gateways if said else ())
+        ),
+        exports=sum(isinstance(fact, ExportSpec) for fact in known.said),
+        refused=tuple(f"{refusal.key}: {refusal.why.detail}" for refusal in known.refused),
+        lag=known.lag,
+    )
+
+
+def united(members: tuple[Known, ...]) -> tuple[ServiceInfo, ...]:
+    """All services that anybody exports, as the hub relays them; how they are merged is each importer's affair."""
+    specs: dict[Service, list[tuple[ExportSpec, float | None]]] = {}
+    loads: dict[tuple[Service, str], list[Load]] = {}
+    for known in members:
+        for fact in known.said:
+            if isinstance(fact, ExportSpec):
+                specs.setdefault(fact.service, []).append((fact, known.silence))
+            elif isinstance(fact, Load):
+                loads.setdefault((fact.service, fact.cluster), []).append(fact)
+    return tuple(
+        ServiceInfo(
+            service=str(service),
+            host=service.host,
+            ports=tuple(
+                PortInfo(name=port.name, port=port.number, protocol=port.protocol)
+                for port in sorted(
+                    {port for spec, _ in found for port in spec.ports}, key=lambda one: one.number
+                )
+            ),
+            exporters=tuple(
+                ExporterInfo(
+                    cluster=spec.cluster,
+                    healthy=sum(load.healthy for load in loads.get((service, spec.cluster), ())),
+                    total=sum(load.total for load in loads.get((service, spec.cluster), ())),
+                    age=silence,
+                )
+                for spec, silence in found
+            ),
+        )
+        for service, found in sorted(specs.items())
+    )
