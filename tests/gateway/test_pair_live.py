@@ -22,7 +22,7 @@ from gateway import names
 from gateway.check import check
 from gateway.compile import Place, compile_step, start
 from gateway.snapshot import Snapshot
-from gateway.tuning import Tuning, TunnelTuning
+from gateway.tuning import PathTuning, Tuning, TunnelTuning
 from tests.gateway.certificates import BASE, Identity, ca
 from tests.gateway.envoys import (
     DEADLINE,
@@ -70,11 +70,16 @@ class Pair:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[Pair]:
+    """PINGs are patient here: a gateway that a test or a busy machine holds up for a moment is not a lost one."""
     ports = {name: free_port(address) for name, address in (("east", EAST), ("west", WEST))}
     listen, storm = free_port(EAST), free_port(EAST)
     east_place: Place = (names.GATEWAY_CLASS, EAST, ports["east"])
     west_place: Place = (names.GATEWAY_CLASS, WEST, ports["west"])
-    tuning = Tuning(access_log="access.json", tunnel=TunnelTuning(ejection=0.2, longest_ejection=0.4))
+    tuning = Tuning(
+        access_log="access.json",
+        tunnel=TunnelTuning(ejection=0.2, longest_ejection=0.4),
+        path=PathTuning(ping_timeout=DEADLINE),
+    )
     with ExitStack() as stack:
         here, there = stack.enter_context(backend("east")), stack.enter_context(backend("west"))
         closing = stack.enter_context(backend("west", closing=True))
