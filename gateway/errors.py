@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from federation.errors import FederationError
 
-class GatewayError(Exception):
-    """The base: one line that says what is wrong, and a hint that says what to do about it."""
 
-    def __init__(self, problem: str, hint: str = "") -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.hint = hint
+class GatewayError(FederationError):
+    """The base of what goes wrong in a gateway."""
 
 
 class EnvoyMissing(GatewayError):
@@ -28,3 +25,12 @@ class EnvoyAdminError(GatewayError):
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"Envoy's admin interface: {path}: {problem}")
         self.path = path
+
+
+class EnvoyFailed(GatewayError):
+    """Envoy cannot be started at all."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"Envoy cannot be started: {problem}", "check the setting envoy.path and the gateway's folder"
+        )

@@ -33,6 +33,7 @@ from federation.api.server import (
     with_health,
 )
 from federation.clock import Clock
+from federation.errors import FederationError
 from federation.listen import HostPort, ensure_free
 from federation.retry import Backoff
 from federation.telemetry import GatewayMetrics
@@ -53,6 +54,7 @@ from gateway.watch import Watch
 from gateway.xds.client import Upstream, in_turn
 from gateway.xds.reports import Reporting
 from gateway.xds.server import AdsServer, Client, Stream, new_server
+from pki.errors import PkiError
 
 LONGEST_SOCKET_PATH = 107
 """Bytes (unix(7))."""
@@ -66,7 +68,7 @@ log = structlog.get_logger()
 async def run(settings: GatewaySettings, stop: asyncio.Event, clock: Clock) -> None:
     """Run until `stop` is set, then drain Envoy and return.
 
-    Raises FederationError, PkiError or GatewayError, each with a sentence for the user, for what cannot work.
+    Raises FederationError (GatewayError among them) or PkiError, with a sentence for the user, for what cannot work.
     """
     _check_paths(settings)
     binary = find_envoy(settings.envoy)
@@ -77,6 +79,8 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, clock: Clock) -> N
         admin = Admin(settings.admin_socket)
         try:
             await Gateway(settings, identity, relay, store, admin, binary, clock).run(stop)
+        except ExceptionGroup as group:
+            raise _first_for_people(group) from group
         finally:
             await admin.close()
             await relay.flush()
@@ -188,7 +192,9 @@ class Gateway:
         route = Route(
             "GET", "/v1/status", "State of this gateway", Access.VIEWER, self._status, GatewayProcessStatus
         )
-        api = with_health(api_application("federation gateway", version("federation"), (route,), _Nobody()), health)
+        api = with_health(
+            api_application("federation gateway", version("federation"), (route,), _Nobody()), health
+        )
         async with (
             serving(api, UnixDoor(self._settings.api_socket)),
             serving(
@@ -261,6 +267,14 @@ class Gateway:
             self._identity.problem,
         )
         return tuple(problem for problem in found if problem)
+
+
+def _first_for_people(group: ExceptionGroup[Exception]) -> Exception:
+    """The first error that has a sentence for the user, else all of them."""
+    found: Exception | None = group.subgroup((FederationError, PkiError))
+    while isinstance(found, ExceptionGroup):
+        found = found.exceptions[0]
+    return group if found is None else found
 
 
 class _Nobody:

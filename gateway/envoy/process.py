@@ -24,7 +24,7 @@ from federation.clock import Clock
 from federation.retry import Backoff
 from gateway.envoy import tether
 from gateway.envoy.admin import Admin
-from gateway.errors import EnvoyAdminError
+from gateway.errors import EnvoyAdminError, EnvoyFailed
 from gateway.pb.envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
 
 SHORTEST_BACKOFF = 0.1
@@ -89,8 +89,11 @@ class EnvoyProcess:
         return None if self._process is None else self._process.pid
 
     async def run(self) -> None:
-        """Raises OSError if the bootstrap cannot be written or the binary cannot be started."""
-        self._launch.config.write_text(MessageToJson(self._bootstrap))
+        """Raises EnvoyFailed if the bootstrap cannot be written or nothing can be started."""
+        try:
+            self._launch.config.write_text(MessageToJson(self._bootstrap))
+        except OSError as error:
+            raise EnvoyFailed(f"{self._launch.config}: {error.strerror}") from error
         backoff = Backoff(self._clock, SHORTEST_BACKOFF, LONGEST_BACKOFF)
         while not self._stopping:
             await self._account(await self._run_once(), backoff)

@@ -93,8 +93,10 @@ class Upstream:
                 self._lost(address, "the agent ended the stream")
             except grpc.aio.AioRpcError as error:
                 self._lost(address, f"{error.code().name}: {error.details()}")
-            except (Malformed, TimeoutError) as error:
-                self._lost(address, str(error) or "requests are not being read")
+            except TimeoutError:
+                self._lost(address, "requests are not being read")
+            except (Malformed, asyncio.InvalidStateError) as error:
+                self._lost(address, str(error))
             finally:
                 self._call, self.connected = None, False
                 await channel.close()

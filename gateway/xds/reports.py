@@ -19,7 +19,7 @@ from gateway.report_pb2 import GatewayReport, ReportAck
 from gateway.xds.channel import REPORT_METHOD, REPORT_SERVICE, WRITE_TIMEOUT
 from gateway.xds.client import Open
 from gateway.xds.latest import Latest
-from gateway.xds.server import Authorize, Client, Denied, certificate_chain
+from gateway.xds.server import Authorize, Client, Denied, certificate_chain, over_when_cancelled
 
 REPEAT = 5.0
 
@@ -44,6 +44,10 @@ class ReportServer:
         return grpc.method_handlers_generic_handler(REPORT_SERVICE, {REPORT_METHOD: method})
 
     async def _serve(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        with over_when_cancelled():
+            await self._serve_client(context)
+
+    async def _serve_client(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         client = self._authorize(certificate_chain(context))
         if isinstance(client, Denied):
             log.warning("report refused", peer=context.peer(), reason=client.reason)
@@ -80,7 +84,7 @@ class Reporting:
             _, channel = self._opened()
             try:
                 await self._report(channel)
-            except (grpc.aio.AioRpcError, TimeoutError) as error:
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError) as error:
                 log.debug("no report stream", reason=str(error))
             finally:
                 await channel.close()

@@ -10,7 +10,8 @@ A slow client costs one unanswered response a type and no queue. One that does n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
@@ -105,6 +106,10 @@ class AdsServer:
         return grpc.method_handlers_generic_handler(ADS_SERVICE, {ADS_METHOD: method})
 
     async def _serve(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        with over_when_cancelled():
+            await self._serve_client(context)
+
+    async def _serve_client(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         client = self._authorize(certificate_chain(context))
         if isinstance(client, Denied):
             log.warning("xDS client refused", peer=context.peer(), reason=client.reason)
@@ -195,6 +200,13 @@ class AdsServer:
                     await context.write(encode_response(reply))
             except TimeoutError:
                 await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "responses are not being read")
+
+
+@contextmanager
+def over_when_cancelled() -> Iterator[None]:
+    """The client went away, or the server stops: the end of a call, which grpc.aio would log as an error."""
+    with suppress(asyncio.CancelledError):
+        yield
 
 
 def certificate_chain(context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
