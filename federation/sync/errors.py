@@ -9,8 +9,11 @@ class SyncError(FederationError):
     """Base of the errors of this package; `peer` is who was at the other end."""
 
     def __init__(self, peer: str, problem: str, hint: str = "") -> None:
-        super().__init__(f"sync with {peer}: {problem}", hint)
+        super().__init__(problem, hint)
         self.peer = peer
+
+    def __str__(self) -> str:
+        return f"sync with {self.peer}: {self.problem}"
 
 
 class ProtocolViolation(SyncError):

@@ -206,9 +206,15 @@ class SyncServer:
 
 
 def certificate_chain(context: Context) -> bytes:
-    """The client's certificate and what it sent with it, as PEM, leaf first."""
+    """The client's certificate and what it sent with it, as PEM, leaf first.
+
+    On a server grpcio leaves the leaf out of the chain (as SSL_get_peer_cert_chain of OpenSSL does).
+    """
     found = context.auth_context()
-    for name in ("x509_pem_cert_chain", "x509_pem_cert"):
-        if values := found.get(name):
-            return b"".join(value if isinstance(value, bytes) else value.encode() for value in values)
-    return b""
+    leaf = b"".join(map(_bytes, found.get("x509_pem_cert", ())))
+    above = b"".join(map(_bytes, found.get("x509_pem_cert_chain", ())))
+    return above if above.startswith(leaf) else leaf + above
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

@@ -1,0 +1,160 @@
+"""Agents and hub over real gRPC with real certificates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from federation.errors import Unreachable
+from federation.events import BeatHeard, ExportGone, HubChanged, MemberGone
+from federation.model import Service
+from tests.federation.sync.world import Agent, HubWorld, eventually, hub_world, running, spec
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[HubWorld]:
+    async with hub_world(tmp_path) as world:
+        yield world
+
+
+async def test_what_one_cluster_exports_another_imports(world: HubWorld) -> None:
+    east, west = await world.join("east"), await world.join("west")
+    async with running(Agent(east)) as one, running(Agent(west)) as other:
+        one.publish(spec("east", "echo"))
+        await eventually(lambda: other.sees("east", "echo"))
+        assert set(other.view.members) == {"east", "west"}
+        assert other.view.bundles["east"].anchors == (east.authority.self_signed,)
+        one.publisher.remove("spec/default/echo")
+        await eventually(lambda: not other.sees("east", "echo"))
+        await eventually(lambda: any(isinstance(each, BeatHeard) for each in other.events))
+        assert not one.sees("east", "echo"), "an owner is not told what it said"
+
+
+async def test_a_listing_before_the_services_are_known_is_never_sent(world: HubWorld) -> None:
+    east, west = await world.join("east"), await world.join("west")
+    async with running(Agent(west)) as other:
+        async with running(Agent(east)) as one:
+            one.publish(spec("east", "echo"))
+            await eventually(lambda: other.sees("east", "echo"))
+        async with running(Agent(east)) as again:
+            await eventually(lambda: again.client.connected)
+            await eventually(lambda: world.hub.member("east") is not None)
+            beats = sum(isinstance(each, BeatHeard) for each in other.events)
+            await eventually(lambda: sum(isinstance(each, BeatHeard) for each in other.events) > beats)
+            assert other.sees("east", "echo")
+            again.publish(spec("east", "shop"))
+            await eventually(lambda: other.sees("east", "shop") and not other.sees("east", "echo"))
+        assert not any(isinstance(each, MemberGone) for each in other.events)
+
+
+async def test_everybody_survives_a_restart_of_the_hub(world: HubWorld) -> None:
+    east, west = await world.join("east"), await world.join("west")
+    async with running(Agent(east)) as one, running(Agent(west)) as other:
+        one.publish(spec("east", "echo"), spec("east", "old"))
+        await eventually(lambda: other.sees("east", "echo") and other.sees("east", "old"))
+        await world.stop()
+        await eventually(lambda: not one.client.connected and not other.client.connected)
+        assert HubChanged(up=False) in other.events
+        one.publisher.remove("spec/default/old")
+        one.publish(spec("east", "new"))
+        assert other.sees("east", "echo")
+        await world.start()
+        await eventually(lambda: other.sees("east", "new") and not other.sees("east", "old"))
+        gone = [each for each in other.events if isinstance(each, ExportGone)]
+        assert gone == [ExportGone("east", Service("default", "old"))]
+
+
+async def test_an_agent_starts_with_what_it_knew_and_asks_for_the_rest(world: HubWorld) -> None:
+    east, west = await world.join("east"), await world.join("west")
+    async with running(Agent(east)) as one:
+        async with running(Agent(west)) as other:
+            one.publish(spec("east", "echo"))
+            await eventually(lambda: other.sees("east", "echo"))
+        one.publish(spec("east", "more"))
+        again = Agent(west)
+        assert again.sees("east", "echo")
+        known = len(again.events)
+        async with running(again):
+            await eventually(lambda: again.sees("east", "more"))
+        exports = [each for each in again.events[known:] if "exports" in str(each)]
+        assert [str(each) for each in exports] == ["east exports default/more"]
+
+
+async def test_what_a_cluster_may_not_say_is_refused_and_said_again_when_it_may(world: HubWorld) -> None:
+    east, west = await world.join("east", ("default/echo",)), await world.join("west")
+    async with running(Agent(east)) as one, running(Agent(west)) as other:
+        one.publish(spec("east", "echo"), spec("east", "secret"))
+        await eventually(
+            lambda: other.sees("east", "echo") and "spec/default/secret" in one.publisher.refused
+        )
+        assert one.publisher.refused["spec/default/secret"].why.rule == "may-export"
+        known = world.hub.member("east")
+        assert known is not None
+        assert [each.key for each in known.refused] == ["spec/default/secret"]
+        assert not other.sees("east", "secret")
+        await world.hub.set_member("east", may_export=("default/*",))
+        await eventually(lambda: other.sees("east", "secret"))
+        await world.hub.set_member("east", may_export=("default/echo",))
+        await eventually(lambda: not other.sees("east", "secret"))
+        assert other.sees("east", "echo")
+
+
+async def test_a_removed_cluster_is_cut_and_may_join_anew_with_another_key(
+    world: HubWorld, tmp_path: Path
+) -> None:
+    east, west = await world.join("east"), await world.join("west")
+    async with running(Agent(west)) as other:
+        async with running(Agent(east)) as one:
+            one.publish(spec("east", "echo"))
+            await eventually(lambda: other.sees("east", "echo"))
+            assert await world.hub.remove_member("east")
+            await eventually(lambda: not one.client.connected and "east" not in other.view.members)
+            await eventually(
+                lambda: (
+                    "PERMISSION_DENIED" in (one.client.problem or "")
+                    or "UNAVAILABLE" in (one.client.problem or "")
+                )
+            )
+        await east.authority.close()
+        (tmp_path / "east").rename(tmp_path / "former-east")
+        anew = await world.join("east")
+        async with running(Agent(anew)) as fresh:
+            fresh.publish(spec("east", "shop"))
+            await eventually(lambda: other.sees("east", "shop") and not other.sees("east", "echo"))
+            assert other.view.bundles["east"].anchors == (anew.authority.self_signed,)
+
+
+async def test_the_newest_stream_of_a_cluster_wins(world: HubWorld) -> None:
+    east = await world.join("east")
+    async with running(Agent(east)) as one:
+        await eventually(lambda: one.client.connected)
+        async with running(Agent(east)) as other:
+            await eventually(lambda: "newer stream" in (one.client.problem or "") or other.client.connected)
+
+
+async def test_a_question_reaches_the_agent_and_comes_back(world: HubWorld) -> None:
+    east = await world.join("east")
+    with pytest.raises(Unreachable, match="not connected"):
+        await world.hub.ask("east", "/v1/status")
+    async with running(Agent(east)) as one:
+        await eventually(lambda: one.client.connected)
+        answer = await world.hub.ask("east", "/v1/status")
+        assert (answer.status, json.loads(answer.body)) == (200, {"asked": "/v1/status", "of": "east"})
+
+
+async def test_a_renewed_certificate_is_used_at_once(world: HubWorld) -> None:
+    east = await world.join("east")
+    async with running(Agent(east)) as one:
+        await eventually(lambda: one.client.connected)
+        before = east.identity.current.certificate.serial_number
+        await east.identity.renew()
+        assert east.identity.current.certificate.serial_number != before
+        one.client.refresh()
+        one.publish(spec("east", "echo"))
+        await eventually(lambda: one.client.acknowledged == one.publisher.feed.position)
+        assert one.events.count(HubChanged(up=False)) == 0
