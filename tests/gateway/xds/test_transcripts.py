@@ -1,11 +1,11 @@
 """Conversations on one stream, as text. `--rewrite` writes what is said now, to be reviewed as a diff.
 
-    publish cds/a@1 -cds/b       the next snapshot: put and remove
-    jump cds/a@1                 the same, with a number that leaves a gap
-    ask eds +a -b has:c@1        a request without an answer; `has` is an initial version
-    ack 3 [+a]                   accept response 3 (of the type it was of)
-    nack 3 WORDS                 refuse it
-    status                       what the server knows
+publish cds/a@1 -cds/b       the next snapshot: put and remove
+jump cds/a@1                 the same, with a number that leaves a gap
+ask eds +a -b has:c@1        a request without an answer; `has` is an initial version
+ack 3 [+a]                   accept response 3 (of the type it was of)
+nack 3 WORDS                 refuse it
+status                       what the server knows
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Stream:
             case "ask":
                 return self._say(request(TYPES.get(words[0], words[0]), words[1:]))
             case "ack":
-                return self._say(replace(request(self.types.get(words[0], CLUSTER), words[1:]), nonce=words[0]))
+                return self._say(
+                    replace(request(self.types.get(words[0], CLUSTER), words[1:]), nonce=words[0])
+                )
             case "nack":
                 error = " ".join(words[1:])
                 return self._say(Request(self.types[words[0]], nonce=words[0], error=error))

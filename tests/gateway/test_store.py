@@ -1,0 +1,96 @@
+"""Resources on disk: back as they were, damaged ones aside, a full disk refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from federation.errors import StoreError, StoreFull
+from gateway.snapshot import CLUSTER, LISTENER, Resource
+from gateway.store import ResourceStore
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+A = Resource.of(CLUSTER, "a", b"body of a")
+B = Resource.of(LISTENER, "b", b"body of b")
+
+
+async def written(path: Path) -> None:
+    store = ResourceStore(path)
+    assert await store.open(NOW) == ()
+    await store.write([A, B], [])
+    await store.close()
+
+
+async def test_what_was_written_is_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "resources.sqlite"
+    await written(path)
+    store = ResourceStore(path)
+    assert set(await store.open(NOW)) == {A, B}
+    newer = Resource.of(CLUSTER, "a", b"another")
+    await store.write([newer], [B.key])
+    await store.close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    store = ResourceStore(path)
+    assert await store.open(NOW) == (newer,)
+    assert store.set_aside is None
+    await store.close()
+
+
+def overwritten(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 100)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def altered(path: Path) -> None:
+    data = path.read_bytes()
+    assert data.count(b"body of a") == 1
+    path.write_bytes(data.replace(b"body of a", b"body of x"))
+
+
+def other_tables(path: Path) -> None:
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 77")
+    database.close()
+
+
+@pytest.mark.parametrize("damage", [overwritten, cut, altered, other_tables])
+async def test_a_damaged_file_is_kept_aside(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    path = tmp_path / "resources.sqlite"
+    await written(path)
+    damage(path)
+    damaged = path.read_bytes()
+    store = ResourceStore(path)
+    assert await store.open(NOW) == ()
+    assert store.set_aside == tmp_path / "resources.sqlite.corrupt-20260102T030405000000"
+    assert store.set_aside.read_bytes() == damaged
+    await store.write([A], [])
+    await store.close()
+    store = ResourceStore(path)
+    assert await store.open(NOW) == (A,)
+    await store.close()
+
+
+async def test_a_full_disk_refuses_and_stores_nothing(tmp_path: Path) -> None:
+    store = ResourceStore(tmp_path / "resources.sqlite")
+    await store.open(NOW)
+    assert store._database is not None
+    pages = store._thread.submit(
+        lambda: store._database and store._database.execute("PRAGMA max_page_count = 4")
+    )
+    pages.result()
+    with pytest.raises(StoreFull):
+        await store.write([A, Resource.of(CLUSTER, "large", b"x" * 100_000)], [])
+    await store.write([B], [])
+    await store.close()
+    store = ResourceStore(tmp_path / "resources.sqlite")
+    assert await store.open(NOW) == (B,)
+    await store.close()
+    with pytest.raises(StoreError):
+        store._write([], [])
