@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from federation.model import Service
 from gateway import names
-from gateway.envoy.admin import ClusterStatus
+from gateway.envoy.answers import ClusterStatus
 
 WATCHED = "^(gateway|local)/"
 """The clusters that matter here, as RE2 over `gateway.names`."""

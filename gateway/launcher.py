@@ -70,20 +70,35 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, clock: Clock) -> N
 
     Raises FederationError (GatewayError among them) or PkiError, with a sentence for the user, for what cannot work.
     """
+    identity = GatewayIdentity(settings.name, settings.directory, clock)
+    await identity.start(settings.token_file)
+    try:
+        async with opened(settings, identity, clock) as gateway:
+            await gateway.run(stop)
+    except ExceptionGroup as group:
+        raise _first_for_people(group) from group
+
+
+@asynccontextmanager
+async def opened(
+    settings: GatewaySettings, identity: GatewayIdentity, clock: Clock
+) -> AsyncIterator[Gateway]:
+    """A gateway whose `identity` has started, with what it has on disk; not running yet. Raises as `run`."""
     _check_paths(settings)
     binary = find_envoy(settings.envoy)
     ensure_free(HostPort.of(settings.bind, settings.bind_port))
-    identity = GatewayIdentity(settings.name, settings.directory, clock)
-    await identity.start(settings.token_file)
-    async with _stored(settings.resources, clock) as (store, relay):
-        admin = Admin(settings.admin_socket)
-        try:
-            await Gateway(settings, identity, relay, store, admin, binary, clock).run(stop)
-        except ExceptionGroup as group:
-            raise _first_for_people(group) from group
-        finally:
-            await admin.close()
-            await relay.flush()
+    admin = Admin(settings.admin_socket)
+    store = ResourceStore(settings.resources)
+    try:
+        stored = await store.open(clock.now())
+        if store.set_aside is not None:
+            log.error("the stored configuration is damaged and kept aside", file=str(store.set_aside))
+        relay = Relay(store, stored, clock)
+        yield Gateway(settings, identity, relay, store, admin, binary, clock)
+        await relay.flush()
+    finally:
+        await admin.close()
+        await store.close()
 
 
 class Gateway:
@@ -285,18 +300,6 @@ class _Nobody:
 
     async def bearer(self, secret: str) -> Principal | None:
         return None
-
-
-@asynccontextmanager
-async def _stored(path: Path, clock: Clock) -> AsyncIterator[tuple[ResourceStore, Relay]]:
-    store = ResourceStore(path)
-    try:
-        stored = await store.open(clock.now())
-        if store.set_aside is not None:
-            log.error("the stored configuration is damaged and kept aside", file=str(store.set_aside))
-        yield store, Relay(store, stored, clock)
-    finally:
-        await store.close()
 
 
 def _check_paths(settings: GatewaySettings) -> None:

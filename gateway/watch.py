@@ -8,7 +8,8 @@ from datetime import datetime
 import structlog
 
 from federation.clock import Clock
-from gateway.envoy.admin import Admin, ServerInfo
+from gateway.envoy.admin import Admin
+from gateway.envoy.answers import ServerInfo
 from gateway.errors import EnvoyAdminError
 from gateway.health import WATCHED, Health, health
 from gateway.report_pb2 import Backends, GatewayReport

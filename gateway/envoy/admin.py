@@ -12,68 +12,11 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 
+from gateway.envoy.answers import Clusters, ClusterStatus, ServerInfo
 from gateway.errors import EnvoyAdminError
 
 TIMEOUT = 5.0
 """Seconds for one answer; Envoy's main thread gives it, which configuration updates may keep busy."""
-
-
-class _Socket(msgspec.Struct, frozen=True):
-    address: str = ""
-    port_value: int = 0
-
-
-class _Address(msgspec.Struct, frozen=True):
-    socket_address: _Socket | None = None
-
-
-class _Health(msgspec.Struct, frozen=True):
-    """envoy.admin.v3.HostHealthStatus, as far as a check or an ejection fails a host."""
-
-    failed_active_health_check: bool = False
-    failed_outlier_check: bool = False
-
-
-class HostStatus(msgspec.Struct, frozen=True):
-    address: _Address = _Address()
-    health_status: _Health = _Health()
-
-    @property
-    def name(self) -> str:
-        """`address:port`; empty for an internal address."""
-        found = self.address.socket_address
-        if found is None:
-            return ""
-        host = f"[{found.address}]" if ":" in found.address else found.address
-        return f"{host}:{found.port_value}"
-
-    @property
-    def is_healthy(self) -> bool:
-        return not (self.health_status.failed_active_health_check or self.health_status.failed_outlier_check)
-
-
-class ClusterStatus(msgspec.Struct, frozen=True):
-    """envoy.admin.v3.ClusterStatus: the hosts of one cluster."""
-
-    name: str
-    host_statuses: tuple[HostStatus, ...] = ()
-
-
-class _Clusters(msgspec.Struct, frozen=True):
-    cluster_statuses: tuple[ClusterStatus, ...] = ()
-
-
-class ServerInfo(msgspec.Struct, frozen=True):
-    """envoy.admin.v3.ServerInfo: `state` is LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING."""
-
-    version: str = ""
-    state: str = ""
-
-    @property
-    def release(self) -> str:
-        """`1.40.0` of `<commit>/1.40.0/Clean/RELEASE/BoringSSL`."""
-        parts = self.version.split("/")
-        return parts[1] if len(parts) > 1 else self.version
 
 
 class Admin:
@@ -94,7 +37,7 @@ class Admin:
     async def clusters(self, matching: str) -> tuple[ClusterStatus, ...]:
         """The clusters whose names match this regular expression (RE2)."""
         answer = await self._call("GET", "/clusters", {"format": "json", "filter": matching})
-        return _decode(answer, _Clusters).cluster_statuses
+        return _decode(answer, Clusters).cluster_statuses
 
     async def gauges(self, matching: str) -> dict[str, int]:
         """Counters and gauges whose names match this regular expression (RE2)."""
@@ -132,7 +75,7 @@ class Admin:
         return body
 
 
-_Shape = TypeVar("_Shape", ServerInfo, _Clusters)
+_Shape = TypeVar("_Shape", ServerInfo, Clusters)
 
 
 def _decode(body: bytes, shape: type[_Shape]) -> _Shape:
