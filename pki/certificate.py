@@ -6,7 +6,7 @@ guarded here: a certificate that cannot be read is `MALFORMED`, never a `ValueEr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -238,3 +238,17 @@ def _alternative_names(certificate: x509.Certificate) -> tuple[tuple[str, ...], 
             case _:
                 raise Untrusted(Distrust.SAN_KIND, type(name).__name__)
     return tuple(uris), tuple(others)
+
+
+def presented_chain(auth_context: Mapping[str, Iterable[bytes | str]]) -> bytes:
+    """What a gRPC client presented, as PEM, leaf first; empty without TLS. `auth_context` is that of grpcio.
+
+    On a server grpcio leaves the leaf out of the chain, as SSL_get_peer_cert_chain of OpenSSL does.
+    """
+    leaf = b"".join(map(_bytes, auth_context.get("x509_pem_cert", ())))
+    above = b"".join(map(_bytes, auth_context.get("x509_pem_cert_chain", ())))
+    return above if above.startswith(leaf) else leaf + above
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from federation.api.routes import Problem
+from federation.api.routes import Problem, encode
 from federation.errors import FederationError, Unreachable
 
 TIMEOUT = 15.0
@@ -59,7 +59,7 @@ class ApiClient:
     ) -> Any:
         """The decoded JSON of a successful answer."""
         headers = {"Authorization": f"Bearer {self._target.token}"} if self._target.token else {}
-        data = None if body is None else msgspec.json.encode(body)
+        data = None if body is None else encode(body)
         try:
             async with self._session.request(
                 method,

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import msgspec
-
-from federation.api.routes import Access, ApiProblem, Call, Principal, Problem, Route, not_found
+from federation.api.routes import Access, ApiProblem, Call, Principal, Problem, Route, encode, not_found
 from federation.errors import FederationError
 
 
@@ -26,7 +24,7 @@ class Inward:
     async def answer(self, path: str) -> tuple[int, bytes]:
         """HTTP status and JSON body."""
         try:
-            return 200, msgspec.json.encode(await self._call(path))
+            return 200, encode(await self._call(path))
         except ApiProblem as problem:
             return problem.status, _problem(problem.code, str(problem), problem.hint)
         except FederationError as error:
@@ -43,4 +41,4 @@ class Inward:
 
 
 def _problem(code: str, message: str, hint: str) -> bytes:
-    return msgspec.json.encode(Problem(code, message, hint))
+    return encode(Problem(code, message, hint))

@@ -114,6 +114,17 @@ class Problem(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
+def encode(value: Any) -> bytes:
+    """JSON, the same on every way out; a parsed setting (a name, an address) is its text."""
+    return msgspec.json.encode(value, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return str(value)
+    raise NotImplementedError(f"{type(value).__name__} has no form in JSON")
+
+
 def openapi(title: str, version: str, routes: Iterable[Route]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these routes."""
     routes = tuple(routes)

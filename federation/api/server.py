@@ -28,6 +28,7 @@ from federation.api.routes import (
     Principal,
     Problem,
     Route,
+    encode,
     forbidden,
     openapi,
     unauthorized,
@@ -175,7 +176,7 @@ async def _problems(
 
 
 def _json(status: int, value: Any) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
+    return web.Response(status=status, body=encode(value), content_type="application/json")
 
 
 def health_application(healthy: Health, ready: Health, metrics: Metrics) -> web.Application:

@@ -123,7 +123,7 @@ def _first(group: ExceptionGroup[Exception]) -> BaseException:
 
 @contextmanager
 def _folder(directory: Path | None) -> Iterator[Path]:
-    """A private folder that is gone afterwards, with all that was written to it."""
+    """A private folder that is gone afterwards, unless the demo failed: then its logs are wanted."""
     if directory is None:
         folder = Path(tempfile.mkdtemp(prefix="federation-demo-"))
     else:
@@ -142,8 +142,12 @@ def _folder(directory: Path | None) -> Iterator[Path]:
             )
     try:
         yield folder
-    finally:
+    except FederationError:
+        raise
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _facts(made: World) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from federation.sync.errors import PeerRefused, ProtocolViolation
 from federation.sync.exchange import Session
 from federation.sync.protocol import VERSION
 from pki.bundle import Bundle
-from pki.certificate import load_pem
+from pki.certificate import load_pem, presented_chain
 from pki.errors import Untrusted
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import LONGEST_CHAIN, verify_peer
@@ -132,7 +132,7 @@ class SyncServer:
 
     async def _serve(self, _: object, context: Context) -> None:
         try:
-            cluster = verify_agent(certificate_chain(context), self._hub, self._clock)
+            cluster = verify_agent(presented_chain(context.auth_context()), self._hub, self._clock)
         except PeerRefused as error:
             log.warning("peer refused", address=context.peer(), peer=error.peer, reason=error.problem)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.problem)
@@ -203,18 +203,3 @@ class SyncServer:
                 continue
             async with asyncio.timeout(channel.WRITE_TIMEOUT):
                 await context.write(message)
-
-
-def certificate_chain(context: Context) -> bytes:
-    """The client's certificate and what it sent with it, as PEM, leaf first.
-
-    On a server grpcio leaves the leaf out of the chain (as SSL_get_peer_cert_chain of OpenSSL does).
-    """
-    found = context.auth_context()
-    leaf = b"".join(map(_bytes, found.get("x509_pem_cert", ())))
-    above = b"".join(map(_bytes, found.get("x509_pem_cert_chain", ())))
-    return above if above.startswith(leaf) else leaf + above
-
-
-def _bytes(value: bytes | str) -> bytes:
-    return value if isinstance(value, bytes) else value.encode()

@@ -19,7 +19,8 @@ from gateway.report_pb2 import GatewayReport, ReportAck
 from gateway.xds.channel import REPORT_METHOD, REPORT_SERVICE, WRITE_TIMEOUT
 from gateway.xds.client import Open
 from gateway.xds.latest import Latest
-from gateway.xds.server import Authorize, Client, Denied, certificate_chain, over_when_cancelled
+from gateway.xds.server import Authorize, Client, Denied, over_when_cancelled
+from pki.certificate import presented_chain
 
 REPEAT = 5.0
 
@@ -48,7 +49,7 @@ class ReportServer:
             await self._serve_client(context)
 
     async def _serve_client(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        client = self._authorize(certificate_chain(context))
+        client = self._authorize(presented_chain(context.auth_context()))
         if isinstance(client, Denied):
             log.warning("report refused", peer=context.peer(), reason=client.reason)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, client.reason)

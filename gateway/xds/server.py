@@ -28,6 +28,7 @@ from gateway.xds.latest import Latest
 from gateway.xds.messages import Message, Overloaded, Published
 from gateway.xds.protocol import Subscription, advance
 from gateway.xds.wire import Malformed, decode_request, encode_response
+from pki.certificate import presented_chain
 
 log = structlog.get_logger()
 
@@ -110,7 +111,7 @@ class AdsServer:
             await self._serve_client(context)
 
     async def _serve_client(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        client = self._authorize(certificate_chain(context))
+        client = self._authorize(presented_chain(context.auth_context()))
         if isinstance(client, Denied):
             log.warning("xDS client refused", peer=context.peer(), reason=client.reason)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, client.reason)
@@ -207,15 +208,6 @@ def over_when_cancelled() -> Iterator[None]:
     """The client went away, or the server stops: the end of a call, which grpc.aio would log as an error."""
     with suppress(asyncio.CancelledError):
         yield
-
-
-def certificate_chain(context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-    """The client's certificate and what it sent with it, as PEM; empty without TLS."""
-    found = context.auth_context()
-    for name in ("x509_pem_cert_chain", "x509_pem_cert"):
-        if values := found.get(name):
-            return b"".join(value if isinstance(value, bytes) else value.encode() for value in values)
-    return b""
 
 
 def place_of(node: Node) -> Where:
