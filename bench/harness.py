@@ -34,7 +34,7 @@ class Row:
     ours: tuple[float, ...]
     peer: tuple[float, ...]
     judged: Judged
-    goal: float
+    goal: float | None
     note: str = ""
 
     @property
@@ -57,7 +57,8 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        return self.figure <= self.goal
+        """Whether the goal is reached; a figure without a goal is only shown."""
+        return self.goal is None or self.figure <= self.goal
 
 
 def spread(samples: Sequence[float]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from string import Template
 
 from bench.load import Tunnel
 from bench.processes import SERVER_CPU, listening, loopback, running
+from federation.demo.processes import Process
 from federation.listen import HostPort
 from gateway.envoy.binary import find_envoy
 
@@ -20,23 +21,25 @@ GATEWAY = 15443
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """East takes connections at `entry`; `envoys` are the pids by cluster. Without a backend of its own, or without a
-    live one, east goes to west, and then to central."""
+    """East takes connections at `entry`, and goes to west, then to central, while it has no live backend of its own.
+
+    `envoys` are the processes, by cluster.
+    """
 
     entry: HostPort
-    envoys: Mapping[str, int]
+    envoys: Mapping[str, Process]
 
     @property
     def tunnel(self) -> Tunnel:
         """The way from a client in east to a backend in west."""
-        return Tunnel("reference", self.entry, (self.envoys["east"], self.envoys["west"]))
+        return Tunnel("reference", self.entry, (self.envoys["east"].pid, self.envoys["west"].pid))
 
 
 @asynccontextmanager
 async def reference(folder: Path, backends: Mapping[str, HostPort]) -> AsyncIterator[Reference]:
     """The three Envoys; `folder` has credentials of each, `backends` the backend of each."""
     addresses = dict(zip(("east", "west", "central"), loopback(3, (ENTRY, GATEWAY)), strict=True))
-    envoys: dict[str, int] = {}
+    envoys: dict[str, Process] = {}
     async with AsyncExitStack() as stack:
         for me, other in (("west", "central"), ("central", "west"), ("east", "")):
             config = folder / f"{me}.yaml"
@@ -59,7 +62,7 @@ async def reference(folder: Path, backends: Mapping[str, HostPort]) -> AsyncIter
             command = (str(find_envoy()), "--config-path", str(config), *_FLAGS)
             envoy = await stack.enter_async_context(running(f"reference-{me}", command, folder, SERVER_CPU))
             await listening(envoy, HostPort.of(addresses[me], ENTRY if me == "east" else GATEWAY))
-            envoys[me] = envoy.pid
+            envoys[me] = envoy
         yield Reference(HostPort.of(addresses["east"], ENTRY), envoys)
 
 
