@@ -182,9 +182,12 @@ def _json(status: int, value: Any) -> web.Response:
 def health_application(healthy: Health, ready: Health, metrics: Metrics) -> web.Application:
     """`/healthz` (the process works), `/readyz` (it can do its job), `/metrics` (Prometheus text)."""
 
-    async def answer(check: Health) -> web.Response:
-        fine, detail = await check()
-        return _json(200 if fine else 503, detail)
+    def answer(check: Health) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def answered(_: web.Request) -> web.Response:
+            fine, detail = await check()
+            return _json(200 if fine else 503, detail)
+
+        return answered
 
     async def exposition(_: web.Request) -> web.Response:
         return web.Response(
@@ -192,8 +195,8 @@ def health_application(healthy: Health, ready: Health, metrics: Metrics) -> web.
         )
 
     app = web.Application(client_max_size=1024)
-    app.router.add_get("/healthz", lambda _: answer(healthy))
-    app.router.add_get("/readyz", lambda _: answer(ready))
+    app.router.add_get("/healthz", answer(healthy))
+    app.router.add_get("/readyz", answer(ready))
     app.router.add_get("/metrics", exposition)
     return app
 

@@ -1,0 +1,105 @@
+"""Attestation and renewal against a real authority behind real TLS."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from federation.clock import SystemClock
+from federation.errors import FederationError
+from gateway import names
+from gateway.identity import GatewayIdentity, retry_after
+from gateway.pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from pki.errors import PkiError
+from pki.token import JoinToken
+from tests.gateway.agent_api import agent_api
+
+CLOCK = SystemClock()
+XDS = "127.0.0.1:4444"
+
+
+async def test_a_token_brings_a_certificate_that_outlives_restarts(tmp_path: Path) -> None:
+    folder = tmp_path / "gateway"
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", folder, CLOCK)
+        await identity.start(await api.token(tmp_path))
+    found = identity.current
+    assert str(found.spiffe_id) == "spiffe://east.mesh.example/gateway/eastwest"
+    assert (found.cluster, found.gateway_class, found.xds) == ("east", "eastwest", XDS)
+    assert found.server_name == "agent.east.mesh.example"
+    secret = Secret.FromString(found.secret().body)
+    assert secret.name == names.IDENTITY
+    assert secret.tls_certificate.certificate_chain.inline_bytes == found.chain
+    assert b"PRIVATE KEY" not in repr(found).encode() + repr(found.dial()).encode()
+    for path in (folder / "keys" / "gateway.key", folder / "chain.pem", folder / "attested.json"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    again = GatewayIdentity("gateway-1", folder, CLOCK)
+    await again.start(None)
+    assert again.current.chain == found.chain
+
+
+async def test_a_renewal_is_for_the_same_key_and_on_disk_before_it_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "gateway"
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", folder, CLOCK)
+        await identity.start(await api.token(tmp_path))
+        before = identity.current
+        told: list[bytes] = []
+        identity.listener = lambda credential: told.append((folder / "chain.pem").read_bytes())
+        await identity.renew()
+        assert told == [identity.current.chain]
+        assert identity.current.certificate.serial_number != before.certificate.serial_number
+        assert identity.current.key == before.key
+        api.failing = True
+        with pytest.raises(FederationError):
+            await identity.renew()
+        assert told == [identity.current.chain]
+
+
+async def test_a_used_token_is_refused_to_another_key(tmp_path: Path) -> None:
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        token = await api.token(tmp_path)
+        await GatewayIdentity("gateway-1", tmp_path / "one", CLOCK).start(token)
+        with pytest.raises(FederationError, match="token"):
+            await GatewayIdentity("gateway-2", tmp_path / "two", CLOCK).start(token)
+        assert not (tmp_path / "two" / "attested.json").exists()
+
+
+async def test_certificates_that_are_not_the_pinned_ones_end_it(tmp_path: Path) -> None:
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        token = JoinToken.decode((await api.token(tmp_path)).read_text())
+        other = JoinToken(token.kind, token.url, token.subject, bytes(32), token.secret)
+        (tmp_path / "token").write_text(other.encode())
+        with pytest.raises(PkiError):
+            await GatewayIdentity("gateway-1", tmp_path / "gateway", CLOCK).start(tmp_path / "token")
+
+
+async def test_without_certificate_and_token_it_says_what_to_do(tmp_path: Path) -> None:
+    identity = GatewayIdentity("gateway-1", tmp_path / "gateway", CLOCK)
+    with pytest.raises(FederationError, match="no token") as caught:
+        await identity.start(None)
+    assert "federation token create --gateway" in caught.value.hint
+    with pytest.raises(FederationError, match="cannot be read"):
+        await identity.start(tmp_path / "missing")
+
+
+async def test_a_damaged_identity_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "gateway"
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        token = await api.token(tmp_path)
+        await GatewayIdentity("gateway-1", folder, CLOCK).start(token)
+        chain = folder / "chain.pem"
+        chain.write_bytes(chain.read_bytes()[:100])
+        with pytest.raises(FederationError, match="cannot be read"):
+            await GatewayIdentity("gateway-1", folder, CLOCK).start(token)
+        assert len(chain.read_bytes()) == 100
+
+
+def test_failed_renewals_come_closer_towards_the_end() -> None:
+    day = timedelta(hours=12).total_seconds()
+    assert retry_after(day) == 600
+    assert retry_after(3600) == 180
+    assert retry_after(60) == 10
+    assert retry_after(-60) == 10
