@@ -1,0 +1,191 @@
+"""What the relay tells agent, Envoy and disk, with the real protocol in between and no Envoy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from federation.clock import ManualClock
+from federation.errors import StoreFull
+from gateway.relay import Relay
+from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, SECRET, Resource
+from gateway.store import ResourceStore
+from gateway.xds.messages import Published, Request, Response
+from gateway.xds.protocol import Subscription, advance
+
+OLD = Resource.of(CLUSTER, "echo", b"old")
+NEW = Resource.of(CLUSTER, "echo", b"new")
+OTHER = Resource.of(CLUSTER, "other", b"other")
+ANCHORS = Resource.of(SECRET, "bundle/west", b"anchors")
+IDENTITY = Resource.of(SECRET, "identity", b"key")
+
+
+class World:
+    """A relay, an Envoy's stream that the test speaks for, and what the agent was told."""
+
+    def __init__(self, relay: Relay, store: ResourceStore, clock: ManualClock) -> None:
+        self.relay = relay
+        self.store = store
+        self.clock = clock
+        self.answers: list[tuple[str, str | None]] = []
+        self.stream: Subscription | None = None
+
+    async def answer(self, response: Response, error: str | None) -> None:
+        self.answers.append((response.nonce, error))
+
+    async def agent(
+        self, nonce: str, *put: Resource, removed: tuple[str, ...] = (), kind: str = CLUSTER
+    ) -> None:
+        await self.relay.receive(Response(kind, nonce, put, removed))
+
+    def connect(self) -> None:
+        """Envoy comes up and asks for clusters and listeners."""
+        self.stream = Subscription()
+        self.sync()
+        self.say(Request(CLUSTER))
+        self.say(Request(LISTENER))
+
+    def sync(self) -> list[Response]:
+        return self._advance(Published(self.relay.snapshots.value))
+
+    def say(self, request: Request) -> list[Response]:
+        return self._advance(request)
+
+    def _advance(self, message: Request | Published) -> list[Response]:
+        assert self.stream is not None
+        self.stream, replies = advance(self.stream, message)
+        self.relay.envoy_said(self.stream)
+        return [reply for reply in replies if isinstance(reply, Response)]
+
+    async def settle(self) -> None:
+        """Let the relay do all that it can do now: its own steps, and what waits for the thread that writes."""
+        for _ in range(3):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await self.relay.flush()
+
+    async def stored(self, path: Path) -> set[Resource]:
+        await self.relay.flush()
+        other = ResourceStore(path)
+        found = await other.open(self.clock.now())
+        await other.close()
+        return set(found)
+
+
+@asynccontextmanager
+async def world(path: Path, *stored: Resource) -> AsyncIterator[World]:
+    store, clock = ResourceStore(path), ManualClock()
+    await store.open(clock.now())
+    await store.write(stored, [])
+    found = World(Relay(store, stored, clock), store, clock)
+    running = asyncio.create_task(found.relay.run(found.answer))
+    try:
+        yield found
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await store.close()
+
+
+async def test_the_agent_is_answered_when_envoy_has_accepted(tmp_path: Path) -> None:
+    async with world(tmp_path / "db") as found:
+        await found.agent("a", OLD)
+        await found.settle()
+        assert found.answers == []
+        found.connect()
+        await found.settle()
+        assert found.answers == []
+        assert await found.stored(tmp_path / "db") == set()
+        found.say(Request(CLUSTER, "1"))
+        await found.settle()
+        assert found.answers == [("a", None)]
+        assert await found.stored(tmp_path / "db") == {OLD}
+
+
+async def test_what_envoy_does_not_ask_for_is_settled(tmp_path: Path) -> None:
+    async with world(tmp_path / "db") as found:
+        found.connect()
+        await found.agent("a", Resource.of(ENDPOINTS, "echo", b""), kind=ENDPOINTS)
+        found.sync()
+        await found.settle()
+        assert found.answers == [("a", None)]
+
+
+async def test_a_refused_resource_is_taken_back_and_the_others_stay(tmp_path: Path) -> None:
+    async with world(tmp_path / "db", OLD) as found:
+        found.connect()
+        assert found.say(Request(CLUSTER, "1")) == []
+        await found.agent("a", NEW, OTHER)
+        (both,) = found.sync()
+        (alone,) = found.say(Request(CLUSTER, both.nonce, error="no"))
+        assert [r.name for r in alone.put] == ["echo"]
+        (next_one,) = found.say(Request(CLUSTER, alone.nonce, error="no, because"))
+        found.say(Request(CLUSTER, next_one.nonce))
+        await found.settle()
+        assert found.answers == [("a", "echo: no, because")]
+        assert found.relay.rejected == {NEW.key: "no, because"}
+        assert found.relay.snapshots.value.get(*NEW.key) == OLD
+        assert await found.stored(tmp_path / "db") == {OLD, OTHER}
+
+
+async def test_a_new_stream_claims_what_envoy_has_accepted(tmp_path: Path) -> None:
+    async with world(tmp_path / "db", OLD, OTHER) as found:
+        await found.agent("a", NEW, removed=("other",))
+        assert found.relay.held(CLUSTER) == {"echo": "?", "other": "?"}
+        assert found.relay.held(LISTENER) == {}
+        found.connect()
+        await found.settle()
+        assert found.answers == []
+
+
+async def test_anchors_are_on_disk_before_the_agent_is_answered(tmp_path: Path) -> None:
+    async with world(tmp_path / "db") as found:
+        found.connect()
+        write, full = found.store.write, True
+
+        async def sometimes(put: object, remove: object) -> None:
+            if full:
+                raise StoreFull(tmp_path / "db", "no room")
+            await write([ANCHORS], [])
+
+        found.store.write = sometimes  # type: ignore[method-assign]
+        await found.agent("a", ANCHORS, kind=SECRET)
+        found.sync()
+        await found.settle()
+        assert found.answers == []
+        assert "no room" in found.relay.store_problem
+        full = False
+        found.clock.advance(1.0)
+        await found.settle()
+        assert found.answers == [("a", None)]
+        assert found.relay.store_problem == ""
+        assert await found.stored(tmp_path / "db") == {ANCHORS}
+
+
+async def test_nobody_but_the_gateway_makes_its_identity(tmp_path: Path) -> None:
+    async with world(tmp_path / "db") as found:
+        found.relay.add_own(IDENTITY)
+        found.connect()
+        await found.agent("a", Resource.of(SECRET, "identity", b"forged"), removed=("identity",), kind=SECRET)
+        found.sync()
+        await found.settle()
+        assert found.relay.snapshots.value.get(*IDENTITY.key) == IDENTITY
+        assert found.answers == [("a", None)]
+        assert await found.stored(tmp_path / "db") == set()
+        assert found.relay.held(SECRET) == {}
+
+
+async def test_a_removal_is_settled_when_envoy_has_removed(tmp_path: Path) -> None:
+    async with world(tmp_path / "db", OLD) as found:
+        found.connect()
+        found.say(Request(CLUSTER, "1"))
+        await found.agent("a", removed=("echo",))
+        (removal,) = found.sync()
+        await found.settle()
+        assert found.answers == []
+        found.say(Request(CLUSTER, removal.nonce))
+        await found.settle()
+        assert found.answers == [("a", None)]
+        assert await found.stored(tmp_path / "db") == set()
