@@ -31,7 +31,8 @@ class Item:
 class Feed:
     """The keys of one owner in one epoch. Complete up to `position`; knows every tombstone above `floor`.
 
-    `size` counts the bytes of all entries.
+    It is `whole` unless it stands in the middle of a cut delta: a key may then be missing although it exists, because
+    its last change lies in the part that has not come, and absence says nothing. `size` counts the bytes of entries.
     """
 
     def __init__(self, owner: str, epoch: int, *, seq: int = 0, floor: int = 0) -> None:
@@ -40,6 +41,7 @@ class Feed:
         self.seq = seq
         self.floor = floor
         self.size = 0
+        self.whole = True
         self._items: dict[str, Item] = {}
         self._order: list[tuple[int, str]] = []
 

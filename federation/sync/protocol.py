@@ -4,7 +4,7 @@
 - A delta promises that nothing up to `to_seq` is missing. Gaps are normal: contiguity is never tested.
 - A full listing may come in any order. Only its last part moves the receiver's cursor and forgets what was not
   listed; an interrupted one deletes nothing. A new epoch begins with one, and keys of the old epoch serve until it
-  completes.
+  completes. A sender that stands in the middle of a cut delta itself cannot complete one.
 - At most one batch per owner and stream is unacknowledged, and it is at most `BATCH_BYTES` long unless a single
   entry is longer. A slow receiver finds the newest state when it is ready, not a queue.
 
@@ -33,7 +33,7 @@ NOTHING = Position()
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A delta, or a part of a full listing."""
+    """A delta, or a part of a full listing; `last` if the sender has nothing more to add to it."""
 
     owner: str
     epoch: int
@@ -131,10 +131,12 @@ class Outbound:
             return Outbound.resume(at)
         return replace(self, cursor=at, listing=None, awaiting=None)
 
-    def _list(self, listing: Listing, feed: Feed, limit: int) -> tuple[Outbound, Batch]:
+    def _list(self, listing: Listing, feed: Feed, limit: int) -> tuple[Outbound, Batch | None]:
         wanted = (item for item in feed.after(self.mark) if not item.gone or item.seq > listing.floor)
         items, following = _cut(wanted, limit)
-        last = following is None
+        last = following is None and feed.whole
+        if not items and not last:
+            return replace(self, listing=listing), None
         batch = Batch(feed.owner, feed.epoch, feed.seq, full=True, last=last, items=items)
         mark = _behind(feed.seq) if last else _mark(self.mark, items)
         return replace(self, mark=mark, listing=listing, awaiting=batch.top if last else NOTHING), batch
@@ -142,7 +144,8 @@ class Outbound:
     def _delta(self, feed: Feed, limit: int) -> tuple[Outbound, Batch]:
         items, following = _cut(feed.after(self.mark), limit)
         to_seq = feed.seq if following is None else max(self.cursor.seq, following.seq - 1)
-        batch = Batch(feed.owner, feed.epoch, to_seq, full=False, last=False, items=items)
+        last = following is None and feed.whole
+        batch = Batch(feed.owner, feed.epoch, to_seq, full=False, last=last, items=items)
         mark = _behind(feed.seq) if following is None else _mark(self.mark, items)
         return replace(self, mark=mark, awaiting=batch.top), batch
 
@@ -184,12 +187,12 @@ class Change:
 class Seen:
     """The keys that a full listing named so far; it belongs to one stream and ends with it.
 
-    `settles` says that the sender had come at least as far as the receiver when the listing began: what is missing from
-    it is gone, and what is only now visible is new.
+    `settles` says that the sender has been at least as far as the receiver all the while: what is missing from it is
+    gone, and what is only now visible is new.
     """
 
     epoch: int
-    settles: bool
+    settles: bool = True
     keys: set[str] = field(default_factory=set)
 
 
@@ -214,7 +217,9 @@ class Inbound:
         if batch.epoch < self.cursor.epoch or not (batch.full or batch.epoch == self.cursor.epoch):
             return seen, ()
         if batch.full and (seen is None or seen.epoch != batch.epoch):
-            seen = Seen(batch.epoch, settles=batch.top >= self.cursor)
+            seen = Seen(batch.epoch)
+        if batch.full and seen is not None and batch.top < self.cursor:
+            seen.settles = False
         changes = [
             change
             for item in batch.items
@@ -227,7 +232,7 @@ class Inbound:
         seen.keys.update(item.key for item in batch.items)
         if not batch.last:
             return seen, tuple(changes)
-        if seen.settles and batch.top >= self.cursor:
+        if seen.settles:
             changes += self._sweep(batch.top, seen)
         self._reach(batch.top)
         return None, tuple(changes)

@@ -68,6 +68,7 @@ class Relay:
             return ()
         refusals = _take(self.feed, batch, admit)
         self.feed.advance(batch.to_seq)
+        self.feed.whole = batch.last
         return refusals
 
     def reconsider(self, admit: Callable[[Item], Refused | None]) -> tuple[Refusal, ...]:
