@@ -49,9 +49,9 @@ class Load:
     def clusters(self) -> Counter[str]:
         return Counter(answer.who for answer in self.answers if answer.who)
 
-    def in_flight(self, moment: float) -> int:
-        """How many requests were under way at `moment` (monotonic seconds)."""
-        return sum(answer.began <= moment <= answer.began + answer.seconds for answer in self.answers)
+    def in_flight(self, first: float, last: float) -> int:
+        """How many requests were under way at some time between `first` and `last` (monotonic seconds)."""
+        return sum(answer.began <= last and answer.began + answer.seconds >= first for answer in self.answers)
 
     def since(self, moment: float) -> Load:
         return Load([answer for answer in self.answers if answer.began >= moment])

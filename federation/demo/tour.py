@@ -92,6 +92,7 @@ class Tour:
         _thaw(second, envoys[1])
         await first.process.start()
         await until("west's return", self._answered_by("west"))
+        await until("the clusters' meeting", self._world.serving, watch=(west.agent, first.process))
 
     async def region_dies(self) -> None:
         self._screen.step("4. The whole cluster west dies")
@@ -138,6 +139,9 @@ class Tour:
         await self._strike(
             "both backends of east are killed: west answers, nobody in control", _kill(*local), "west"
         )
+        for process in (world.hub, *agents):
+            await process.start()
+        await until("the return of hub and agents", world.served, watch=(world.hub, *agents))
 
     async def not_exported(self) -> None:
         self._screen.step("7. What is not exported cannot be reached")
@@ -173,7 +177,7 @@ class Tour:
             await until(f"an answer by {who}", self._answered_by(who))
             await asyncio.sleep(SETTLE)
         last = load.since(time.monotonic() - SETTLE / 2).clusters
-        in_flight = max(load.in_flight(moment), load.in_flight(struck), 1)
+        in_flight = load.in_flight(moment, struck)
         self._record.claim(
             text,
             set(last) == {who} and load.failed <= in_flight,

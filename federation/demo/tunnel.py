@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import h2.config
@@ -19,19 +20,31 @@ DEADLINE = 5.0
 """Seconds for handshake and answer; a server that keeps silent has not refused."""
 
 
+class End(Enum):
+    """How a call ended. Only `REFUSED`, or an answer that says so, is a refusal: a dead server refuses nothing."""
+
+    ANSWERED = "answered"
+    REFUSED = "connection ended by the server"
+    SILENT = "no answer"
+    UNREACHABLE = "nobody listens"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a server answered: HTTP status and gRPC status if it got that far; `peer` is its own SPIFFE ID."""
 
-    status: int | None
+    end: End
+    status: int | None = None
     peer: str | None = None
     grpc: int | None = None
-    error: str = ""
+    detail: str = ""
 
     def __str__(self) -> str:
         if self.grpc is not None:
             return f"gRPC status {self.grpc}"
-        return f"status {self.status}" if self.status is not None else f"connection refused: {self.error}"
+        if self.status is not None:
+            return f"status {self.status}"
+        return f"{self.end.value} ({self.detail})" if self.detail else self.end.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +85,39 @@ async def _call(
     context.set_alpn_protocols(["h2"])
     try:
         async with asyncio.timeout(DEADLINE):
+            await _reach(server)
             reader, writer = await asyncio.open_connection(
                 server.host, server.port, ssl=context, server_hostname=server_name
             )
             try:
                 answer = await _exchange(reader, writer, headers)
-                return Outcome(int(answer[b":status"]), _peer(writer), _grpc(answer))
+                return Outcome(End.ANSWERED, int(answer[b":status"]), _peer(writer), _grpc(answer))
             finally:
                 writer.close()
-    except (OSError, EOFError, TimeoutError) as error:
-        return Outcome(None, error=str(error) or type(error).__name__)
+    except _Unreachable:
+        return Outcome(End.UNREACHABLE)
+    except TimeoutError:
+        return Outcome(End.SILENT)
+    except (OSError, EOFError) as error:
+        return Outcome(End.REFUSED, detail=_alert(error))
+
+
+class _Unreachable(Exception):
+    """No TCP connection."""
+
+
+async def _reach(server: HostPort) -> None:
+    try:
+        _, writer = await asyncio.open_connection(server.host, server.port)
+    except OSError as error:
+        raise _Unreachable from error
+    writer.close()
+
+
+def _alert(error: Exception) -> str:
+    """The TLS alert, without where in the library it was noticed."""
+    reason = getattr(error, "reason", None)
+    return str(reason).lower().replace("_", " ") if reason else str(error).partition("] ")[2] or str(error)
 
 
 def _grpc(answer: Mapping[bytes, bytes]) -> int | None:

@@ -187,26 +187,38 @@ class World:
         """End what was started, gateways first, all at once within each kind."""
         await asyncio.gather(*(process.stop() for process in self.processes))
 
-    async def standing(self) -> bool:
-        """Whether hub and agents run and have found each other."""
+    async def served(self) -> bool:
+        """Whether hub and agents run, and all that want them have found them."""
         clusters = await ask(self.hub_socket, "/v1/clusters")
-        return len(clusters) == len(PLANS) and all(cluster["connected"] for cluster in clusters)
+        return (
+            len(clusters) == len(PLANS) and all(one["connected"] for one in clusters) and await self.serving()
+        )
+
+    async def serving(self) -> bool:
+        """Whether every gateway has its agent's newest plan, and reaches every other cluster."""
+        for cluster in self.clusters.values():
+            status = await ask(cluster.socket, "/v1/status")
+            current = [
+                gateway["connected"] and gateway["acknowledged"] == gateway["snapshot"] > 0
+                for gateway in status["gateways"]
+            ]
+            reached = [peer["path"] == "up" for peer in status["peers"]]
+            if (
+                len(current) != cluster.plan.gateways
+                or len(reached) != len(PLANS) - 1
+                or not all(current + reached)
+            ):
+                return False
+        return True
 
     async def connected(self) -> bool:
-        """Whether every agent plans with all three clusters, and every gateway has acknowledged that plan."""
+        """Whether, besides, every cluster plans with healthy backends in all of them."""
         for cluster in self.clusters.values():
             plan = await ask(cluster.socket, f"/v1/explain/{ECHO}")
             healthy = {line["cluster"] for port in plan["ports"] for line in port["lines"] if line["healthy"]}
-            status = await ask(cluster.socket, "/v1/status")
-            current = all(
-                gateway["connected"] and gateway["acknowledged"] == gateway["snapshot"] > 0
-                for gateway in status["gateways"]
-            )
-            paths = all(peer["path"] == "up" for peer in status["peers"])
-            complete = healthy == set(self.clusters) and len(status["gateways"]) == cluster.plan.gateways
-            if not (complete and current and paths):
+            if healthy != set(self.clusters):
                 return False
-        return True
+        return await self.serving()
 
     async def _start_cluster(self, cluster: Cluster, progress: Callable[[str], None]) -> None:
         (cluster.folder / "services").mkdir(parents=True, exist_ok=True)
