@@ -20,8 +20,10 @@ from gateway.xds.latest import Latest
 INTERVAL = 0.25
 """Seconds between two looks."""
 
-SHARE = 20
+SHARE = 10
 """A look that takes long is followed by a pause of so many times its length, so that Envoy has time for its work."""
+
+LONGEST_PAUSE = 2.0
 
 log = structlog.get_logger()
 
@@ -58,7 +60,8 @@ class Watch:
             began = self._clock.monotonic()
             await self.look()
             took = self._clock.monotonic() - began
-            await self._clock.sleep(max(INTERVAL, SHARE * took))
+            pause = max(INTERVAL, min(SHARE * took, LONGEST_PAUSE)) if self.live else INTERVAL
+            await self._clock.sleep(pause)
 
     async def look(self) -> None:
         """Once. An Envoy that does not answer is not live; what it said of others before stays."""
