@@ -58,9 +58,7 @@ def imported_listener(service: Service, port: int, me: str, tuning: Tuning) -> b
         backoff_options=BackoffStrategy(
             base_interval=seconds(tunnel.backoff), max_interval=seconds(tunnel.longest_backoff)
         ),
-        tunneling_config=TcpProxy.TunnelingConfig(
-            hostname=names.authority(service, port), propagate_response_headers=True
-        ),
+        tunneling_config=TcpProxy.TunnelingConfig(hostname=names.authority(service, port)),
         access_log=accesslog.outbound(tuning.access_log, me, name),
     )
     return encode(

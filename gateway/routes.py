@@ -16,8 +16,6 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from federation.model import Service
 from gateway import names
-from gateway.accesslog import GATEWAY_HEADER, PEER_HEADER
-from gateway.pb.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from gateway.pb.envoy.config.route.v3.route_components_pb2 import (
     RetryPolicy,
     Route,
@@ -63,21 +61,11 @@ def table(name: str, hosts: Table) -> Resource:
 def onward(cluster: str, tunnel: TunnelTuning) -> RouteConfiguration:
     """The constant table of `to/<cluster>`: every CONNECT goes on to that cluster's gateways, which decide.
 
-    A gateway that resets or refuses costs one retry at the next. The answer tells our access log which it
-    was.
+    A gateway that resets or refuses costs one retry at the next.
     """
     on = _connect(names.gateway(cluster), "connect-failure,refused-stream,reset", tunnel)
-    said = [_told(GATEWAY_HEADER, "%UPSTREAM_HOST%"), _told(PEER_HEADER, "%UPSTREAM_PEER_URI_SAN%")]
-    host = VirtualHost(name="any", domains=["*"], routes=[on], response_headers_to_add=said)
+    host = VirtualHost(name="any", domains=["*"], routes=[on])
     return RouteConfiguration(name=names.to(cluster), virtual_hosts=[host])
-
-
-def _told(header: str, value: str) -> HeaderValueOption:
-    """A header of ours; whatever the peer put under that name is lost."""
-    return HeaderValueOption(
-        header=HeaderValue(key=header, value=value),
-        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
 
 
 def _connect(cluster: str, retry_on: str, tunnel: TunnelTuning) -> Route:
