@@ -61,6 +61,13 @@ def test_two_ports_never_share_a_name() -> None:
     assert found.conflicts == (Conflict("ports[http]", "east", "80/TCP", "west", "8080/TCP", "oldest"),)
 
 
+def test_the_order_of_ports_within_an_export_does_not_matter() -> None:
+    both = (Port("dns", 53, "UDP"), Port("dns", 53))
+    found = merged(spec("east", ports=both))
+    assert found == merged(spec("east", ports=both[::-1]))
+    assert found.ports == (Port("dns", 53), Port("udp-53", 53, "UDP"))
+
+
 def test_an_unnamed_port_is_named_once_there_are_more() -> None:
     found = merged(spec("east", ports=(Port("", 80),)), spec("west", ports=(Port("", 90),)))
     assert found.ports == (Port("tcp-80", 80), Port("tcp-90", 90))

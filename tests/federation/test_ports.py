@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation import ports
-from federation.events import LocalChanged, LocalGone, Tick
+from federation.events import ExportChanged, LocalChanged, LocalGone, MemberChanged, Tick
 from federation.model import ListenPort, Port, Service, View
 from federation.ports import HOLD
 from federation.reduce import reduce
-from tests.federation.world import ECHO, ME, NOW, backend, joined, local, view_after
+from tests.federation.world import ECHO, ME, NOW, backend, joined, local, member, spec, view_after
 
 SMALL = replace(ME, port_range=(20000, 20003))
 OTHER = Service("default", "other")
@@ -51,6 +51,17 @@ def test_a_released_number_waits_a_day_for_its_service() -> None:
     late = view_after(Tick(NOW + HOLD, 1.0), *export(THIRD), start=view)
     assert numbers(late) == {("other", 1): 20001, ("third", 1): 20000}
     assert ECHO not in late.ports
+
+
+def test_a_released_number_does_not_wait_anew_when_the_service_is_looked_at_again() -> None:
+    view = view_after(*joined("east"), *export(ECHO), LocalGone(ECHO), me=SMALL)
+    later = view_after(Tick(NOW + timedelta(hours=9), 1.0), start=view)
+    assert ports.settle(later, ECHO, frozenset()).ports[ECHO][1] == ListenPort(20000, NOW)
+
+
+def test_an_export_that_is_withheld_takes_no_number() -> None:
+    view = view_after(*joined("east", "west"), MemberChanged(member("west", may_export=())))
+    assert numbers(view_after(ExportChanged(spec("west")), start=view)) == {}
 
 
 def test_an_exhausted_range_gives_none_until_a_number_comes_back() -> None:

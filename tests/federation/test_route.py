@@ -114,6 +114,13 @@ def test_a_port_that_we_do_not_export_is_served_by_others_only() -> None:
     assert (plan.local, plan.exported_to) == ((), ())
 
 
+def test_our_udp_backends_do_not_serve_the_tcp_port_of_another() -> None:
+    ours = LocalChanged(local(backend(1), ports=(Port("dns", 53, "UDP"),)))
+    theirs = ExportChanged(spec("west", ports=(Port("dns-tcp", 53),), seq=2))
+    plan = plan_of(world(ours, theirs, LoadChanged(load("west", port=53))), port=53)
+    assert (shape(plan), plan.local, plan.exported_to) == ([["west"]], (), ())
+
+
 def test_local_holds_every_backend_ready_or_not() -> None:
     plan = plan_of(world(LocalChanged(local(backend(2), backend(1, ready=False)))))
     assert plan.local == (backend(1, ready=False), backend(2))
