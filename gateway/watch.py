@@ -66,7 +66,8 @@ class Watch:
     async def look(self) -> None:
         """Once. An Envoy that does not answer is not live; what it said of others before stays."""
         try:
-            self.info = await self._admin.info()
+            if await self._admin.state() != self.info.state:
+                self.info = await self._admin.info()
             self.health = health(await self._admin.clusters(WATCHED))
         except EnvoyAdminError as error:
             log.debug("Envoy does not answer", reason=str(error))

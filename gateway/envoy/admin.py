@@ -31,6 +31,11 @@ class Admin:
             await self._session.close()
             self._session = None
 
+    async def state(self) -> str:
+        """`ServerInfo.state` alone, in an answer that costs Envoy's main thread a thirtieth of the whole."""
+        _, body = await self._ask("GET", "/ready")
+        return body.decode("ascii", "replace").strip()
+
     async def info(self) -> ServerInfo:
         return _decode(await self._call("GET", "/server_info"), ServerInfo)
 
@@ -58,6 +63,13 @@ class Admin:
         await self._call("POST", "/drain_listeners", {"graceful": ""})
 
     async def _call(self, method: str, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        status, body = await self._ask(method, path, query)
+        if status != 200:
+            raise EnvoyAdminError(path, f"status {status}")
+        return body
+
+    async def _ask(self, method: str, path: str, query: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        """Status and body; `/ready` has something to say with status 503 too."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 "http://envoy",
@@ -67,12 +79,9 @@ class Admin:
             )
         try:
             async with self._session.request(method, path, params=query) as response:
-                body = await response.read()
+                return response.status, await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise EnvoyAdminError(path, str(error) or "no answer in time") from error
-        if response.status != 200:
-            raise EnvoyAdminError(path, f"status {response.status}")
-        return body
 
 
 _Shape = TypeVar("_Shape", ServerInfo, Clusters)
