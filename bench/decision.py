@@ -2,7 +2,7 @@
 
 Measured is the CPU time of the agent's own code: fold, cut out inputs, merge, route, compile, check, publish, say it to
 the hub's feed, and the xDS responses for one gateway that acknowledges all of them. Collections of garbage are part of
-it: the figure of a sample is a mean over its changes. Ours is the agent with many services, the peer the one with few.
+it: the figure of a pair is a mean over its changes. Ours is the agent with many services, the peer the one with few.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import credentials
 from bench.credentials import BASE, Credentials
-from bench.harness import Judged, Row, alternate
+from bench.harness import Cost, Judged, Row, alternate
 from federation import model, telemetry
 from federation.agent import Agent, Outlets
 from federation.events import (
@@ -60,8 +60,9 @@ from pki.spiffe import TrustDomain
 
 FEW = 100
 MANY = 10_000
-CHANGES = 200
-"""Changes of one sample, each of another service."""
+CHANGES = 100
+"""Changes of one slice, each of another service, as far as there are so many."""
+SLICES = 3
 
 _CLUSTERS = ("east", "west", "central")
 _HTTP = Port("http", 80)
@@ -119,8 +120,8 @@ class _World:
         turn = next(self._turn)
         return LoadChanged(_load(self._of(turn), 1 + turn // len(self._services) % 2, turn + 2))
 
-    def cost(self, event: Callable[[], Event]) -> float:
-        """Microseconds of CPU a change."""
+    def cost(self, event: Callable[[], Event]) -> Cost:
+        """CPU of `CHANGES` changes, in microseconds."""
         events = [event() for _ in range(CHANGES)]
         spent = 0
         for one in events:
@@ -130,7 +131,7 @@ class _World:
             if self._gateway.acknowledged != before + 1:
                 raise RuntimeError(f"{one} did not reach the gateway")
             self.recomputed.append(len(self._agent.compiled.recomputed))
-        return spent / CHANGES / 1000
+        return Cost(spent / 1000, CHANGES)
 
     def _of(self, turn: int) -> Service:
         return self._services[turn % len(self._services)]
@@ -180,14 +181,13 @@ async def decision(folder: Path) -> list[Row]:
         ("decision-remote", many.remote, few.remote),
     ):
 
-        async def ours(event: Callable[[], Event] = of_many) -> float:
+        async def ours(event: Callable[[], Event] = of_many) -> Cost:
             return many.cost(event)
 
-        async def peer(event: Callable[[], Event] = of_few) -> float:
+        async def peer(event: Callable[[], Event] = of_few) -> Cost:
             return few.cost(event)
 
-        await ours(), await peer()
-        mine, theirs = await alternate(ours, peer)
+        mine, theirs = await alternate(ours, peer, SLICES)
         note = f"CPU a change at {MANY:,} services and at {FEW}"
         rows.append(Row(name, "µs", mine, theirs, Judged.RATIO, 2.0, note))
     counted = tuple(float(number) for number in (*many.recomputed, *few.recomputed))

@@ -1,4 +1,4 @@
-"""The protocol of every benchmark: a pair is ours and the peer, one after the other, and which comes first alternates.
+"""The protocol of every benchmark: a pair is ours and the peer in short slices by turns, and who begins alternates.
 
 The machine is never quite the same twice, but nearly so within a pair. So what is compared is the ratio within each
 pair, and what is reported is the median of the ratios with their quartiles. No sample is thrown away.
@@ -69,17 +69,38 @@ def spread(samples: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What so many operations took, in the unit of their row."""
+
+    spent: float
+    operations: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.spent + other.spent, self.operations + other.operations)
+
+    @property
+    def each(self) -> float:
+        return self.spent / self.operations
+
+
 async def alternate(
-    ours: Callable[[], Awaitable[float]], peer: Callable[[], Awaitable[float]], pairs: int = PAIRS
+    ours: Callable[[], Awaitable[Cost]], peer: Callable[[], Awaitable[Cost]], slices: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The samples of both sides in `pairs` pairs: ours first, peer first, ours first, and so on."""
+    """The cost of an operation on both sides in each pair, of `slices` slices a side. Both warm up with one slice."""
+    await ours()
+    await peer()
     mine: list[float] = []
     theirs: list[float] = []
-    for number in range(pairs):
-        if number % 2 == 0:
-            mine.append(await ours())
-            theirs.append(await peer())
-        else:
-            theirs.append(await peer())
-            mine.append(await ours())
+    for pair in range(PAIRS):
+        ours_spent = peer_spent = Cost(0.0, 0)
+        for number in range(slices):
+            if (pair + number) % 2 == 0:
+                ours_spent += await ours()
+                peer_spent += await peer()
+            else:
+                peer_spent += await peer()
+                ours_spent += await ours()
+        mine.append(ours_spent.each)
+        theirs.append(peer_spent.each)
     return tuple(mine), tuple(theirs)

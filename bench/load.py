@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from bench.harness import Cost
 from bench.processes import LOAD_CPU, cpu_seconds, listening, program, running
 from federation.errors import FederationError
 from federation.listen import HostPort
@@ -27,8 +28,8 @@ class Connections(Enum):
 
 
 CLIENTS = 16
-SECONDS = 3
-WARM_UP_SECONDS = 1
+SLICE = 1
+"""Seconds of load at a time."""
 
 _BACKEND = """\
 global
@@ -68,17 +69,16 @@ async def backend(folder: Path, addresses: Sequence[HostPort], answer: str) -> A
         yield
 
 
-async def cost(tunnel: Tunnel, connections: Connections) -> float:
-    """CPU of all proxies of the tunnel, in microseconds a request."""
-    await requests(tunnel.entry, connections, WARM_UP_SECONDS)
+async def cost(tunnel: Tunnel, connections: Connections) -> Cost:
+    """CPU of all proxies of the tunnel in one slice, in microseconds, and the requests that they carried."""
     before = cpu_seconds(tunnel.proxies)
-    answered = await requests(tunnel.entry, connections, SECONDS)
-    return (cpu_seconds(tunnel.proxies) - before) / answered * 1e6
+    answered = await requests(tunnel.entry, connections)
+    return Cost((cpu_seconds(tunnel.proxies) - before) * 1e6, answered)
 
 
-async def requests(entry: HostPort, connections: Connections, seconds: int) -> int:
-    """How many requests were answered. Raises FederationError if one of them failed."""
-    command = [program("wrk"), "--threads", "1", "--connections", str(CLIENTS), "--duration", f"{seconds}s"]
+async def requests(entry: HostPort, connections: Connections) -> int:
+    """How many requests were answered in one slice. Raises FederationError if one of them failed."""
+    command = [program("wrk"), "--threads", "1", "--connections", str(CLIENTS), "--duration", f"{SLICE}s"]
     if connections is Connections.NEW:
         command += ["--header", "Connection: close"]
     wrk = await asyncio.create_subprocess_exec(

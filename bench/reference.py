@@ -52,6 +52,7 @@ async def reference(folder: Path, backends: Mapping[str, HostPort]) -> AsyncIter
                     other=other,
                     address=addresses[me],
                     admin=folder / f"{me}.admin",
+                    log=folder / f"{me}.access.log",
                     folder=folder,
                     entry=ENTRY,
                     gateway=GATEWAY,
