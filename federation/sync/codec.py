@@ -230,7 +230,7 @@ def withdrawn(owner: str, key: str) -> Event | None:
     match key.split("/"):
         case ["spec", namespace, name]:
             return ExportGone(owner, Service(namespace, name))
-        case ["load", namespace, name, port, zone]:
+        case ["load", namespace, name, port, zone] if port.isascii() and port.isdigit():
             return LoadGone(owner, Service(namespace, name), int(port), zone)
         case ["cluster"]:
             return ClusterGone(owner)

@@ -128,7 +128,7 @@ class HubWorld:
             authority, SpiffeId.agent(authority.trust_domain), folder / "agent.pem", timedelta(hours=1), CLOCK
         )
         await identity.start()
-        return Member(self, name, authority, identity, text)
+        return Member(self, name, authority, identity, keys)
 
 
 @dataclass
@@ -139,7 +139,7 @@ class Member:
     name: str
     authority: Authority
     identity: Identity
-    token: str
+    keys: FileKeyStore
     disk: Disk = field(default_factory=Disk)
 
     def credentials(self) -> Credentials:

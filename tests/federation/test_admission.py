@@ -1,0 +1,194 @@
+"""How clusters join: a token is used once, by one key, and an answer that was lost can be had again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from federation.admission import Admission, Joined
+from federation.clock import SystemClock
+from federation.errors import FederationError
+from federation.hub import Hub
+from federation.listen import HostPort
+from federation.model import MemberState
+from federation.registry import Registry
+from federation.store import MemoryStore
+from federation.telemetry import HubMetrics
+from federation.tokens import TokenStore
+from pki import csr
+from pki.algorithms import spki_hash
+from pki.authority import Authority
+from pki.bundle import is_rooted
+from pki.certificate import load_der
+from pki.errors import Refused as CsrRefused
+from pki.keys.file import FileKeyStore
+from pki.root import RootAuthority
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.token import JoinToken, Refused, check_pin
+
+BASE = "mesh.example"
+CLOCK = SystemClock()
+LIFETIME = timedelta(minutes=5)
+
+
+class Installation:
+    """A hub without streams; its store outlives a restart."""
+
+    def __init__(self, root: RootAuthority, authority: Authority, folder: Path) -> None:
+        self.root, self.authority, self.folder = root, authority, folder
+        self.store = MemoryStore()
+
+    async def start(self) -> None:
+        metrics = HubMetrics()
+        self.hub = Hub(Registry(self.store), self.root.certificate, BASE, CLOCK, metrics)
+        await self.hub.start()
+        tokens = TokenStore(self.store, CLOCK.now)
+        bundle, api = self.authority.bundle(), HostPort.of("127.0.0.1", 8443)
+        self.admission = Admission(self.hub, tokens, self.root, bundle, api, CLOCK, metrics)
+
+    async def token(self, name: str) -> JoinToken:
+        text, _ = await self.admission.create_token(name, ("default/*",), ("10.1.0.0/16",), LIFETIME)
+        return JoinToken.decode(text)
+
+    async def cluster(self, name: str, folder: str = "") -> Authority:
+        place = self.folder / (folder or name)
+        return await Authority.create(
+            place / "authority", FileKeyStore(place / "keys"), TrustDomain.of_cluster(name, BASE), CLOCK
+        )
+
+
+@pytest.fixture
+async def installation(tmp_path: Path) -> AsyncIterator[Installation]:
+    root = await RootAuthority.create(tmp_path / "root", FileKeyStore(tmp_path / "root-keys"), BASE, CLOCK)
+    authority = await Authority.create(
+        tmp_path / "hub", FileKeyStore(tmp_path / "hub-keys"), TrustDomain.of_hub(BASE), CLOCK
+    )
+    installation = Installation(root, authority, tmp_path)
+    await installation.start()
+    yield installation
+    await authority.close()
+    await root.close()
+
+
+async def test_a_cluster_joins_with_what_its_token_says(installation: Installation) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    check_pin(token.pin, installation.root.certificate, installation.authority.bundle())
+    outcome = await installation.admission.redeem_join(token.secret, "east", await east.csr())
+    assert isinstance(outcome, Joined)
+    assert is_rooted(east.self_signed, load_der(outcome.row.rooted), installation.root.certificate)
+    known = installation.hub.member("east")
+    assert known is not None
+    assert known.member.may_export == ("default/*",)
+    assert [str(network) for network in known.member.ranges] == ["10.1.0.0/16"]
+    assert not known.connected
+    assert installation.hub.member_of(SpiffeId.agent(east.trust_domain)) == "east"
+    assert installation.hub.member_of(SpiffeId.gateway(east.trust_domain, "eastwest")) is None
+    assert list(installation.hub.bundles()) == [east.trust_domain]
+
+
+async def test_the_same_key_may_ask_again_also_after_a_restart_and_no_other(
+    installation: Installation,
+) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    other = await installation.cluster("east", "impostor")
+    first = await installation.admission.redeem_join(token.secret, "east", await east.csr())
+    assert isinstance(first, Joined)
+    await installation.start()
+    assert await installation.admission.redeem_join(token.secret, "east", await east.csr()) == first
+    assert isinstance(
+        await installation.admission.redeem_join(token.secret, "east", await other.csr()), Refused
+    )
+
+
+async def test_a_hub_that_died_after_the_token_was_used_lets_the_same_key_finish(
+    installation: Installation,
+) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    request = await east.csr()
+    await TokenStore(installation.store, CLOCK.now).redeem(token.secret, "east", csr_key(request))
+    await installation.start()
+    outcome = await installation.admission.redeem_join(token.secret, "east", request)
+    assert isinstance(outcome, Joined)
+
+
+def csr_key(request: bytes) -> str:
+    return spki_hash(csr.parse(request).public_key)
+
+
+async def test_of_a_hundred_at_once_one_key_wins(installation: Installation) -> None:
+    token = await installation.token("east")
+    rivals = [await installation.cluster("east", f"rival-{number}") for number in range(4)]
+    requests = [await rival.csr() for rival in rivals]
+    outcomes = await asyncio.gather(
+        *(installation.admission.redeem_join(token.secret, "east", requests[n % 4]) for n in range(100))
+    )
+    joined = {outcome.row.key for outcome in outcomes if isinstance(outcome, Joined)}
+    assert len(joined) == 1
+    assert sum(isinstance(outcome, Joined) for outcome in outcomes) == 25
+    assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 75
+    for rival in rivals:
+        await rival.close()
+
+
+async def test_a_wrong_secret_or_name_gets_the_one_refusal_and_uses_nothing_up(
+    installation: Installation,
+) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    request = await east.csr()
+    answers = {
+        str(await installation.admission.redeem_join(os.urandom(32), "east", request)),
+        str(await installation.admission.redeem_join(token.secret, "west", request)),
+    }
+    assert answers == {str(Refused())}
+    with pytest.raises(CsrRefused):
+        await installation.admission.redeem_join(token.secret, "east", b"nonsense")
+    assert isinstance(await installation.admission.redeem_join(token.secret, "east", request), Joined)
+
+
+@pytest.mark.parametrize(
+    ("name", "may_export", "ranges", "says"),
+    [
+        ("hub", ("a/b",), ("10.0.0.0/8",), "taken by the federation service"),
+        ("Not a name", ("a/b",), ("10.0.0.0/8",), "not a valid name"),
+        ("east", ("everything",), ("10.0.0.0/8",), "is not a pattern"),
+        ("east", ("a/b",), ("10.0.0.1/8",), "not an address range"),
+    ],
+)
+async def test_a_token_for_what_cannot_be_a_member_is_not_made(
+    installation: Installation, name: str, may_export: tuple[str, ...], ranges: tuple[str, ...], says: str
+) -> None:
+    with pytest.raises(FederationError, match=says):
+        await installation.admission.create_token(name, may_export, ranges, LIFETIME)
+
+
+async def test_a_member_needs_to_be_removed_before_it_gets_another_token(installation: Installation) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    await installation.admission.redeem_join(token.secret, "east", await east.csr())
+    with pytest.raises(FederationError, match="a member already"):
+        await installation.token("east")
+    assert await installation.hub.remove_member("east")
+    assert not await installation.hub.remove_member("east")
+    assert installation.hub.members() == ()
+    assert dict(installation.hub.bundles()) == {}
+    await installation.token("east")
+
+
+async def test_the_registry_outlives_the_hub_and_its_epoch_rises(installation: Installation) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    await installation.admission.redeem_join(token.secret, "east", await east.csr())
+    await installation.hub.set_member("east", state=MemberState.DRAINING, may_export=("shop/*",))
+    before = installation.hub.registry.epoch("hub")
+    await installation.start()
+    known = installation.hub.member("east")
+    assert known is not None
+    assert known.member.state is MemberState.DRAINING
+    assert known.member.may_export == ("shop/*",)
+    assert installation.hub.registry.epoch("hub") == before + 1
+    with pytest.raises(FederationError, match="is not a pattern"):
+        await installation.hub.set_member("east", may_export=("*",))
+    assert await installation.hub.set_member("nobody") is None
