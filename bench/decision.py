@@ -125,10 +125,10 @@ class _World:
         events = [event() for _ in range(CHANGES)]
         spent = 0
         for one in events:
-            before, known = self._gateway.acknowledged, time.process_time_ns()
+            acknowledged, began = self._gateway.acknowledged, time.process_time_ns()
             self._agent.step((one,))
-            spent += time.process_time_ns() - known
-            if self._gateway.acknowledged != before + 1:
+            spent += time.process_time_ns() - began
+            if self._gateway.acknowledged != acknowledged + 1:
                 raise RuntimeError(f"{one} did not reach the gateway")
             self.recomputed.append(len(self._agent.compiled.recomputed))
         return Cost(spent / 1000, CHANGES)

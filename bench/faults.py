@@ -141,7 +141,7 @@ async def _struck(site: Site, fault: Callable[[], Awaitable[None]]) -> Outcome:
 
 
 def _outcome(load: Load, moments: Sequence[float]) -> Outcome:
-    in_flight = max(load.in_flight(moment) for moment in moments)
+    in_flight = load.in_flight(min(moments), max(moments))
     return Outcome(max(0, load.failed - in_flight), load.failed, load.slowest)
 
 
