@@ -139,7 +139,11 @@ class SyncServer:
         try:
             session, wake = await self._open(cluster, context)
         except ProtocolViolation as error:
+            log.warning("stream refused", cluster=cluster, problem=error.problem)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.problem)
+        except FederationError as error:
+            log.error("stream refused, the hub cannot store", cluster=cluster, problem=str(error))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the hub cannot store anything now")
         log.info("agent connected", cluster=cluster, address=context.peer())
         try:
             await self._converse(session, wake, context)
@@ -176,6 +180,9 @@ class SyncServer:
         except ProtocolViolation as error:
             log.error("stream ended by a violation", cluster=session.cluster, problem=error.problem)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.problem)
+        except FederationError as error:
+            log.error("stream ended, the hub cannot store", cluster=session.cluster, problem=str(error))
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the hub cannot store anything now")
         except TimeoutError:
             log.warning("stream ended", cluster=session.cluster, problem="it is silent, or does not read")
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the stream is silent, or is not read")
