@@ -70,7 +70,7 @@ system-packages:
 
 .venv/.runtime: .venv/.uv requirements/runtime.lock
 	@echo "installing requirements/runtime.lock"
-	@$(INSTALL) --require-hashes --requirement requirements/runtime.lock
+	@$(INSTALL) --compile-bytecode --require-hashes --requirement requirements/runtime.lock
 	@touch $@
 
 .venv/.dev: .venv/.uv requirements/dev.lock
@@ -81,4 +81,5 @@ system-packages:
 .venv/.project: .venv/.uv pyproject.toml hatch_build.py tools/generate.py requirements/build.lock $(PROTOS)
 	@echo "building the protobuf modules"
 	@$(INSTALL) --no-deps --require-build-hashes --build-constraints requirements/build.lock --editable .
+	@$(BIN)/python -m compileall -q federation gateway pki
 	@touch $@

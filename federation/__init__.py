@@ -1,1 +1,1 @@
-"""Multi-cluster federation: one service space over many clusters, with a gateway and a certificate authority in each."""
+"""Multi-cluster federation: one service space over many clusters, each with a gateway and an authority of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,12 +22,12 @@ class Found:
     problems: tuple[str, ...]
 
 
-_TELLING = {
-    "base": ("hub", HubSettings),
-    "cluster": ("agent", AgentSettings),
-    "name": ("gateway", GatewaySettings),
+_TELLING: Mapping[str, tuple[str, Callable[[Path], object]]] = {
+    "base": ("hub", lambda path: read_settings(path, HubSettings)),
+    "cluster": ("agent", lambda path: read_settings(path, AgentSettings)),
+    "name": ("gateway", lambda path: read_settings(path, GatewaySettings)),
 }
-"""The field that only one kind of settings has at its top."""
+"""The field that only one kind of settings has at its top, and who reads that kind."""
 
 
 def check_path(path: Path, ranges: Sequence[str]) -> Found:
@@ -52,11 +52,9 @@ def check_path(path: Path, ranges: Sequence[str]) -> Found:
     return Found("services", _objects(path, networks))
 
 
-def _settings(
-    path: Path, kind: type[HubSettings] | type[AgentSettings] | type[GatewaySettings]
-) -> tuple[str, ...]:
+def _settings(path: Path, settings: Callable[[Path], object]) -> tuple[str, ...]:
     try:
-        read_settings(path, kind)
+        settings(path)
     except FederationError as error:
         return (str(error),)
     return ()

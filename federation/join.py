@@ -123,8 +123,8 @@ async def open_authority(folder: Path, keys: KeyStore, trust_domain: TrustDomain
     """The cluster's authority in `folder`, made if there is none yet."""
     place = folder / "authority"
     if Authority.exists(place):
-        return await Authority.load(place, keys, trust_domain, clock.now)
-    return await Authority.create(place, keys, trust_domain, clock.now)
+        return await Authority.load(place, keys, trust_domain, clock)
+    return await Authority.create(place, keys, trust_domain, clock)
 
 
 def _read(path: Path) -> str:

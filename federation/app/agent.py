@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import grpc
 import structlog
 
 from federation.access import AgentAccess
@@ -39,7 +38,7 @@ from federation.identity import Identity
 from federation.inputs import standing
 from federation.join import Membership, join, membership, open_authority
 from federation.knowledge import Knowledge
-from federation.listen import HostPort, ensure_free
+from federation.listen import HostPort
 from federation.model import (
     ImportPolicy,
     ImportRule,
@@ -61,7 +60,7 @@ from federation.tokens import TokenStore
 from gateway.report_pb2 import GatewayReport
 from gateway.tuning import PathTuning, Tuning, TunnelTuning
 from gateway.xds.reports import ReportServer
-from gateway.xds.server import AdsServer, Client, new_server
+from gateway.xds.server import AdsServer, Client, ServerCredentials, add_secure_port, new_server
 from pki import durable
 from pki.authority import Authority
 from pki.bundle import accept
@@ -226,7 +225,6 @@ class _Process:
     @asynccontextmanager
     async def _xds(self, address: HostPort) -> AsyncIterator[None]:
         """The gRPC door for gateways. It opens when there is something true to say through it."""
-        ensure_free(address)
         ads = AdsServer(
             self.gateways.authorize,
             self.gateways.choose,
@@ -236,29 +234,23 @@ class _Process:
         )
         reports = ReportServer(self.gateways.authorize, self._reported, self._silent)
         server = new_server(ads.handler(), reports.handler())
-        server.add_secure_port(str(address), self._server_credentials())
-        opening = asyncio.create_task(self._open(server), name="xds-open")
+        add_secure_port(server, address, self._server_credentials)
+
+        async def open_when_true() -> None:
+            await self.agent.spoken.wait()
+            await server.start()
+            log.info("gateways are served", xds=str(address))
+
+        opening = asyncio.create_task(open_when_true(), name="xds-open")
         try:
             yield
         finally:
             opening.cancel()
             await server.stop(grace=0.5)
 
-    async def _open(self, server: grpc.aio.Server) -> None:
-        await self.agent.spoken.wait()
-        await server.start()
-        log.info("gateways are served", xds=str(self.settings.listen.xds))
-
-    def _server_credentials(self) -> grpc.ServerCredentials:
-        def configuration() -> grpc.ServerCertificateConfiguration:
-            leaf = self.identity.current
-            return grpc.ssl_server_certificate_configuration(
-                [(leaf.key, leaf.chain)], self.authority.bundle().pem()
-            )
-
-        return grpc.dynamic_ssl_server_credentials(
-            configuration(), configuration, require_client_authentication=True
-        )
+    def _server_credentials(self) -> ServerCredentials:
+        leaf = self.identity.current
+        return ServerCredentials(leaf.chain, leaf.key, self.authority.bundle().pem())
 
     def _reported(self, client: Client, report: GatewayReport) -> None:
         gateway = OwnGateway(

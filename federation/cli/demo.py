@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -55,6 +56,19 @@ def up(ctx: click.Context, directory: Path | None) -> None:
 @output_option
 def status(directory: Path | None, output: str) -> None:
     """Show pids, sockets and addresses of the demo that is up."""
-    from federation.demo.run import describe, show
+    from federation.demo.run import describe
 
-    emit(output, describe(directory), show)
+    emit(output, describe(directory), _show)
+
+
+def _show(facts: dict[str, Any]) -> None:
+    click.echo(f"hub: pid {facts['hub']['pid']}, API {facts['hub']['api']}, sync {facts['hub']['sync']}")
+    for cluster in facts["clusters"]:
+        click.secho(f"{cluster['name']} ({cluster['region']})", bold=True, nl=False)
+        click.echo(f": agent pid {cluster['agent']['pid']}, socket {cluster['agent']['socket']}")
+        for gateway in cluster["gateways"]:
+            click.echo(f"  gateway {gateway['address']}: pid {gateway['pid']}, Envoy {gateway['envoy_pid']}")
+        for service, reach in cluster["imports"].items():
+            click.echo(f"  {service} is reached at {reach}")
+        for backend in cluster["backends"]:
+            click.echo(f"  backend {backend['address']} of {backend['service']}: pid {backend['pid']}")

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 import msgspec
 
 from federation.demo.claims import Record
@@ -81,20 +80,6 @@ def describe(directory: Path | None) -> dict[str, Any]:
     except (OSError, msgspec.MsgspecError) as error:
         raise FederationError(f"{state} cannot be read: {error}") from error
     return found
-
-
-def show(facts: dict[str, Any]) -> None:
-    """A description for people."""
-    click.echo(f"hub: pid {facts['hub']['pid']}, API {facts['hub']['api']}, sync {facts['hub']['sync']}")
-    for cluster in facts["clusters"]:
-        click.secho(f"{cluster['name']} ({cluster['region']})", bold=True, nl=False)
-        click.echo(f": agent pid {cluster['agent']['pid']}, socket {cluster['agent']['socket']}")
-        for gateway in cluster["gateways"]:
-            click.echo(f"  gateway {gateway['address']}: pid {gateway['pid']}, Envoy {gateway['envoy_pid']}")
-        for service, reach in cluster["imports"].items():
-            click.echo(f"  {service} is reached at {reach}")
-        for backend in cluster["backends"]:
-            click.echo(f"  backend {backend['address']} of {backend['service']}: pid {backend['pid']}")
 
 
 def _run(folder: Path, screen: Terminal, use: Callable[[World], Awaitable[None]]) -> None:

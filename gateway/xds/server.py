@@ -21,6 +21,8 @@ import grpc.aio
 import structlog
 
 from federation.clock import Clock
+from federation.errors import FederationError
+from federation.listen import HostPort, ensure_free
 from gateway.pb.envoy.config.core.v3.base_pb2 import Node
 from gateway.snapshot import Snapshot
 from gateway.xds.channel import ADS_METHOD, ADS_SERVICE, SERVER, WRITE_TIMEOUT
@@ -223,3 +225,34 @@ def new_server(*handlers: grpc.GenericRpcHandler) -> grpc.aio.Server:
     server = grpc.aio.server(options=SERVER)
     server.add_generic_rpc_handlers(handlers)
     return server
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCredentials:
+    """PEM: our chain and key, and the anchors of the one trust domain whose clients may connect."""
+
+    chain: bytes
+    key: bytes
+    anchors: bytes
+
+    def __repr__(self) -> str:
+        return "ServerCredentials(…)"
+
+
+def add_secure_port(
+    server: grpc.aio.Server, address: HostPort, current: Callable[[], ServerCredentials]
+) -> None:
+    """Listen at `address` over mutual TLS; `current` is asked at each handshake. Raises CannotListen."""
+    ensure_free(address)
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        now = current()
+        return grpc.ssl_server_certificate_configuration([(now.key, now.chain)], now.anchors)
+
+    credentials = grpc.dynamic_ssl_server_credentials(
+        configuration(), configuration, require_client_authentication=True
+    )
+    try:
+        server.add_secure_port(str(address), credentials)
+    except RuntimeError as error:
+        raise FederationError(f"cannot listen on {address}: {error}", "choose another address") from error
