@@ -61,9 +61,11 @@ def table(name: str, hosts: Table) -> Resource:
 def onward(cluster: str, tunnel: TunnelTuning) -> RouteConfiguration:
     """The constant table of `to/<cluster>`: every CONNECT goes on to that cluster's gateways, which decide.
 
-    A gateway that resets or refuses costs one retry at the next.
+    A gateway that refuses costs one retry at the next. One that resets or falls silent costs the listener one of
+    its attempts instead: from here the retry of every tunnel in that connection would come before the ejection
+    is known, meet the same gateway, and wait for its time-outs once more.
     """
-    on = _connect(names.gateway(cluster), "connect-failure,refused-stream,reset", tunnel)
+    on = _connect(names.gateway(cluster), "connect-failure,refused-stream", tunnel)
     host = VirtualHost(name="any", domains=["*"], routes=[on])
     return RouteConfiguration(name=names.to(cluster), virtual_hosts=[host])
 
