@@ -1,7 +1,8 @@
 """TLS 1.3 for the REST API, with exactly one trust domain in each context.
 
 The served certificate and the anchors change while the process runs, so a listener holds an outer context that hands
-each handshake to the newest inner one.
+each handshake to the newest inner one. OpenSSL takes certificate and anchors from the inner context, and whether to ask
+for a client certificate and to send tickets from the outer one (SSL_set_SSL_CTX(3)), so both are set up alike.
 """
 
 from __future__ import annotations
@@ -11,28 +12,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
-
-def pem(certificates: Sequence[x509.Certificate]) -> str:
-    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
+from pki.certificate import pem
 
 
 def server_context(certificate: Path, key: Path, anchors: Sequence[x509.Certificate]) -> ssl.SSLContext:
     """Serve `certificate`; a client certificate is welcome, not required, and must come from `anchors`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.num_tickets = 0
+    context = _server()
     context.load_cert_chain(certificate, key)
-    context.load_verify_locations(cadata=pem(anchors))
-    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(cadata=pem(anchors).decode())
     return context
 
 
 def renewable(current: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     """A context for a listener whose every handshake uses `current()` (ssl.SSLContext.sni_callback)."""
-    outer = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    outer.minimum_version = ssl.TLSVersion.TLSv1_3
+    outer = _server()
 
     def choose(connection: ssl.SSLObject, _name: str | None, _outer: ssl.SSLContext) -> None:
         connection.context = current()
@@ -41,13 +35,21 @@ def renewable(current: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     return outer
 
 
+def _server() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
 def client_context(
     anchors: Sequence[x509.Certificate], certificate: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:
     """Trust `anchors` and nothing else; the host name is checked as the DNS SAN of the server's identity."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=pem(anchors))
+    context.load_verify_locations(cadata=pem(anchors).decode())
     if certificate is not None:
         context.load_cert_chain(certificate, key)
     return context
