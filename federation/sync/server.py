@@ -83,6 +83,10 @@ def verify_agent(chain: bytes, hub: HubSide, clock: Clock) -> str:
     return cluster
 
 
+def _configuration(served: ServerCredentials) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(served.key, served.chain)], served.anchors)
+
+
 class SyncServer:
     """Serves one hub. `credentials` is asked at every handshake, so what it returns may change at any time."""
 
@@ -90,7 +94,7 @@ class SyncServer:
         self._hub = hub
         self._credentials = credentials
         self._clock = clock
-        self._served: tuple[ServerCredentials, grpc.ServerCertificateConfiguration] | None = None
+        self._served = ServerCredentials(b"", b"", b"")
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: HostPort) -> HostPort:
@@ -104,8 +108,11 @@ class SyncServer:
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(wire.METHOD_SERVICE, handlers),)
         )
+        self._served = self._credentials()
         tls = grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._configuration, require_client_authentication=True
+            _configuration(self._served),
+            self._renewed,  # type: ignore[arg-type]  # the stubs do not know that None means "unchanged"
+            require_client_authentication=True,
         )
         try:
             port = server.add_secure_port(str(address), tls)
@@ -120,15 +127,17 @@ class SyncServer:
             await self._server.stop(GRACE)
             self._server = None
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Called by grpcio's own threads at each handshake; parses nothing anew unless something changed."""
+    def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called by grpcio's own threads at each handshake; None if nothing is new.
+
+        gRPC frees what it was told before while another handshake may be using it
+        (https://github.com/grpc/grpc/issues/36693), so each change that it is told of risks the process.
+        """
         now = self._credentials()
-        served = self._served
-        if served is None or served[0] != now:
-            pair = [(now.key, now.chain)]
-            served = (now, grpc.ssl_server_certificate_configuration(pair, root_certificates=now.anchors))
-            self._served = served
-        return served[1]
+        if now == self._served:
+            return None
+        self._served = now
+        return _configuration(now)
 
     async def _serve(self, _: object, context: Context) -> None:
         try:

@@ -242,17 +242,31 @@ class ServerCredentials:
 def add_secure_port(
     server: grpc.aio.Server, address: HostPort, current: Callable[[], ServerCredentials]
 ) -> None:
-    """Listen at `address` over mutual TLS; `current` is asked at each handshake. Raises CannotListen."""
-    ensure_free(address)
+    """Listen at `address` over mutual TLS; `current` is asked at each handshake. Raises CannotListen.
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        now = current()
-        return grpc.ssl_server_certificate_configuration([(now.key, now.chain)], now.anchors)
+    gRPC is told of credentials only when they are new: it frees the old ones while another handshake may be using
+    them (https://github.com/grpc/grpc/issues/36693), so each change risks the process.
+    """
+    ensure_free(address)
+    served = current()
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal served
+        if (now := current()) == served:
+            return None
+        served = now
+        return _configuration(now)
 
     credentials = grpc.dynamic_ssl_server_credentials(
-        configuration(), configuration, require_client_authentication=True
+        _configuration(served),
+        renewed,  # type: ignore[arg-type]  # the stubs do not know that None means "unchanged"
+        require_client_authentication=True,
     )
     try:
         server.add_secure_port(str(address), credentials)
     except RuntimeError as error:
         raise FederationError(f"cannot listen on {address}: {error}", "choose another address") from error
+
+
+def _configuration(served: ServerCredentials) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(served.key, served.chain)], served.anchors)
