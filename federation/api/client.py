@@ -6,9 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -18,6 +16,11 @@ from federation.errors import FederationError, Unreachable
 
 TIMEOUT = 15.0
 """Seconds for a whole call; an answer that takes longer is as good as none to a person at a prompt."""
+
+UNIX = "unix://"
+
+LONGEST_ANSWER = 64 * 1024 * 1024
+"""Bytes of an answer; the first contact of a join is with a server that nobody has verified yet."""
 
 
 class Refusal(FederationError):
@@ -71,13 +74,22 @@ class ApiClient:
                 server_hostname=self._target.server_name,
                 allow_redirects=False,
             ) as response:
-                content = await response.read()
+                content = await self._content(response)
                 status = response.status
         except aiohttp.ClientConnectorCertificateError as error:
             raise Unreachable(self._target.url, "its certificate is not the one expected") from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unreachable(self._target.url, _reason(error)) from error
         return _decode(self._target.url, status, content)
+
+    async def _content(self, response: aiohttp.ClientResponse) -> bytes:
+        content = bytearray()
+        async for chunk in response.content.iter_chunked(1024 * 1024):
+            content += chunk
+            if len(content) > LONGEST_ANSWER:
+                problem = f"its answer is longer than {LONGEST_ANSWER // 1024 // 1024} MiB"
+                raise Unreachable(self._target.url, problem)
+        return bytes(content)
 
 
 def _reason(error: BaseException) -> str:
@@ -102,11 +114,17 @@ def _decode(url: str, status: int, content: bytes) -> Any:
 
 @asynccontextmanager
 async def connect(target: Target, *, timeout: float = TIMEOUT) -> AsyncIterator[ApiClient]:
-    """A client of `target` for the life of the context; `timeout` is in seconds, for each call."""
-    parts = urlsplit(target.url)
+    """A client of `target` for the life of the context; `timeout` is in seconds, for each call.
+
+    Nothing is ever sent in plain over a network: raises Unreachable for any other scheme.
+    """
     connector: aiohttp.BaseConnector
-    if parts.scheme == "unix":
-        connector, base = aiohttp.UnixConnector(path=str(Path(parts.path))), "http://localhost"
+    if target.url.startswith(UNIX):
+        connector, base = aiohttp.UnixConnector(path=target.url.removeprefix(UNIX)), "http://localhost"
+    elif not target.url.startswith("https://"):
+        raise Unreachable(
+            target.url, "its address is not one to call", "allowed: unix:///path and https://host:port"
+        )
     else:
         connector, base = aiohttp.TCPConnector(use_dns_cache=False), target.url.rstrip("/")
     limits = aiohttp.ClientTimeout(total=timeout)

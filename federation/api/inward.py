@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from federation.api.routes import Access, ApiProblem, Call, Principal, Problem, Route, encode, not_found
 from federation.errors import FederationError
+from pki.errors import PkiError
 
 
 class Inward:
@@ -29,9 +30,14 @@ class Inward:
             return problem.status, _problem(problem.code, str(problem), problem.hint)
         except FederationError as error:
             return 409, _problem("refused", str(error), error.hint)
+        except PkiError as error:
+            return 409, _problem("refused", str(error), "")
 
     async def _call(self, path: str) -> Any:
-        parts = urlsplit(path)
+        try:
+            parts = urlsplit(path)
+        except ValueError as error:
+            raise ApiProblem(400, "bad-path", f"not a path: {error}") from error
         for pattern, route in self._routes:
             if (match := pattern.fullmatch(parts.path)) is not None:
                 params = {name: unquote(value) for name, value in match.groupdict().items()}

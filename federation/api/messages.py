@@ -6,9 +6,9 @@ A struct that comes in forbids unknown fields; one that goes out may grow.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 
 class In(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,7 +29,7 @@ class NewToken(In, frozen=True, kw_only=True):
     may_export: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     gateway_class: str | None = None
-    lifetime: float = 600.0
+    lifetime: Annotated[float, Meta(gt=0, le=600)] = 600.0
 
 
 class CreatedToken(Out, frozen=True, kw_only=True):

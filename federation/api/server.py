@@ -1,8 +1,10 @@
 """HTTP for the routes: a unix socket for whoever runs the process, HTTPS for everybody else.
 
 On the unix socket the kernel says who calls, and only root and the process's own user are answered. Over HTTPS a
-caller is known by a client certificate of this trust domain or by a bearer token. Health and metrics have a plain
-listener of their own, which answers nothing else.
+caller is known by a client certificate of this trust domain or by a bearer token. No other origin's page may use what
+a browser holds: a request that names another origin is refused, and a body counts only as JSON, which a page may not
+send elsewhere unasked (fetch.spec.whatwg.org, CORS). Health and metrics have a plain listener of their own, which
+answers nothing else.
 """
 
 from __future__ import annotations
@@ -10,17 +12,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
 import msgspec
 import structlog
 from aiohttp import web
 
+from federation.api.doors import CannotListenUnix, TcpDoor, UnixDoor, serving
 from federation.api.routes import (
     Access,
     ApiProblem,
@@ -34,7 +34,7 @@ from federation.api.routes import (
     unauthorized,
 )
 from federation.errors import FederationError
-from federation.listen import CannotListen, HostPort, listen
+from pki.errors import PkiError
 
 MAX_BODY = 64 * 1024
 """Bytes of a request body; the largest legitimate one is a certificate request of a few KiB."""
@@ -42,12 +42,7 @@ MAX_BODY = 64 * 1024
 REFUSED_AFTER = 0.1
 """Seconds after which every refusal of a token is answered, so that its time does not tell its cause."""
 
-CLOSE_GRACE = 1.0
-"""Seconds that open requests get when the process stops."""
-
 log = structlog.get_logger()
-
-PRINCIPAL = web.RequestKey("principal", Principal)
 
 
 class Authenticator(Protocol):
@@ -60,6 +55,9 @@ class Authenticator(Protocol):
 
 Health = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
 Metrics = Callable[[], Awaitable[bytes]]
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 
 
 def api_application(
@@ -69,18 +67,18 @@ def api_application(
     routes = tuple(routes)
     document = msgspec.json.encode(openapi(title, version, routes))
 
-    async def openapi_document(request: web.Request) -> web.Response:
-        await _admit(request, Access.VIEWER, authenticator)
+    async def openapi_document(_: web.Request) -> web.Response:
         return web.Response(body=document, content_type="application/json")
 
-    app = web.Application(client_max_size=MAX_BODY, middlewares=[_problems])
-    app.router.add_get("/v1/openapi.json", openapi_document)
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[_problems, _same_origin])
+    app[AUTHENTICATOR] = authenticator
+    app.router.add_get("/v1/openapi.json", _for_viewers(openapi_document, authenticator))
     for route in routes:
         app.router.add_route(route.method, route.path, _endpoint(route, authenticator))
     return app
 
 
-def _endpoint(route: Route, authenticator: Authenticator) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _endpoint(route: Route, authenticator: Authenticator) -> Endpoint:
     async def endpoint(request: web.Request) -> web.Response:
         principal = await _admit(request, route.access, authenticator)
         if unknown := set(request.query) - set(route.query):
@@ -98,18 +96,26 @@ def _endpoint(route: Route, authenticator: Authenticator) -> Callable[[web.Reque
 
 
 async def _unhurried(route: Route, call: Call) -> Any:
-    """The answer at once, a refusal not before `REFUSED_AFTER`."""
+    """The answer at once, a refusal not before `REFUSED_AFTER`. What fails here is nothing that a stranger may read."""
     patience = asyncio.create_task(asyncio.sleep(REFUSED_AFTER), name="patience")
     try:
         return await route.handler(call)
     except ApiProblem:
         await patience
         raise
+    except (FederationError, PkiError) as error:
+        log.error("a token could not be redeemed", path=route.path, problem=str(error))
+        await patience
+        raise ApiProblem(
+            503, "unavailable", "this cannot be done now", "try again; the log of the process has the reason"
+        ) from error
     finally:
         patience.cancel()
 
 
 async def _body(request: web.Request, shape: type) -> Any:
+    if request.content_type != "application/json":
+        raise ApiProblem(415, "not-json", "the body is not JSON", "send Content-Type: application/json")
     try:
         return msgspec.json.decode(await request.read(), type=shape)
     except msgspec.MsgspecError as error:
@@ -122,9 +128,9 @@ async def _body(request: web.Request, shape: type) -> Any:
 
 async def _admit(request: web.Request, needed: Access, authenticator: Authenticator) -> Principal:
     """Who calls, if it may. Raises ApiProblem 401 or 403."""
-    principal = await _principal(request, authenticator)
     if needed is Access.OUTCOME:
-        return principal or Principal("anonymous", Access.OUTCOME)
+        return Principal("anonymous", Access.OUTCOME)
+    principal = await _principal(request, authenticator)
     if principal is None:
         raise unauthorized()
     if needed is Access.PEER:
@@ -133,6 +139,14 @@ async def _admit(request: web.Request, needed: Access, authenticator: Authentica
     elif principal.access < needed:
         raise forbidden(needed, principal)
     return principal
+
+
+def _for_viewers(endpoint: Endpoint, authenticator: Authenticator) -> Endpoint:
+    async def admitted(request: web.Request) -> web.StreamResponse:
+        await _admit(request, Access.VIEWER, authenticator)
+        return await endpoint(request)
+
+    return admitted
 
 
 async def _principal(request: web.Request, authenticator: Authenticator) -> Principal | None:
@@ -156,9 +170,7 @@ def _local(opened: socket.socket) -> Principal | None:
 
 
 @web.middleware
-async def _problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _problems(request: web.Request, handler: Endpoint) -> web.StreamResponse:
     """Every refusal has the same shape; what nobody foresaw is logged here and answered without its insides."""
     try:
         return await handler(request)
@@ -166,6 +178,11 @@ async def _problems(
         return _json(problem.status, Problem(problem.code, str(problem), problem.hint))
     except FederationError as error:
         return _json(409, Problem("refused", str(error), error.hint))
+    except PkiError as error:
+        return _json(409, Problem("refused", str(error)))
+    except web.HTTPNotFound:
+        hint = "hub, agents and gateways answer different questions; see that --hub means the right process"
+        return _json(404, Problem("not-found", "this process has no such path", hint))
     except web.HTTPException as error:
         return _json(error.status, Problem(error.reason.lower().replace(" ", "-"), error.reason))
     except Exception:
@@ -173,6 +190,14 @@ async def _problems(
         return _json(
             500, Problem("internal", "this request failed inside the process", "its log has the reason")
         )
+
+
+@web.middleware
+async def _same_origin(request: web.Request, handler: Endpoint) -> web.StreamResponse:
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("Host"):
+        raise ApiProblem(403, "cross-origin", "a page of another origin may not use this API")
+    return await handler(request)
 
 
 def _json(status: int, value: Any) -> web.Response:
@@ -202,103 +227,17 @@ def health_application(healthy: Health, ready: Health, metrics: Metrics) -> web.
 
 
 def with_health(app: web.Application, health: web.Application) -> web.Application:
-    """The same three paths on the API's own doors."""
+    """The same three paths on the API's own doors, there for whoever may look."""
     for route in health.router.routes():
         if route.method == "GET" and route.resource is not None:
-            app.router.add_get(route.resource.canonical, route.handler)
+            path = route.resource.canonical
+            app.router.add_get(path, _for_viewers(route.handler, app[AUTHENTICATOR]))
     return app
-
-
-@asynccontextmanager
-async def serving(app: web.Application, *doors: Door) -> AsyncIterator[tuple[HostPort | None, ...]]:
-    """Serve `app` at `doors` for as long as the context lives; gives the bound address of each (None: unix)."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_GRACE)
-    await runner.setup()
-    try:
-        yield tuple([await door.open(runner) for door in doors])
-    finally:
-        await runner.cleanup()
-        for door in doors:
-            door.close()
-
-
-class Door(Protocol):
-    """A place where an application is served."""
-
-    async def open(self, runner: web.AppRunner) -> HostPort | None: ...
-
-    def close(self) -> None: ...
-
-
-class UnixDoor:
-    """A unix socket, 0600 from its first moment. A stale one is replaced, a living one is an error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    async def open(self, runner: web.AppRunner) -> None:
-        if len(os.fsencode(self.path)) > 107:
-            raise CannotListenUnix(
-                self.path, "the path is over 107 bytes long (unix(7))", "choose a shorter directory"
-            )
-        if self.path.exists() and await self._answers():
-            raise CannotListenUnix(
-                self.path, "another process serves it", "stop it, or choose another directory"
-            )
-        self.path.unlink(missing_ok=True)
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
-        try:
-            opened.bind(str(self.path))
-        except OSError as error:
-            opened.close()
-            raise CannotListenUnix(self.path, error.strerror or "failed", "check the directory") from error
-        finally:
-            os.umask(before)
-        opened.listen(64)
-        opened.setblocking(False)
-        await web.SockSite(runner, opened).start()
-
-    async def _answers(self) -> bool:
-        try:
-            _, writer = await asyncio.open_unix_connection(str(self.path))
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    def close(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-
-class CannotListenUnix(FederationError):
-    """The unix socket cannot be served."""
-
-    def __init__(self, path: Path, why: str, hint: str) -> None:
-        super().__init__(f"cannot listen on {path}: {why}", hint=hint)
-        self.path = path
-
-
-class TcpDoor:
-    """A TCP address, with TLS if a context is given."""
-
-    def __init__(self, address: HostPort, tls: ssl.SSLContext | None = None) -> None:
-        self.address = address
-        self.tls = tls
-
-    async def open(self, runner: web.AppRunner) -> HostPort:
-        opened = listen(self.address)
-        bound = HostPort.of(self.address.host, opened.getsockname()[1])
-        await web.SockSite(runner, opened, ssl_context=self.tls).start()
-        return bound
-
-    def close(self) -> None:
-        """The runner has closed the socket."""
 
 
 __all__ = [
     "Authenticator",
-    "CannotListen",
+    "CannotListenUnix",
     "TcpDoor",
     "UnixDoor",
     "api_application",
