@@ -21,7 +21,9 @@ from federation.api.routes import ROLES, Access, Principal
 from federation.errors import FederationError
 from federation.store import Change, Committed, Store
 from federation.tokens import settle
+from pki.algorithms import spki_hash
 from pki.bundle import Bundle
+from pki.certificate import public_key
 from pki.errors import PkiError
 from pki.names import is_dns_label
 from pki.spiffe import SpiffeId
@@ -33,11 +35,15 @@ BEARER = "fedop1."
 
 
 class Operator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A person or a program that may use the hub. `token_hash` is None for one that comes with a certificate."""
+    """A person or a program that may use the hub, by a bearer token or by a certificate for one key.
+
+    The key counts besides the name, so that a certificate of somebody who was removed is not that of a namesake.
+    """
 
     name: str
     role: Literal["viewer", "operator"]
     token_hash: str | None = None
+    key: str | None = None
 
 
 class OperatorStore:
@@ -46,16 +52,21 @@ class OperatorStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def create(self, name: str, role: Literal["viewer", "operator"], *, bearer: bool) -> str | None:
-        """Add an operator; returns its bearer token, shown this once. Raises FederationError if the name is taken."""
+    async def create(
+        self, name: str, role: Literal["viewer", "operator"], *, key: str | None = None
+    ) -> str | None:
+        """Add an operator that comes with a certificate for `key` (pki.algorithms.spki_hash), else with a bearer token.
+
+        Returns the bearer token, shown this once. Raises FederationError if the name is taken.
+        """
         if not is_dns_label(name):
             raise FederationError(
                 f"{name!r} is not a name for an operator", "use a-z, 0-9 and '-', at most 63"
             )
-        secret = BEARER + urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode() if bearer else None
-        made = Operator(name, role, _hash(secret) if secret else None)
-        key = PREFIX + name
-        change = Change(uuid4().hex, put={key: msgspec.json.encode(made)}, expect={key: 0})
+        secret = None if key else BEARER + urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode()
+        made = Operator(name, role, _hash(secret) if secret else None, key)
+        place = PREFIX + name
+        change = Change(uuid4().hex, put={place: msgspec.json.encode(made)}, expect={place: 0})
         if not isinstance(await settle(self._store, change), Committed):
             raise FederationError(
                 f"there is an operator {name} already", "remove it first, or choose another name"
@@ -68,14 +79,14 @@ class OperatorStore:
 
     async def remove(self, name: str) -> bool:
         """Take all access away; False if there is no such operator."""
-        key = PREFIX + name
-        if key not in (await self._store.load(key)).rows:
+        place = PREFIX + name
+        if place not in (await self._store.load(place)).rows:
             return False
-        await settle(self._store, Change(uuid4().hex, delete=frozenset({key})))
+        await settle(self._store, Change(uuid4().hex, delete=frozenset({place})))
         return True
 
-    async def by_name(self, name: str) -> Operator | None:
-        return next((one for one in await self.listed() if one.name == name and one.token_hash is None), None)
+    async def by_key(self, name: str, key: str) -> Operator | None:
+        return next((one for one in await self.listed() if one.name == name and one.key == key), None)
 
     async def by_secret(self, secret: str) -> Operator | None:
         return next((one for one in await self.listed() if one.token_hash == _hash(secret)), None)
@@ -110,7 +121,8 @@ class HubAccess:
             return None
         spiffe_id, certificate = found
         role, _, name = spiffe_id.path[1:].partition("/")
-        operator = await self._operators.by_name(name) if role == "operator" else None
+        key = spki_hash(public_key(certificate))
+        operator = await self._operators.by_key(name, key) if role == "operator" else None
         return Principal(name, ROLES[operator.role], spiffe_id, certificate) if operator else None
 
     async def bearer(self, secret: str) -> Principal | None:

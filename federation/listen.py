@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
-from ipaddress import ip_address
+import sys
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import ClassVar, Self
 
 from federation.errors import FederationError
+
+_WRITTEN = re.compile(r"(\[(?P<v6>[0-9a-fA-F.]*:[0-9a-fA-F:.]*)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>.*)")
 
 
 class HostPort(str):
@@ -25,13 +29,12 @@ class HostPort(str):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises ValueError with a sentence for the user."""
-        host, colon, port = text.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        if not colon or not host or any(character.isspace() or character == "/" for character in host):
+        written = _WRITTEN.fullmatch(text)
+        if written is None:
             raise ValueError("not an address with a port")
-        if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        if not re.fullmatch(r"[0-9]{1,5}", written["port"]) or int(written["port"]) > 65535:
             raise ValueError("the port is not a number up to 65535")
-        return cls.of(host, int(port))
+        return cls.of(written["v6"] or written["host"], int(written["port"]))
 
     @property
     def host(self) -> str:
@@ -52,6 +55,8 @@ class CannotListen(FederationError):
 
 def listen(address: HostPort) -> socket.socket:
     """A bound, listening TCP socket. Raises CannotListen."""
+    if not is_address(address.host):
+        raise CannotListen(address, "it is not an IP address", "use an address of this machine, or 0.0.0.0")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -91,7 +96,7 @@ def holder_of(address: HostPort) -> str | None:
     """`name (pid N)` of the process that listens there, as far as /proc lets us see it."""
     inodes = _listening_inodes(address)
     for process in Path("/proc").iterdir():
-        if process.name.isdigit() and _holds(process, inodes):
+        if inodes and process.name.isdigit() and _holds(process, inodes):
             try:
                 name = (process / "comm").read_text().strip()
             except OSError:
@@ -104,6 +109,7 @@ _LISTEN_STATE = "0A"
 
 
 def _listening_inodes(address: HostPort) -> set[str]:
+    """The sockets that are in the way of `address`: those on its port at the same or at an unspecified address."""
     inodes: set[str] = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -111,11 +117,22 @@ def _listening_inodes(address: HostPort) -> set[str]:
         except OSError:
             continue
         for row in rows:
-            fields = row.split()
-            port = int(fields[1].rpartition(":")[2], 16)
-            if fields[3] == _LISTEN_STATE and port == address.port:
+            _, local, _, state, *_ = fields = row.split()
+            host, _, port = local.partition(":")
+            if state == _LISTEN_STATE and int(port, 16) == address.port and _meet(_decode(host), address):
                 inodes.add(f"socket:[{fields[9]}]")
     return inodes
+
+
+def _decode(host: str) -> IPv4Address | IPv6Address:
+    """An address as /proc/net shows it: words of four bytes, each in the byte order of the machine (proc(5))."""
+    words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
+    found = ip_address(b"".join(words))
+    return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found
+
+
+def _meet(held: IPv4Address | IPv6Address, wanted: HostPort) -> bool:
+    return held.is_unspecified or is_unspecified(wanted.host) or held == ip_address(wanted.host)
 
 
 def _holds(process: Path, inodes: set[str]) -> bool:
@@ -125,9 +142,15 @@ def _holds(process: Path, inodes: set[str]) -> bool:
         return False
 
 
-def is_unspecified(host: str) -> bool:
-    """Whether `host` stands for every address of the machine (0.0.0.0 or ::)."""
+def is_address(host: str) -> bool:
+    """Whether `host` is an IP address, not a name."""
     try:
-        return ip_address(host).is_unspecified
+        ip_address(host)
     except ValueError:
         return False
+    return True
+
+
+def is_unspecified(host: str) -> bool:
+    """Whether `host` stands for every address of the machine (0.0.0.0 or ::)."""
+    return is_address(host) and ip_address(host).is_unspecified

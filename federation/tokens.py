@@ -60,13 +60,17 @@ class TokenStore:
         return record if record is not None and self._now() < record.not_after else None
 
     async def revoke(self, token_id: str) -> TokenRecord | None:
-        """Delete the token with this id; None if there is none."""
-        for key, (record, row) in (await self._all()).items():
-            if record.id == token_id:
-                change = Change(uuid4().hex, delete=frozenset({key}), expect={key: row.revision})
-                await settle(self._store, change)
+        """Delete the token with this id, as it was then; None if there is none."""
+        while True:
+            found = next(
+                ((key, one) for key, one in (await self._all()).items() if one[0].id == token_id), None
+            )
+            if found is None:
+                return None
+            key, (record, row) = found
+            change = Change(uuid4().hex, delete=frozenset({key}), expect={key: row.revision})
+            if isinstance(await settle(self._store, change), Committed):
                 return record
-        return None
 
     async def redeem(self, secret: bytes, subject: str, spki_hash: str) -> Redeemed | Resumed | Refused:
         """Use a token up, durably, before anything follows from it."""
@@ -89,7 +93,12 @@ class TokenStore:
 
 
 def _record(row: Row) -> TokenRecord:
-    return msgspec.json.decode(row.value, type=TokenRecord)
+    try:
+        return msgspec.json.decode(row.value, type=TokenRecord)
+    except msgspec.MsgspecError as error:
+        raise FederationError(
+            f"a stored token cannot be read: {error}", "it was written by another version"
+        ) from error
 
 
 async def settle(store: Store, change: Change) -> Committed | Conflict | Fenced:

@@ -33,7 +33,7 @@ from federation.api.messages import (
 )
 from federation.api.routes import Access, ApiProblem, Call, Problem, Route, not_found
 from federation.api.token_info import token_info
-from federation.attest import no_good, secret_of
+from federation.attest import no_good, secret_of, spki_of
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.explain import Explained
@@ -270,7 +270,8 @@ class HubRoutes:
 
     async def create_operator(self, call: Call) -> CreatedOperator:
         body: NewOperator = call.body
-        secret = await self._operators.create(body.name, body.role, bearer=body.csr is None)
+        key = spki_of(body.csr) if body.csr is not None else None
+        secret = await self._operators.create(body.name, body.role, key=key)
         try:
             chain = await self._certify(body.name, body.csr) if body.csr is not None else None
         except BaseException:
