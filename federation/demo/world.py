@@ -10,7 +10,7 @@ import os
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -129,10 +129,17 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]], *, watch: tuple
 
 
 class World:
-    """Starts, changes and ends the processes of one demo in `folder`."""
+    """Starts, changes and ends the processes of one demo in `folder`.
 
-    def __init__(self, folder: Path) -> None:
+    `agent` and `gateway` are settings that every agent and every gateway gets besides the demo's own.
+    """
+
+    def __init__(
+        self, folder: Path, agent: Mapping[str, Any] | None = None, gateway: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = folder
+        self._agent_settings = agent or {}
+        self._gateway_settings = gateway or {}
         self.network = _unused_network()
         self.hub = self._process("hub", "serve", folder / "hub.yaml")
         self.clusters: dict[str, Cluster] = {}
@@ -140,8 +147,8 @@ class World:
         for number, plan in enumerate(PLANS, start=1):
             network = IPv4Network((int(self.network.network_address) + 16 * number, 28))
             home = folder / plan.name
-            agent = self._process(f"{plan.name}-agent", "agent", home / "agent.yaml")
-            cluster = Cluster(plan, network, home, agent)
+            process = self._process(f"{plan.name}-agent", "agent", home / "agent.yaml")
+            cluster = Cluster(plan, network, home, process)
             cluster.backends = list(self._backends(cluster))
             self.clusters[plan.name] = cluster
 
@@ -255,7 +262,7 @@ class World:
             "listen": {"address": address.host, "eastwest": 15443, "telemetry": f"{address.host}:9466"},
             "envoy": {"drain": "1s"},
         }
-        _write(home / "gateway.yaml", dump(settings))
+        _write(home / "gateway.yaml", dump(settings | dict(self._gateway_settings)))
         process = self._process(f"{cluster.name}-{name}", "gateway", home / "gateway.yaml")
         cluster.gateways.append(Gateway(name, address, home / "state" / "api.sock", process))
         await process.start()
@@ -271,25 +278,7 @@ class World:
     def write_service(self, cluster: Cluster, service: str) -> None:
         """The Kubernetes objects of one sample service; only `echo` is exported."""
         addresses = [backend.address.host for backend in cluster.of(service)]
-        meta = {"name": service, "namespace": "default"}
-        port = {"name": "http", "port": 80, "protocol": "TCP"}
-        objects: list[dict[str, Any]] = [
-            {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [port]}},
-            {
-                "apiVersion": "discovery.k8s.io/v1",
-                "kind": "EndpointSlice",
-                "metadata": {**meta, "labels": {"kubernetes.io/service-name": service}},
-                "addressType": "IPv4",
-                "endpoints": [
-                    {"addresses": [address], "conditions": {"ready": True}} for address in addresses
-                ],
-                "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            },
-        ]
-        if service == "echo":
-            api = "multicluster.x-k8s.io/v1beta1"
-            objects.append({"apiVersion": api, "kind": "ServiceExport", "metadata": meta})
-        text = "---\n".join(dump(each) for each in objects)
+        text = objects(service, addresses, exported=service == "echo")
         _write(cluster.folder / "services" / f"{service}.yaml", text)
 
     def _write_hub(self) -> None:
@@ -315,7 +304,7 @@ class World:
             "listen": {"api": f"{host}:8445", "xds": f"{host}:8446", "telemetry": f"{host}:9465"},
             "access_log": str(cluster.folder / "access.log"),
         }
-        _write(cluster.folder / "agent.yaml", dump(settings))
+        _write(cluster.folder / "agent.yaml", dump(settings | dict(self._agent_settings)))
 
     def _process(self, name: str, command: str, config: Path) -> Process:
         argv = (sys.executable, "-m", "federation.cli.main", command, "--config", str(config))
@@ -324,6 +313,31 @@ class World:
     @staticmethod
     def _address(cluster: Cluster, number: int) -> str:
         return str(cluster.network.network_address + number)
+
+
+def objects(name: str, addresses: Sequence[str], *, port: int = 8080, exported: bool = True) -> str:
+    """The service `default/<name>:80` as Kubernetes objects, in YAML; its backends listen on `port`."""
+    meta = {"name": name, "namespace": "default"}
+    found: list[dict[str, Any]] = [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": meta,
+            "spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
+            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+        },
+    ]
+    if exported:
+        api = "multicluster.x-k8s.io/v1beta1"
+        found.append({"apiVersion": api, "kind": "ServiceExport", "metadata": meta})
+    return "---\n".join(dump(each) for each in found)
 
 
 async def _answers(path: Path) -> bool:
@@ -359,9 +373,14 @@ def _write_private(path: Path, text: str) -> None:
 
 
 @asynccontextmanager
-async def world(folder: Path, progress: Callable[[str], None]) -> AsyncIterator[World]:
+async def world(
+    folder: Path,
+    progress: Callable[[str], None],
+    agent: Mapping[str, Any] | None = None,
+    gateway: Mapping[str, Any] | None = None,
+) -> AsyncIterator[World]:
     """A running world for the life of the context; nothing of it is left afterwards but the folder."""
-    made = World(folder)
+    made = World(folder, agent, gateway)
     try:
         await made.start(progress)
         yield made

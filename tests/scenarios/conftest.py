@@ -1,0 +1,27 @@
+"""One federation for all scenarios: each test finds it whole, and leaves it whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from federation.demo.world import World, world
+from tests.scenarios.changes import REMOTE, add_service, mend
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running_federation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with world(tmp_path_factory.mktemp("federation"), lambda _: None) as made:
+        for cluster in ("west", "central"):
+            add_service(made, cluster, REMOTE)
+        await mend(made)
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def federation(running_federation: World) -> AsyncIterator[World]:
+    """The demo's world and the service `default/remote`, which west and central export."""
+    yield running_federation
+    await mend(running_federation)
