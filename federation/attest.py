@@ -161,7 +161,7 @@ class Attestor:
             found = None
         if found is None:
             raise no_good()
-        return Redeemed(bundle=self._bundle(), root=pem([self._root]).decode())
+        return Redeemed(bundle=self._bundle(), root=pem([self._root]).decode(), now=self._clock.now())
 
     async def _issue(
         self, request: str, identity: SpiffeId, by: Attestation, who: str, replaces: x509.Certificate | None

@@ -93,7 +93,7 @@ async def join(cluster: str, token_file: Path, folder: Path, keys: KeyStore, clo
         return await authority.csr()
 
     try:
-        redemption = await redeem(token, "/v1/join", "federation", request, cluster)
+        redemption = await redeem(token, "/v1/join", "federation", request, cluster, clock)
         answer = redemption.answer
         if not answer.certificates or answer.joined_at is None:
             raise FederationError(

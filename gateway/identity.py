@@ -221,7 +221,7 @@ class GatewayIdentity:
         backoff = Backoff(self._clock, SHORTEST_BACKOFF, LONGEST_BACKOFF)
         while True:
             try:
-                redemption = await redeem(token, "/v1/attest", "agent", request, self._name)
+                redemption = await redeem(token, "/v1/attest", "agent", request, self._name, self._clock)
                 break
             except Unreachable as error:
                 self.problem = str(error)

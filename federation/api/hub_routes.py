@@ -140,7 +140,9 @@ class HubRoutes:
             found = None
         if found is None:
             raise no_good()
-        return Redeemed(bundle=self._bundle(), root=pem([self._root.certificate]).decode())
+        return Redeemed(
+            bundle=self._bundle(), root=pem([self._root.certificate]).decode(), now=self._clock.now()
+        )
 
     def _bundle(self) -> str:
         return base64.b64encode(bundles.encode(self._authority.bundle())).decode()

@@ -64,7 +64,10 @@ class Redeem(In, frozen=True, kw_only=True):
 
 
 class Redeemed(Out, frozen=True, kw_only=True):
-    """The outcome: the pinned certificates (`root` and `bundle`), then `certificates` and what else is needed."""
+    """The outcome: the pinned certificates (`root` and `bundle`), then `certificates` and what else is needed.
+
+    `now` is the issuer's clock.
+    """
 
     bundle: str
     root: str | None = None
@@ -72,6 +75,7 @@ class Redeemed(Out, frozen=True, kw_only=True):
     base: str = ""
     address: str = ""
     joined_at: datetime | None = None
+    now: datetime | None = None
 
 
 class Renew(In, frozen=True, kw_only=True):

@@ -18,10 +18,12 @@ from cryptography import x509
 from federation.api.client import Refusal, Target, connect
 from federation.api.messages import Redeem, Redeemed
 from federation.api.tls import client_context, unverified_context
+from federation.clock import Clock
 from federation.errors import FederationError
 from pki import bundle as bundles
 from pki.bundle import Bundle
 from pki.errors import PkiError
+from pki.skew import check_skew
 from pki.token import JoinToken, check_pin
 
 
@@ -35,15 +37,23 @@ class Redemption:
 
 
 async def redeem(
-    token: JoinToken, path: str, role: str, request: Callable[[Bundle], Awaitable[bytes]], name: str
+    token: JoinToken,
+    path: str,
+    role: str,
+    request: Callable[[Bundle], Awaitable[bytes]],
+    name: str,
+    clock: Clock,
 ) -> Redemption:
     """Redeem `token` at `path` of the issuer whose identity is `/<role>`; `name` is the caller's name for itself.
 
     `request` makes the certificate request (PEM) once the issuer's bundle is known to be the pinned one.
-    Raises Unreachable, Refusal (the token is no good, in whatever way), or PinMismatch.
+    Raises Unreachable, Refusal (the token is no good, in whatever way), PinMismatch, or ClockError: certificates mean
+    nothing between clocks that are more than 5 minutes apart.
     """
     secret_hash = token.hash().hex()
     first = await _post(Target(token.url, unverified_context()), path, Redeem(token_hash=secret_hash))
+    if first.now is not None:
+        check_skew(clock.now(), first.now, token.url)
     root, bundle = _certificates(token.url, first)
     check_pin(token.pin, root, bundle)
     verified = Target(token.url, client_context(bundle.anchors), f"{role}.{bundle.trust_domain}")

@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from federation.api.client import Refusal, Target, connect
 from federation.api.redeem import redeem
+from federation.clock import SystemClock
 from federation.demo.claims import Claim
 from federation.demo.tunnel import Caller, End, Outcome, call_grpc, connect_through
 from federation.demo.world import BASE, World
@@ -51,7 +52,7 @@ async def replay_token(world: World) -> Refusal | str:
 
     token = JoinToken.decode(world.tokens["east"])
     try:
-        await redeem(token, "/v1/join", "federation", forge, "east")
+        await redeem(token, "/v1/join", "federation", forge, "east", SystemClock())
     except Refusal as refusal:
         return refusal
     return "the token was accepted again"
