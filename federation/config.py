@@ -5,74 +5,33 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-from pathlib import Path, PosixPath
-from typing import Annotated, ClassVar, Literal, Self, TypeVar
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta, Struct
 
 from federation.document import read
 from federation.duration import Duration
 from federation.errors import InputError
-from federation.listen import HostPort
-from pki.errors import PkiError
-from pki.names import dns_label
-from pki.spiffe import TrustDomain
+from federation.written import (
+    Address,
+    Base,
+    File,
+    GatewayAddress,
+    Lifetime,
+    Listening,
+    LogFile,
+    Name,
+    NamePattern,
+    Reached,
+    ServicePattern,
+    Span,
+)
 
 Number = Annotated[int, Meta(ge=1, le=65535)]
 
-
-class File(PosixPath):
-    """An absolute path, so that it does not depend on where the process was started."""
-
-    allowed: ClassVar[str] = "an absolute path, such as /etc/federation/services"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        path = cls(text)
-        if not path.is_absolute() or "\0" in text:
-            raise ValueError("not an absolute path")
-        return path
-
-
-class Name(str):
-    """A DNS label: the name of a cluster, a region, a zone or a gateway."""
-
-    __slots__ = ()
-    allowed: ClassVar[str] = "a DNS label: 1 to 63 of a-z, 0-9 and '-', not starting or ending with '-'"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        try:
-            return cls(dns_label(text))
-        except PkiError as error:
-            raise ValueError("not a DNS label") from error
-
-
-class Base(str):
-    """The domain under which every cluster is a trust domain of its own."""
-
-    __slots__ = ()
-    allowed: ClassVar[str] = "a DNS name in lower case, such as mesh.example"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        try:
-            TrustDomain.of_cluster("x", text)
-        except PkiError as error:
-            raise ValueError("cannot be the base of trust domains") from error
-        return cls(text)
-
-
-class Address(str):
-    """An IP address."""
-
-    __slots__ = ()
-    allowed: ClassVar[str] = "an IP address, such as 10.1.0.5, 0.0.0.0 or ::"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        return cls(str(ip_address(text)))
+SHORTEST_SUSPICION = Duration.parse("10s")
+"""Agents speak every 5 s; one word that comes late is no reason to suspect anybody."""
 
 
 class Setting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,16 +46,16 @@ class Log(Setting, frozen=True, kw_only=True):
 class HubListen(Setting, frozen=True, kw_only=True):
     """Where the hub listens; `telemetry` is plain HTTP and answers health and metrics only."""
 
-    api: HostPort = HostPort.of("0.0.0.0", 8443)
-    sync: HostPort = HostPort.of("0.0.0.0", 8444)
-    telemetry: HostPort = HostPort.of("127.0.0.1", 9464)
+    api: Listening = Listening.of("0.0.0.0", 8443)
+    sync: Listening = Listening.of("0.0.0.0", 8444)
+    telemetry: Listening = Listening.of("127.0.0.1", 9464)
 
 
 class HubAdvertise(Setting, frozen=True, kw_only=True):
     """Where agents reach the hub; goes into join tokens."""
 
-    api: HostPort
-    sync: HostPort
+    api: Reached
+    sync: Reached
 
 
 class HubSettings(Setting, frozen=True, kw_only=True):
@@ -113,23 +72,23 @@ class HubSettings(Setting, frozen=True, kw_only=True):
 class AgentListen(Setting, frozen=True, kw_only=True):
     """Where the agent listens, for the gateways of its own cluster only."""
 
-    api: HostPort = HostPort.of("0.0.0.0", 8445)
-    xds: HostPort = HostPort.of("0.0.0.0", 8446)
-    telemetry: HostPort = HostPort.of("127.0.0.1", 9465)
+    api: Listening = Listening.of("0.0.0.0", 8445)
+    xds: Listening = Listening.of("0.0.0.0", 8446)
+    telemetry: Listening = Listening.of("127.0.0.1", 9465)
 
 
 class AgentAdvertise(Setting, frozen=True, kw_only=True):
     """Where this cluster's gateways reach the agent; goes into their tokens."""
 
-    api: HostPort
-    xds: HostPort
+    api: Reached
+    xds: Reached
 
 
 class Rule(Setting, frozen=True, kw_only=True):
     """Matches services of clusters; `*` stands for anything within one part of a name."""
 
-    clusters: tuple[str, ...] = ("*",)
-    services: tuple[str, ...] = ("*/*",)
+    clusters: tuple[NamePattern, ...] = (NamePattern("*"),)
+    services: tuple[ServicePattern, ...] = (ServicePattern("*/*"),)
 
 
 class Imports(Setting, frozen=True, kw_only=True):
@@ -156,17 +115,17 @@ class Leases(Setting, frozen=True, kw_only=True):
 class Paths(Setting, frozen=True, kw_only=True):
     """How the way to another cluster is watched. A silent gateway costs at most ping + timeout + one retry."""
 
-    probe: Duration = Duration.parse("500ms")
+    probe: Span = Span.parse("500ms")
     failures: Annotated[int, Meta(ge=1, le=10)] = 2
-    ping: Duration = Duration.parse("350ms")
-    timeout: Duration = Duration.parse("500ms")
+    ping: Span = Span.parse("350ms")
+    timeout: Span = Span.parse("500ms")
 
 
 class Tunnels(Setting, frozen=True, kw_only=True):
     """`idle`: how long a tunnel lives without a byte. `connect`: how long a backend may take to accept."""
 
-    idle: Duration = Duration.parse("1h")
-    connect: Duration = Duration.parse("1s")
+    idle: Span = Span.parse("1h")
+    connect: Span = Span.parse("1s")
 
 
 class AgentSettings(Setting, frozen=True, kw_only=True):
@@ -186,8 +145,8 @@ class AgentSettings(Setting, frozen=True, kw_only=True):
     leases: Leases = Leases()
     paths: Paths = Paths()
     tunnels: Tunnels = Tunnels()
-    access_log: str = "/dev/stdout"
-    certificate_lifetime: Duration = Duration.parse("24h")
+    access_log: LogFile = LogFile("/dev/stdout")
+    certificate_lifetime: Lifetime = Lifetime.parse("24h")
     log: Log = Log()
 
 
@@ -196,7 +155,7 @@ class GatewayListen(Setting, frozen=True, kw_only=True):
 
     address: Address = Address("0.0.0.0")
     eastwest: Number = 15443
-    telemetry: HostPort = HostPort.of("127.0.0.1", 9466)
+    telemetry: Listening = Listening.of("127.0.0.1", 9466)
 
 
 class EnvoySettings(Setting, frozen=True, kw_only=True):
@@ -211,7 +170,7 @@ class GatewaySettings(Setting, frozen=True, kw_only=True):
     """`federation gateway`. `advertise` is where gateways of other clusters dial this one."""
 
     name: Name
-    advertise: HostPort
+    advertise: GatewayAddress
     token: File | None = None
     directory: File = File("/var/lib/federation/gateway")
     listen: GatewayListen = GatewayListen()
@@ -246,6 +205,8 @@ def _contradictions(settings: HubSettings | AgentSettings | GatewaySettings) -> 
             found.append(
                 ("leases.suspect", "is not shorter than leases.expired", f"below {settings.leases.expired}")
             )
-    if isinstance(settings, GatewaySettings) and not settings.advertise.port:
-        found.append(("advertise", "has no port that peers could dial", "host:port with a port from 1 on"))
+        if settings.leases.suspect < SHORTEST_SUSPICION:
+            found.append(
+                ("leases.suspect", "is over before an agent speaks twice", f"{SHORTEST_SUSPICION} or more")
+            )
     return found

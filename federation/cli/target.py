@@ -23,9 +23,9 @@ from msgspec import Struct
 
 from federation.api.client import ApiClient, Target, connect
 from federation.api.tls import client_context
-from federation.config import File
 from federation.document import read
 from federation.errors import FederationError, InputError
+from federation.written import File
 
 DEFAULT_SOCKET = Path("/var/lib/federation/hub/api.sock")
 

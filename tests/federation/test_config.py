@@ -1,0 +1,178 @@
+"""Settings: the examples are complete and true, and each mistake is told with its line and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from msgspec import NODEFAULT, Struct
+from msgspec.structs import FieldInfo, fields
+
+from federation.config import AgentSettings, GatewaySettings, HubSettings, read_settings
+from federation.errors import InputError
+
+EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
+KINDS: dict[str, type[Any]] = {"hub": HubSettings, "agent": AgentSettings, "gateway": GatewaySettings}
+MINIMAL = {
+    "hub": "base: mesh.example\nadvertise: {api: 'hub.example:8443', sync: '10.1.0.1:8444'}\n",
+    "agent": "cluster: east\nregion: eu\nservices: /srv\nadvertise: {api: '10.1.0.2:8445', xds: '10.1.0.2:8446'}\n",
+    "gateway": "name: gw-0\nadvertise: 10.1.0.2:15443\n",
+}
+SHOWN_WITHOUT_DEFAULT = {"zone", "join_token", "token", "envoy.path"}
+"""Settings whose default is that there is none: the example shows what one looks like."""
+
+
+def settings_of(kind: type[Struct], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting that is not a group, by its dotted name."""
+    for field in fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, Struct):
+            yield from settings_of(field.type, f"{path}{field.name}.")
+        else:
+            yield f"{path}{field.name}", field
+
+
+def uncommented(text: str) -> Any:
+    """The example with its commented settings switched on; prose in comments is not YAML and stays out."""
+    line = re.compile(r"# ?((?: *)(?:- )?[a-z_]+:(?: .*)?)")
+    return yaml.safe_load("\n".join(m[1] if (m := line.fullmatch(row)) else row for row in text.splitlines()))
+
+
+def at(document: Any, path: str) -> Any:
+    for step in path.split("."):
+        document = document[step]
+    return document
+
+
+def has(document: Any, path: str) -> bool:
+    try:
+        at(document, path)
+    except (KeyError, TypeError):
+        return False
+    return True
+
+
+def attribute(settings: Any, path: str) -> Any:
+    for step in path.split("."):
+        settings = getattr(settings, step)
+    return settings
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_example_is_what_it_says_with_every_comment_or_without(kind: str, tmp_path: Path) -> None:
+    example = EXAMPLES / f"{kind}.yaml"
+    plain = read_settings(example, KINDS[kind])
+    full = uncommented(example.read_text())
+    names = {path for path, _ in settings_of(KINDS[kind])}
+    assert {path for path in names if not has(full, path)} == set()
+    written = tmp_path / "full.yaml"
+    written.write_text(yaml.safe_dump(full))
+    switched_on = read_settings(written, KINDS[kind])
+    for path, field in settings_of(KINDS[kind]):
+        if field.default is not NODEFAULT and path not in SHOWN_WITHOUT_DEFAULT:
+            assert attribute(switched_on, path) == attribute(plain, path) == field.default, path
+    assert {path for path in names if path in SHOWN_WITHOUT_DEFAULT and attribute(plain, path)} == set()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_default_is_asked_for(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(MINIMAL[kind])
+    read_settings(file, KINDS[kind])
+    for path, field in settings_of(KINDS[kind]):
+        if field.required:
+            document = yaml.safe_load(MINIMAL[kind])
+            *around, last = path.split(".")
+            del (at(document, ".".join(around)) if around else document)[last]
+            file.write_text(yaml.safe_dump(document))
+            with pytest.raises(InputError, match=f'the field "{last}" is missing'):
+                read_settings(file, KINDS[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "addition", "line", "field", "problem", "allowed"),
+    [
+        ("hub", "color: red", 3, "color", "unknown field", "base, advertise"),
+        ("hub", "listen:\n  apy: 1", 4, "listen.apy", 'did you mean "api"', "api, sync, telemetry"),
+        ("hub", "root: offline", 3, "root", "'offline'", "online"),
+        ("hub", "log: {level: loud}", 3, "log.level", "'loud'", "debug, error, info"),
+        ("hub", "log: {level: 3}", 3, "log.level", "got 3", "debug"),
+        ("hub", "directory: hub", 3, "directory", "not an absolute path", "an absolute path"),
+        ("hub", "listen: {api: '0.0.0.0'}", 3, "listen.api", "not an address with a port", "0.0.0.0:8443"),
+        ("hub", "listen: {api: '0.0.0.0:65536'}", 3, "listen.api", "up to 65535", "0.0.0.0:8443"),
+        ("hub", "listen: {api: 'localhost:8443'}", 3, "listen.api", "not an IP address", "127.0.0.1:8443"),
+        ("hub", "listen: {api: '::1:8443'}", 3, "listen.api", "not an address", "[::1]:8443"),
+        ("hub", "listen: {api: '[127.0.0.1]:1'}", 3, "listen.api", "not an address", "[::1]:8443"),
+        ("agent", "leases: {suspect: 15}", 5, "leases.suspect", "got 15", "with its unit"),
+        ("agent", "leases: {suspect: 15 sec}", 5, "leases.suspect", "not a duration", "500ms, 10s"),
+        ("agent", "leases: {suspect: 2m}", 5, "leases.suspect", "not shorter than", "below 1m"),
+        ("agent", "leases: {suspect: 6s}", 5, "leases.suspect", "speaks twice", "10s or more"),
+        ("agent", "paths: {ping: 0s}", 5, "paths.ping", "zero", "more than 0"),
+        ("agent", "paths: {failures: 0}", 5, "paths.failures", "got 0", "1"),
+        ("agent", "certificate_lifetime: 25h", 5, "certificate_lifetime", "not a life", "10s to 24h"),
+        ("agent", "certificate_lifetime: 9s", 5, "certificate_lifetime", "not a life", "10s to 24h"),
+        ("agent", "ports: {first: 65536}", 5, "ports.first", "got 65536", "65535"),
+        ("agent", "ports: {first: 30000}", 5, "ports.first", "lies after ports.last", "at most 29999"),
+        ("agent", "ports: {first: '20000'}", 5, "ports.first", "'20000'", "1"),
+        ("agent", "zone: Zone_A", 5, "zone", "not a DNS label", "a-z, 0-9"),
+        ("agent", "regions: [eu, -us]", 5, "regions[1]", "not a DNS label", "a-z, 0-9"),
+        ("agent", "access_log: access.log", 5, "access_log", "not an absolute path", "/dev/stdout"),
+        ("agent", "imports: {deny: [{services: [shop]}]}", 5, "imports.deny[0].services[0]", "pattern", "shop/*"),
+        ("agent", "imports: {deny: [{clusters: [West]}]}", 5, "imports.deny[0].clusters[0]", "pattern", "eu-*"),
+        ("gateway", "listen: {address: gateway}", 3, "listen.address", "IPv4 or IPv6", "10.1.0.5"),
+        ("gateway", "listen: {eastwest: 0}", 3, "listen.eastwest", "got 0", "65535"),
+        ("gateway", "envoy: {concurrency: 2.5}", 3, "envoy.concurrency", "got 2.5", "1"),
+        ("gateway", "name: gw-1", 3, "name", "duplicate", ""),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_place_and_what_is_allowed(
+    kind: str, addition: str, line: int, field: str, problem: str, allowed: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(MINIMAL[kind] + addition + "\n")
+    with pytest.raises(InputError) as refused:
+        read_settings(file, KINDS[kind])
+    assert (refused.value.file, refused.value.line, refused.value.field) == (str(file), line, field)
+    assert problem in str(refused.value)
+    assert allowed in refused.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "instead", "field", "problem"),
+    [
+        ("agent", "cluster: east", "cluster: hub", "cluster", "the federation service itself"),
+        ("agent", "cluster: east", "cluster: East", "cluster", "not a DNS label"),
+        ("agent", "10.1.0.2:8446", "10.1.0.2:0", "advertise.xds", "no port"),
+        ("hub", "mesh.example", "Mesh.Example", "base", "cannot be the base"),
+        ("hub", "mesh.example", "mesh..example", "base", "cannot be the base"),
+        ("hub", "mesh.example", "x" * 64, "base", "cannot be the base"),
+        ("gateway", "10.1.0.2:15443", "gateway.example:15443", "advertise", "not an IP address"),
+        ("gateway", "10.1.0.2:15443", "10.1.0.2:0", "advertise", "no port"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told(
+    kind: str, written: str, instead: str, field: str, problem: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(MINIMAL[kind].replace(written, instead))
+    with pytest.raises(InputError, match=problem) as refused:
+        read_settings(file, KINDS[kind])
+    assert refused.value.field == field
+    assert refused.value.allowed
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", MINIMAL["hub"] + "---\n" + MINIMAL["hub"]])
+def test_a_file_holds_exactly_one_document(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "hub.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match="exactly one"):
+        read_settings(file, HubSettings)
+
+
+def test_a_file_that_is_not_there_or_no_file_is_told(tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "missing.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(InputError, match=why):
+            read_settings(path, HubSettings)
