@@ -21,7 +21,7 @@ from rpds import HashTrieMap
 from federation import decide
 from federation.clock import Clock
 from federation.decide import Decisions
-from federation.events import Event, Tick
+from federation.events import Event, LocalChanged, Tick
 from federation.knowledge import Knowledge, Remembered
 from federation.model import Me, Service, View
 from federation.own import Fact, own_cluster, owned_by_service
@@ -150,7 +150,12 @@ class Agent:
                     self._knowledge.listen(service, view.ports.get(service))
         if before.first_exported is not view.first_exported:
             for service in touched:
-                self._knowledge.exported_first(service, view.first_exported.get(service))
+                if before.first_exported.get(service) is not view.first_exported.get(service):
+                    self._knowledge.exported_first(service, view.first_exported.get(service))
+        if before.local is not view.local:
+            for service in touched:
+                if before.local.get(service) is not view.local.get(service):
+                    self._knowledge.local(service, view.local.get(service))
         if before.gateways is not view.gateways:
             for name in {*before.gateways, *view.gateways}:
                 if before.gateways.get(name) != view.gateways.get(name):
@@ -197,7 +202,8 @@ class Agent:
 def remembered_view(me: Me, remembered: Remembered, heard: Iterable[Event], now: datetime) -> View:
     """The view that an agent starts with: what it knew when it stopped, before anybody has spoken.
 
-    `heard` are the events of `remembered.heard`, decoded.
+    `heard` are the events of `remembered.heard`, decoded. Local services stay until discovery has said what became of
+    them: a file that cannot be read any more is no deletion.
     """
     view = View(
         me=me,
@@ -206,6 +212,6 @@ def remembered_view(me: Me, remembered: Remembered, heard: Iterable[Event], now:
         first_exported=HashTrieMap(remembered.first_exported),
         gateways=HashTrieMap(remembered.gateways),
     )
-    for event in heard:
+    for event in (*heard, *map(LocalChanged, remembered.local.values())):
         view, _ = reduce(view, event)
     return view

@@ -7,6 +7,7 @@ them: after a crash the agent asks for a little too much, never for too little.
     cursor/<owner>           how far the word of an owner is complete
     port/<ns>/<name>         the listen ports of an imported service
     first/<ns>/<name>        when an own export was first seen
+    local/<ns>/<name>        a service of this cluster, as it was found last
     gateway/<name>           a gateway of this cluster
     epoch                    our own
 """
@@ -24,9 +25,9 @@ import msgspec
 import structlog
 
 from federation.errors import FederationError
-from federation.model import ListenPort, OwnGateway, Position, Service
+from federation.model import ListenPort, LocalService, OwnGateway, Position, Service
 from federation.store import Change, Committed, Row, Store, Unknown
-from federation.store.contract import MOST_KEYS
+from federation.store.contract import LARGEST, MOST_KEYS
 from federation.sync.importer import Heard
 
 FLUSH_EVERY = 0.5
@@ -47,6 +48,7 @@ class Remembered:
     ports: Mapping[Service, Mapping[int, ListenPort]] = field(default_factory=dict)
     first_exported: Mapping[Service, datetime] = field(default_factory=dict)
     gateways: Mapping[str, OwnGateway] = field(default_factory=dict)
+    local: Mapping[Service, LocalService] = field(default_factory=dict)
 
 
 class Knowledge:
@@ -96,6 +98,15 @@ class Knowledge:
     def gateway(self, name: str, gateway: OwnGateway | None) -> None:
         self._note(f"gateway/{name}", msgspec.json.encode(gateway) if gateway else None)
 
+    def local(self, service: Service, found: LocalService | None) -> None:
+        """A service with so many endpoints that the store takes no such row is found anew at each start instead."""
+        key = f"local/{service}"
+        value = msgspec.msgpack.encode(found) if found else None
+        if value is not None and len(key) + len(value) > LARGEST:
+            log.warning("a service is too large to be remembered over a restart", service=str(service))
+            value = None
+        self._note(key, value)
+
     def _note(self, key: str, value: bytes | None) -> None:
         if value is None:
             self._put.pop(key, None)
@@ -106,23 +117,24 @@ class Knowledge:
         self._wake.set()
 
     async def run(self) -> None:
-        """Write what was noted, again and again; on cancellation once more, so that a stop loses nothing."""
+        """Write what was noted, again and again, and on cancellation once more."""
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 await asyncio.sleep(FLUSH_EVERY)
-                try:
-                    await self.flush()
-                    self.problem = None
-                except FederationError as error:
-                    self.problem = str(error)
-                    log.error(
-                        "cannot store what was learned; will try again", problem=str(error), hint=error.hint
-                    )
-                    self._wake.set()
+                await self._write()
         finally:
+            await self._write()
+
+    async def _write(self) -> None:
+        try:
             await self.flush()
+            self.problem = None
+        except FederationError as error:
+            self.problem = str(error)
+            log.error("cannot store what was learned; will try again", problem=str(error), hint=error.hint)
+            self._wake.set()
 
     async def flush(self) -> None:
         """Write everything noted so far. Raises StoreError; what was not written stays noted."""
@@ -134,8 +146,10 @@ class Knowledge:
             while cursors:
                 await self._store_some(cursors, set())
         except BaseException:
-            self._put = put | self._put
-            self._delete = (delete - self._put.keys()) | self._delete
+            # What was noted meanwhile is newer: nothing may be both put and deleted.
+            still_put = {key: value for key, value in put.items() if key not in self._delete}
+            self._delete |= delete - self._put.keys()
+            self._put = still_put | self._put
             self._cursors = cursors | self._cursors
             raise
 
@@ -169,6 +183,7 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
     ports: dict[Service, dict[int, ListenPort]] = {}
     first: dict[Service, datetime] = {}
     gateways: dict[str, OwnGateway] = {}
+    local: dict[Service, LocalService] = {}
     epoch = 0
     for key, row in rows.items():
         kind, _, rest = key.partition("/")
@@ -186,9 +201,11 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
                 first[_service(rest)] = datetime.fromisoformat(row.value.decode())
             case "gateway":
                 gateways[rest] = msgspec.json.decode(row.value, type=OwnGateway)
+            case "local":
+                local[_service(rest)] = msgspec.msgpack.decode(row.value, type=LocalService)
             case "epoch":
                 epoch = int(row.value)
-    return Remembered(epoch, tuple(heard), cursors, ports, first, gateways)
+    return Remembered(epoch, tuple(heard), cursors, ports, first, gateways, local)
 
 
 def _service(text: str) -> Service:

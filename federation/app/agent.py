@@ -143,7 +143,9 @@ class _Process:
         outlets = Outlets(self.publisher, lambda snapshots: self.gateways.publish(snapshots))
         self.agent = Agent(view, self._tuning(), self.knowledge, outlets, self.metrics)
         self.gateways = Gateways(self.agent, self.authority.bundle, self.instances, self.clock)
-        self.discovery = FileDiscovery(self.settings.services, self.agent.submit, self.clock)
+        self.discovery = FileDiscovery(
+            self.settings.services, self.agent.submit, self.clock, remembered=frozenset(view.local)
+        )
         self.publisher.set("bundle", self.authority.bundle())
         routes = AgentRoutes(self.agent, self.attestor, self.tokens, self, self.clock).routes()
         inward = Inward(routes)

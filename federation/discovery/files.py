@@ -57,7 +57,7 @@ class FileDiscovery:
         rescan: float = RESCAN,
     ) -> None:
         self.listed = asyncio.Event()
-        """Set when all that is in the folder has been emitted for the first time."""
+        """Set when all that is in the folder has been emitted, or when it says nothing and what is remembered stays."""
         self._folder = Folder(path.absolute(), remembered)
         self._emit = emit
         self._clock = clock
@@ -112,7 +112,7 @@ class FileDiscovery:
         self._folder, events = outcome
         if events:
             self._emit(*events)
-        if self._folder.problem is None:
+        if self._folder.problem is None or self._folder.remembered:
             self.listed.set()
         problems = frozenset(self._folder.problems())
         for problem in problems - self._told:
