@@ -45,8 +45,8 @@ class TunnelTuning:
 
     idle_timeout: float = 3600.0
     connect_attempts: int = 6
-    backoff: float = 0.01
-    longest_backoff: float = 0.05
+    backoff: float = 0.04
+    longest_backoff: float = 0.08
     ejection: float = 1.0
     longest_ejection: float = 5.0
 
