@@ -95,7 +95,7 @@ class TokenStore:
 def _record(row: Row) -> TokenRecord:
     try:
         return msgspec.json.decode(row.value, type=TokenRecord)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FederationError(
             f"a stored token cannot be read: {error}", "it was written by another version"
         ) from error

@@ -108,7 +108,7 @@ def _decode(url: str, status: int, content: bytes) -> Any:
         if 200 <= status < 300:
             return msgspec.json.decode(content)
         raise Refusal(status, msgspec.json.decode(content, type=Problem))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreachable(url, f"it does not speak this API (HTTP {status})") from error
 
 

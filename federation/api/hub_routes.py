@@ -180,7 +180,7 @@ class HubRoutes:
                 problem = msgspec.json.decode(answer.body, type=Problem)
                 raise ApiProblem(answer.status, problem.code, problem.message, problem.hint)
             return msgspec.json.decode(answer.body, type=shape)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ApiProblem(502, "agent", f"the agent of {cluster} speaks another version") from error
 
     # ---- the registry --------------------------------------------------------------------------------------------

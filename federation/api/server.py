@@ -118,7 +118,7 @@ async def _body(request: web.Request, shape: type) -> Any:
         raise ApiProblem(415, "not-json", "the body is not JSON", "send Content-Type: application/json")
     try:
         return msgspec.json.decode(await request.read(), type=shape)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ApiProblem(
             400, "bad-body", f"the body does not fit: {error}", "see /v1/openapi.json"
         ) from error

@@ -46,12 +46,20 @@ def test_an_address_is_what_was_written(text: str, host: str, port: int) -> None
     + [f"127.0.0.1:{port}" for port in ("65536", "-1", "+1", " 1", "1 ", "٣", "0x10", "9" * 5000)],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="address|port"):
+    with pytest.raises(ValueError, match=r"address|port"):
         HostPort.parse(text)
 
 
-@pytest.mark.parametrize(("first", "second"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"),
-                                              ("127.0.0.1", "0.0.0.0"), ("::", "127.0.0.1"), ("::1", "::1")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1", "0.0.0.0"),
+        ("::", "127.0.0.1"),
+        ("::1", "::1"),
+    ],
+)
 def test_a_port_in_use_names_its_holder(first: str, second: str, held: ExitStack) -> None:
     taken = held.enter_context(listen(HostPort.of(first, 0)))
     address = HostPort.of(second, port_of(taken))
