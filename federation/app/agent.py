@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from federation.access import AgentAccess
 from federation.agent import Agent, Outlets, remembered_view
 from federation.api.agent_routes import AgentRoutes
 from federation.api.inward import Inward
-from federation.api.messages import AgentStatus, CheckGroup, PeerStatus
+from federation.api.routes import Route
 from federation.api.server import (
     TcpDoor,
     UnixDoor,
@@ -27,15 +27,14 @@ from federation.api.server import (
     with_health,
 )
 from federation.api.tls import renewable, server_context
+from federation.app.agent_state import AgentState
 from federation.attest import Attestor, Instances
-from federation.checks import agent_checks
 from federation.clock import Clock
 from federation.config import AgentSettings, Rule
 from federation.discovery.files import FileDiscovery
 from federation.errors import FederationError
 from federation.gateways import Gateways, Report
 from federation.identity import Identity
-from federation.inputs import standing
 from federation.join import Membership, join, membership, open_authority
 from federation.knowledge import Knowledge
 from federation.listen import HostPort
@@ -50,7 +49,6 @@ from federation.model import (
 from federation.model import (
     Path as PathSeen,
 )
-from federation.own import held_back
 from federation.store import SqliteStore
 from federation.sync.client import Credentials, Ports, SyncClient
 from federation.sync.importer import Importer
@@ -114,9 +112,11 @@ class _Process:
         self.knowledge = Knowledge(store)
         self.tokens = TokenStore(store, clock.now)
         self.instances = Instances(store)
-        lifetime = timedelta(seconds=settings.certificate_lifetime)
+        self.lifetime = timedelta(seconds=settings.certificate_lifetime)
         domain = authority.trust_domain
-        self.identity = Identity(authority, SpiffeId.agent(domain), self.folder / "leaf.pem", lifetime, clock)
+        self.identity = Identity(
+            authority, SpiffeId.agent(domain), self.folder / "leaf.pem", self.lifetime, clock
+        )
         self.attestor = Attestor(
             authority,
             member.root,
@@ -125,7 +125,7 @@ class _Process:
             settings.advertise.api,
             settings.advertise.xds,
             member.base,
-            lifetime,
+            self.lifetime,
             clock,
         )
 
@@ -147,38 +147,52 @@ class _Process:
             self.settings.services, self.agent.submit, self.clock, remembered=frozenset(view.local)
         )
         self.publisher.set("bundle", self.authority.bundle())
-        routes = AgentRoutes(self.agent, self.attestor, self.tokens, self, self.clock).routes()
-        inward = Inward(routes)
-        ports = Ports(self._credentials, self.knowledge, self.agent.submit, inward.answer)
-        self.sync = SyncClient(
+        ports = Ports(
+            self._credentials, self.knowledge, self.agent.submit, lambda path: self.inward.answer(path)
+        )
+        sync = SyncClient(
             self.member.sync, self.member.hub_domain, self.publisher, importer, ports, self.clock
         )
-        self.identity.on_renewal(lambda _: self.sync.refresh())
-        access = AgentAccess(self.authority.bundle, self.clock.now)
-        api = api_application("federation agent", version("federation"), routes, access)
-        health = health_application(self._healthy, self._ready, self._exposition)
+        state = AgentState(
+            agent=self.agent,
+            gateways=self.gateways,
+            discovery=self.discovery,
+            publisher=self.publisher,
+            knowledge=self.knowledge,
+            sync=sync,
+            identity=self.identity,
+            authority=self.authority,
+            hub=self.member.sync,
+            leaf_life=self.lifetime,
+            metrics=self.metrics,
+            clock=self.clock,
+        )
+        routes = AgentRoutes(self.agent, self.attestor, self.tokens, state, self.clock).routes()
+        self.inward = Inward(routes)
+        self.identity.on_renewal(lambda _: sync.refresh())
         async with asyncio.TaskGroup() as group:
             group.create_task(self.knowledge.run(), name="knowledge")
             group.create_task(self.agent.run(self.clock), name="agent")
             group.create_task(self.discovery.run(), name="discovery")
             group.create_task(self._listed(), name="listed")
             group.create_task(self.identity.run(), name="identity")
-            group.create_task(self.sync.run(), name="sync")
+            group.create_task(sync.run(), name="sync")
             group.create_task(self.gateways.forget_the_lost(), name="gateways")
-            listen = self.settings.listen
-            tls = TcpDoor(listen.api, renewable(self._tls))
-            async with (
-                self._xds(listen.xds),
-                serving(with_health(api, health), UnixDoor(self.folder / "api.sock"), tls),
-                serving(
-                    health_application(self._healthy, self._ready, self._exposition),
-                    TcpDoor(listen.telemetry),
-                ),
-            ):
-                log.info(
-                    "agent runs", cluster=self.settings.cluster, api=str(listen.api), xds=str(listen.xds)
-                )
-                await asyncio.Event().wait()
+            await self._serve(routes, state)
+
+    async def _serve(self, routes: Iterable[Route], state: AgentState) -> None:
+        listen = self.settings.listen
+        access = AgentAccess(self.authority.bundle, self.clock.now)
+        api = api_application("federation agent", version("federation"), routes, access)
+        health = partial(health_application, state.healthy, state.ready, state.exposition)
+        tls = TcpDoor(listen.api, renewable(self._tls))
+        async with (
+            self._xds(listen.xds),
+            serving(with_health(api, health()), UnixDoor(self.folder / "api.sock"), tls),
+            serving(health(), TcpDoor(listen.telemetry)),
+        ):
+            log.info("agent runs", cluster=self.settings.cluster, api=str(listen.api), xds=str(listen.xds))
+            await asyncio.Event().wait()
 
     async def _listed(self) -> None:
         await self.discovery.listed.wait()
@@ -278,90 +292,6 @@ class _Process:
 
     def _silent(self, client: Client) -> None:
         self.gateways.fell_silent(client.instance)
-
-    # ---- state ---------------------------------------------------------------------------------------------------
-
-    def status(self) -> AgentStatus:
-        view = self.agent.view
-        return AgentStatus(
-            version=version("federation"),
-            pid=os.getpid(),
-            cluster=view.me.name,
-            region=view.me.region,
-            hub_connected=self.sync.connected,
-            hub=str(self.member.sync),
-            services=len(self.agent.decisions.services),
-            exports=len(view.by_cluster.get(view.me.name, ())),
-            gateways=self.gateways.status(),
-            peers=tuple(self._peers()),
-            problems=tuple(self._problems()),
-            certificate_expires_at=self.identity.current.certificate.not_valid_after_utc,
-            authority_expires_at=min(form.not_valid_after_utc for form in self.authority.forms),
-        )
-
-    def checks(self) -> tuple[CheckGroup, ...]:
-        life = timedelta(seconds=self.settings.certificate_lifetime)
-        return agent_checks(self.status(), self.clock.now(), life)
-
-    def forget_gateway(self, name: str) -> bool:
-        return self.gateways.forget(name)
-
-    def _peers(self) -> Iterator[PeerStatus]:
-        view = self.agent.view
-        for name in sorted(view.members):
-            how = standing(view, name)
-            if how is None or name == view.me.name:
-                continue
-            lease = view.leases.get(name)
-            yield PeerStatus(
-                name=name,
-                region=how.region,
-                state=how.state.value,
-                lease=how.freshness.value,
-                silence=lease.silence if lease else None,
-                path=how.path.value,
-                trusted=how.trusted,
-            )
-
-    def _problems(self) -> list[str]:
-        view = self.agent.view
-        member = view.members.get(view.me.name)
-        found = [str(problem) for problem in self.discovery.problems(member.ranges if member else None)]
-        found += [f"{service}: {refused.detail}" for service, refused in held_back(view)]
-        found += [f"the hub refuses {key}: {one.why.detail}" for key, one in self.publisher.refused.items()]
-        found += [f"a snapshot is withheld: {problem}" for problem in self.agent.withheld]
-        if member is None:
-            found.append("the hub has not told us our own record yet")
-        if self.knowledge.problem:
-            found.append(self.knowledge.problem)
-        if self.sync.problem:
-            found.append(f"hub: {self.sync.problem}")
-        return list(dict.fromkeys(found))
-
-    async def _healthy(self) -> tuple[bool, dict[str, Any]]:
-        return True, {"healthy": True}
-
-    async def _ready(self) -> tuple[bool, dict[str, Any]]:
-        ready = self.agent.spoken.is_set()
-        return ready, {"ready": ready, "waiting_for": [] if ready else ["local services and our own record"]}
-
-    async def _exposition(self) -> bytes:
-        view, metrics = self.agent.view, self.metrics
-        metrics.hub_up.set(self.sync.connected)
-        metrics.services.set(len(self.agent.decisions.services))
-        metrics.gateways.set(self.gateways.connected)
-        metrics.silence.clear()
-        for name, lease in view.leases.items():
-            metrics.silence.labels(name).set(lease.silence)
-        metrics.rejected.set(sum(len(gateway.rejected) for gateway in self.gateways.status()))
-        metrics.problems.set(len(self.discovery.problems()))
-        metrics.certificate.labels("own").set(
-            self.identity.current.certificate.not_valid_after_utc.timestamp()
-        )
-        metrics.certificate.labels("authority").set(
-            self.authority.self_signed.not_valid_after_utc.timestamp()
-        )
-        return metrics.render()
 
 
 def _rules(rules: tuple[Rule, ...]) -> tuple[ImportRule, ...]:

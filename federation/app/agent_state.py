@@ -1,0 +1,128 @@
+"""How an agent is, put together from what its parts know: status, checks, health and metrics.
+
+Nothing is kept here and nothing is decided: each answer is made when somebody asks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from federation.agent import Agent
+from federation.api.messages import AgentStatus, CheckGroup, PeerStatus
+from federation.checks import agent_checks
+from federation.clock import Clock
+from federation.discovery.files import FileDiscovery
+from federation.gateways import Gateways
+from federation.identity import Identity
+from federation.inputs import standing
+from federation.knowledge import Knowledge
+from federation.listen import HostPort
+from federation.own import held_back
+from federation.sync.client import SyncClient
+from federation.sync.publisher import Publisher
+from federation.telemetry import AgentMetrics
+from pki.authority import Authority
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """Whom to ask. `hub` is the address of its sync port; certificates of this cluster live for `leaf_life`."""
+
+    agent: Agent
+    gateways: Gateways
+    discovery: FileDiscovery
+    publisher: Publisher
+    knowledge: Knowledge
+    sync: SyncClient
+    identity: Identity
+    authority: Authority
+    hub: HostPort
+    leaf_life: timedelta
+    metrics: AgentMetrics
+    clock: Clock
+
+    def status(self) -> AgentStatus:
+        view = self.agent.view
+        return AgentStatus(
+            version=version("federation"),
+            pid=os.getpid(),
+            cluster=view.me.name,
+            region=view.me.region,
+            hub_connected=self.sync.connected,
+            hub=str(self.hub),
+            services=len(self.agent.decisions.services),
+            exports=len(view.by_cluster.get(view.me.name, ())),
+            gateways=self.gateways.status(),
+            peers=tuple(self._peers()),
+            problems=tuple(self._problems()),
+            certificate_expires_at=self.identity.current.certificate.not_valid_after_utc,
+            authority_expires_at=min(form.not_valid_after_utc for form in self.authority.forms),
+        )
+
+    def checks(self) -> tuple[CheckGroup, ...]:
+        return agent_checks(self.status(), self.clock.now(), self.leaf_life)
+
+    def forget_gateway(self, name: str) -> bool:
+        return self.gateways.forget(name)
+
+    def _peers(self) -> Iterator[PeerStatus]:
+        view = self.agent.view
+        for name in sorted(view.members):
+            how = standing(view, name)
+            if how is None or name == view.me.name:
+                continue
+            lease = view.leases.get(name)
+            yield PeerStatus(
+                name=name,
+                region=how.region,
+                state=how.state.value,
+                lease=how.freshness.value,
+                silence=lease.silence if lease else None,
+                path=how.path.value,
+                trusted=how.trusted,
+            )
+
+    def _problems(self) -> list[str]:
+        view = self.agent.view
+        member = view.members.get(view.me.name)
+        found = [str(problem) for problem in self.discovery.problems(member.ranges if member else None)]
+        found += [f"{service}: {refused.detail}" for service, refused in held_back(view)]
+        found += [f"the hub refuses {key}: {one.why.detail}" for key, one in self.publisher.refused.items()]
+        found += [f"a snapshot is withheld: {problem}" for problem in self.agent.withheld]
+        if member is None:
+            found.append("the hub has not told us our own record yet")
+        if self.knowledge.problem:
+            found.append(self.knowledge.problem)
+        if self.sync.problem:
+            found.append(f"hub: {self.sync.problem}")
+        return list(dict.fromkeys(found))
+
+    async def healthy(self) -> tuple[bool, dict[str, Any]]:
+        return True, {"healthy": True}
+
+    async def ready(self) -> tuple[bool, dict[str, Any]]:
+        ready = self.agent.spoken.is_set()
+        return ready, {"ready": ready, "waiting_for": [] if ready else ["local services and our own record"]}
+
+    async def exposition(self) -> bytes:
+        view, metrics = self.agent.view, self.metrics
+        metrics.hub_up.set(self.sync.connected)
+        metrics.services.set(len(self.agent.decisions.services))
+        metrics.gateways.set(self.gateways.connected)
+        metrics.silence.clear()
+        for name, lease in view.leases.items():
+            metrics.silence.labels(name).set(lease.silence)
+        metrics.rejected.set(sum(len(gateway.rejected) for gateway in self.gateways.status()))
+        metrics.problems.set(len(self.discovery.problems()))
+        metrics.certificate.labels("own").set(
+            self.identity.current.certificate.not_valid_after_utc.timestamp()
+        )
+        metrics.certificate.labels("authority").set(
+            self.authority.self_signed.not_valid_after_utc.timestamp()
+        )
+        return metrics.render()
