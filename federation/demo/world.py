@@ -146,11 +146,15 @@ class World:
         self.tokens: dict[str, str] = {}
         for number, plan in enumerate(PLANS, start=1):
             network = IPv4Network((int(self.network.network_address) + 16 * number, 28))
-            home = folder / plan.name
-            process = self._process(f"{plan.name}-agent", "agent", home / "agent.yaml")
-            cluster = Cluster(plan, network, home, process)
-            cluster.backends = list(self._backends(cluster))
-            self.clusters[plan.name] = cluster
+            self.clusters[plan.name] = self.place(plan, network)
+
+    def place(self, plan: Plan, network: IPv4Network) -> Cluster:
+        """A cluster on the addresses of `network`, not started."""
+        home = self.folder / plan.name
+        agent = self._process(f"{plan.name}-agent", "agent", home / "agent.yaml")
+        cluster = Cluster(plan, network, home, agent)
+        cluster.backends = list(self._backends(cluster))
+        return cluster
 
     @property
     def hub_socket(self) -> Path:
@@ -186,7 +190,7 @@ class World:
             await until("the hub's start", lambda: _answers(self.hub_socket), watch=(self.hub,))
             progress("the hub runs")
             for cluster in self.clusters.values():
-                group.create_task(self._start_cluster(cluster, progress))
+                group.create_task(self.start_cluster(cluster, progress))
         await until("the clusters' meeting", self.connected, watch=self.processes)
         progress("every cluster reaches every other")
 
@@ -227,7 +231,8 @@ class World:
                 return False
         return await self.serving()
 
-    async def _start_cluster(self, cluster: Cluster, progress: Callable[[str], None]) -> None:
+    async def start_cluster(self, cluster: Cluster, progress: Callable[[str], None]) -> None:
+        """Join one cluster and start its gateways; the hub has to run."""
         (cluster.folder / "services").mkdir(parents=True, exist_ok=True)
         wanted = {"cluster": cluster.name, "may_export": ["default/*"], "ranges": [str(cluster.network)]}
         created = await ask(self.hub_socket, "/v1/tokens", method="POST", body=wanted)

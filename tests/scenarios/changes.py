@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from federation.api.client import Target, connect
-from federation.demo.world import Cluster, Gateway, World, ask, objects, until
+from federation.demo.world import Gateway, World, ask, objects, until
 from federation.listen import HostPort
 
 REMOTE = "remote"
@@ -58,6 +57,13 @@ async def reach(world: World, cluster: str, name: str) -> HostPort:
 
     await until(f"the import of {name} in {cluster}", imported)
     return HostPort.parse(found[f"default/{name}:80"])
+
+
+async def withdrawn(world: World, cluster: str, name: str) -> None:
+    async def not_imported() -> bool:
+        return f"default/{name}:80" not in await world.clusters[cluster].imports()
+
+    await until(f"the end of {name} in {cluster}", not_imported)
 
 
 async def healthy(world: World, cluster: str, name: str) -> set[str]:
@@ -118,10 +124,6 @@ async def gone(*pids: int) -> None:
     await until(f"the end of {pids}", all_gone)
 
 
-def own_gateway(cluster: Cluster) -> Gateway:
-    return cluster.gateways[0]
-
-
 async def mend(world: World) -> None:
     """Start what does not run, take back what was changed, and wait until every cluster counts on every other."""
     for process in world.processes:
@@ -141,13 +143,3 @@ async def mend(world: World) -> None:
     for name in world.clusters:
         await planned(world, name, REMOTE, {"west", "central"})
     await settled(world)
-
-
-async def told(what: str, say: Callable[[], Awaitable[object]], wanted: object) -> None:
-    """Wait until `say` gives `wanted`."""
-
-    async def as_wanted() -> bool:
-        return await say() == wanted
-
-    await until(what, as_wanted)
-    await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""One federation for all scenarios: each test finds it whole, and leaves it whole."""
+"""Two federations for all scenarios: each test finds them whole, and leaves them whole."""
 
 from __future__ import annotations
 
@@ -25,3 +25,26 @@ async def federation(running_federation: World) -> AsyncIterator[World]:
     """The demo's world and the service `default/remote`, which west and central export."""
     yield running_federation
     await mend(running_federation)
+
+
+IDLE = 4.0
+DRAIN = 3.0
+"""Seconds; see `hasty`."""
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running_hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    agent = {"certificate_lifetime": "40s", "tunnels": {"idle": f"{IDLE:.0f}s"}}
+    gateway = {"envoy": {"drain": f"{DRAIN:.0f}s"}}
+    async with world(tmp_path_factory.mktemp("hasty"), lambda _: None, agent, gateway) as made:
+        for cluster in ("west", "central"):
+            add_service(made, cluster, REMOTE)
+        await mend(made)
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def hasty(running_hasty: World) -> AsyncIterator[World]:
+    """The same, where certificates live 40 s, idle tunnels `IDLE` and gateways drain for `DRAIN`."""
+    yield running_hasty
+    await mend(running_hasty)
