@@ -183,15 +183,17 @@ class Agent:
         services = self.decisions.services
         plans = {name: found.plans if (found := services.get(name)) else () for name in self._pending}
         if not plans and self.decisions.fabric == self.compiled.fabric:
+            self.withheld = ()
             return
         compiled = compiler.compile_step(self.compiled, plans, self.decisions.fabric)
         checked = {
             place: check(snapshot, self._checked.get(place)) for place, snapshot in compiled.snapshots.items()
         }
-        problems = sorted({str(problem) for one in checked.values() for problem in one.problems})
-        self.withheld = tuple(problems)
-        if problems:
-            log.error("snapshots that do not pass their check are not sent", problems=problems)
+        before = self.withheld
+        self.withheld = tuple(sorted({str(problem) for one in checked.values() for problem in one.problems}))
+        if self.withheld:
+            if self.withheld != before:
+                log.error("snapshots that do not pass their check are not sent", problems=self.withheld)
             return
         self._checked = checked
         self.compiled = compiled

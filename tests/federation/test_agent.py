@@ -6,26 +6,51 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from federation.agent import Agent, Outlets, remembered_view
-from federation.clock import SystemClock
+from federation.clock import ManualClock, SystemClock
 from federation.discovery.files import FileDiscovery
-from federation.events import Event
+from federation.events import (
+    Event,
+    GatewayGone,
+    GatewayReported,
+    LocalChanged,
+    LocalGone,
+    Tick,
+)
 from federation.knowledge import Knowledge
-from federation.model import Service, View
+from federation.model import Position, Service, View
 from federation.own import Fact
 from federation.store import MemoryStore
+from federation.sync import codec
+from federation.sync.importer import Heard, Importer
 from federation.telemetry import AgentMetrics
 from gateway.compile import Place
-from gateway.snapshot import Snapshot
+from gateway.snapshot import LISTENER, Snapshot, versions
 from gateway.tuning import Tuning
+from pki.bundle import Bundle, Rejected
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE
 from tests.federation.discovery.objects import joined as documents
-from tests.federation.world import ECHO, ME, NOW, joined
+from tests.federation.world import (
+    BASE,
+    ECHO,
+    ME,
+    NOW,
+    backend,
+    bundle,
+    cluster,
+    gateway,
+    joined,
+    local,
+    member,
+    spec,
+)
 
 PLACE: Place = ("eastwest", "127.0.0.1", 15443)
 
@@ -154,6 +179,162 @@ async def test_a_folder_that_says_nothing_at_a_restart_takes_nothing_away(
         assert discovery.problems()
         assert life.said.is_complete
         assert life.said.facts == before
+
+
+def announced(life: Life) -> frozenset[str]:
+    return frozenset(life.said.facts)
+
+
+@pytest.mark.parametrize("listed_first", [True, False])
+async def test_nothing_is_said_before_there_is_something_true_to_say(listed_first: bool) -> None:
+    """An empty word would delete at others what we have, and take from our gateways what they serve."""
+    life = await Life.begin(MemoryStore(), ())
+    agent = life.agent
+    agent.step([LocalChanged(local(backend(1))), GatewayReported(gateway(), {}, {}), *joined("west")])
+    assert not agent.speaks
+    if listed_first:
+        agent.services_listed()
+        agent.step(())
+    else:
+        agent.step(joined("east"))
+    assert not agent.speaks
+    assert (life.said.facts, life.said.is_complete, life.said.times) == ({}, False, 0)
+    assert not agent.spoken.is_set()
+    agent.services_listed()
+    agent.step(joined("east"))
+    assert announced(life) == {"cluster", "spec/default/echo", "load/default/echo/80/"}
+    assert life.said.is_complete
+    assert agent.spoken.is_set()
+    assert set(life.said.snapshots) == {PLACE}
+
+
+async def speaking(*events: Event, store: MemoryStore | None = None) -> Life:
+    life = await Life.begin(store or MemoryStore(), ())
+    life.agent.services_listed()
+    life.agent.step([*EVERYBODY, GatewayReported(gateway(), {}, {}), *events])
+    return life
+
+
+async def test_what_is_withdrawn_is_said_to_be_gone() -> None:
+    life = await speaking(LocalChanged(local(backend(1))))
+    life.agent.step([LocalChanged(local(backend(1), exported=False))])
+    assert announced(life) == {"cluster"}
+    life.agent.step([LocalChanged(local(backend(1)))])
+    life.agent.step([LocalGone(ECHO)])
+    assert announced(life) == {"cluster"}
+
+
+async def test_a_change_of_one_service_of_a_thousand_decides_and_compiles_one() -> None:
+    services = [Service("default", f"s{number}") for number in range(1000)]
+    life = await speaking(*(LocalChanged(local(backend(1), service=each)) for each in services))
+    assert life.agent.compiled.recomputed == frozenset(services)
+    before = life.agent.decisions
+    life.agent.step([LocalChanged(local(backend(1), backend(2), service=services[7]))])
+    assert life.agent.compiled.recomputed == {services[7]}
+    after = life.agent.decisions
+    anew = {each for each in services if before.services[each] is not after.services[each]}
+    assert anew == {services[7]}
+
+
+async def test_time_alone_compiles_and_publishes_nothing() -> None:
+    life = await speaking(LocalChanged(local(backend(1))))
+    times = life.said.times
+    for second in range(1, 6):
+        life.agent.step([Tick(NOW + timedelta(seconds=second), 1.0)])
+    assert life.said.times == times
+
+
+def resources(snapshots: Mapping[Place, Snapshot]) -> dict[Place, dict[str, dict[str, str]]]:
+    return {
+        place: {kind: versions(held) for kind, held in snapshot.types.items() if held}
+        for place, snapshot in snapshots.items()
+    }
+
+
+def said_by(owner: str, *facts: codec.Fact) -> list[Heard]:
+    """What `owner` says, as it lies on an agent's disk."""
+    return [
+        Heard(owner, codec.key_of(fact), Position(1, seq), codec.encode(codec.key_of(fact), seq, fact))
+        for seq, fact in enumerate(facts, 1)
+    ]
+
+
+async def test_without_a_hub_a_restarted_agent_serves_the_same(tmp_path: Path) -> None:
+    """Also the listen ports, though they were given away in another order than that of the rows on disk."""
+    heard = said_by("hub", *(member(name) for name in ("east", "west", "central")))
+    services = [Service("default", name) for name in "abc"]
+    for name in ("west", "central"):
+        heard += said_by(name, cluster(name), bundle(name), *(spec(name, service=each) for each in services))
+    store = MemoryStore()
+    (tmp_path / "echo.yaml").write_text(documents(SERVICE, SLICE, EXPORT))
+    life = await Life.begin(store, ())
+    for each in heard:
+        life.knowledge.hear(each)
+    events = Importer("east", BASE, refuse_all).restore(heard, {})
+    life.agent.step([*events[:3], *reversed(events[3:]), GatewayReported(gateway(), {}, {})])
+    async with discovering(life, tmp_path):
+        before = life.said, life.agent.view.ports
+    await life.end()
+    remembered = await Knowledge(store).load()
+    life = await Life.begin(store, Importer("east", BASE, refuse_all).restore(remembered.heard, {}))
+    async with discovering(life, tmp_path):
+        assert resources(life.said.snapshots) == resources(before[0].snapshots)
+        assert life.said.facts == before[0].facts
+        assert life.agent.view.ports == before[1]
+    assert [dict(before[1][each])[80].number for each in services] == [20002, 20001, 20000]
+    assert len(resources(before[0].snapshots)[PLACE]) == 5
+
+
+def refuse_all(_: Bundle | None, __: Bundle) -> Rejected:
+    raise AssertionError("what lies on the disk was accepted when it came")
+
+
+BAD = replace(gateway("gw-1"), bind_port=20000)
+"""A gateway whose port for peers is the one on which the first imported service listens."""
+
+
+async def test_a_snapshot_with_problems_is_withheld_and_the_old_one_stays() -> None:
+    life = await speaking(LocalChanged(local(backend(1))))
+    before = resources(life.said.snapshots)
+    life.agent.step([GatewayReported(BAD, {}, {})])
+    life.agent.step([LocalChanged(local(backend(1), service=Service("default", "other")))])
+    assert resources(life.said.snapshots) == before
+    assert any("20000" in problem for problem in life.agent.withheld), life.agent.withheld
+    assert "spec/default/other" in life.said.facts
+    life.agent.step([GatewayGone("gw-1")])
+    assert life.agent.withheld == ()
+    assert "default/other:80" in resources(life.said.snapshots)[PLACE][LISTENER]
+
+
+async def test_what_was_withheld_and_went_away_by_itself_is_no_problem_any_more() -> None:
+    life = await speaking(LocalChanged(local(backend(1))))
+    life.agent.step([GatewayReported(BAD, {}, {})])
+    assert life.agent.withheld
+    life.agent.step([GatewayGone("gw-1")])
+    assert life.agent.withheld == ()
+
+
+async def test_a_problem_is_logged_once_and_not_at_each_tick() -> None:
+    life = await speaking(LocalChanged(local(backend(1))))
+    with structlog.testing.capture_logs() as logged:
+        life.agent.step([GatewayReported(BAD, {}, {})])
+        for second in range(1, 6):
+            life.agent.step([Tick(NOW + timedelta(seconds=second), 1.0)])
+    assert [each["log_level"] for each in logged].count("error") == 1
+
+
+async def test_a_running_agent_takes_events_and_tells_the_time() -> None:
+    clock = ManualClock(NOW)
+    life = await Life.begin(MemoryStore(), EVERYBODY)
+    task = asyncio.create_task(life.agent.run(clock), name="agent")
+    life.agent.services_listed()
+    life.agent.submit(LocalChanged(local(backend(1))), GatewayReported(gateway(), {}, {}))
+    await eventually(lambda: life.said.times == 1 and clock.sleepers > 0)
+    clock.advance(3.0)
+    await eventually(lambda: life.agent.view.now == NOW + timedelta(seconds=3))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
