@@ -27,10 +27,11 @@ from federation.errors import FederationError
 from pki import durable
 from pki.authority import Authority
 from pki.certificate import load_pem, pem
-from pki.errors import PkiError
+from pki.errors import PkiError, Untrusted
 from pki.policy import Attestation, Attested, Denied, decide
 from pki.renewal import renew_at
 from pki.spiffe import SpiffeId
+from pki.validate import verify_peer
 
 LONGEST_WAIT = 3600.0
 """Seconds after which the wall clock is looked at again: it may have jumped."""
@@ -83,11 +84,19 @@ class Identity:
         """Take the leaf on disk if it has time left, else issue one. Raises PkiError or OSError."""
         if self._path.exists():
             leaf = _parse(self._path, await asyncio.to_thread(durable.read_private, self._path, LONGEST_FILE))
-            ours = leaf.certificate.issuer == self._authority.self_signed.subject
-            if ours and self._clock.now() < renew_at(leaf.certificate):
+            if self._is_ours(leaf) and self._clock.now() < renew_at(leaf.certificate):
                 self._leaf = leaf
                 return
         await self.renew()
+
+    def _is_ours(self, leaf: Leaf) -> bool:
+        """Whether it would be believed: the identity is ours, and the authority is the one that we have now."""
+        bundle = self._authority.bundle()
+        try:
+            proven = verify_peer((leaf.certificate,), {bundle.trust_domain: bundle}, self._clock.now())
+        except Untrusted:
+            return False
+        return proven == self.spiffe_id
 
     async def run(self) -> None:
         """Renew at the instant drawn for each certificate, for ever."""
@@ -98,7 +107,7 @@ class Identity:
                 continue
             try:
                 await self.renew()
-            except (PkiError, OSError) as error:
+            except (PkiError, FederationError, OSError) as error:
                 ends = self.current.certificate.not_valid_after_utc
                 log.error("own certificate cannot be renewed", reason=str(error), expires=_minutes(ends))
                 await self._clock.sleep(RETRY_AFTER)

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from cryptography import x509
 
-from federation.api.redeem import redeem
+from federation.api.redeem import Redemption, redeem
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.listen import HostPort
@@ -27,7 +27,7 @@ from pki.certificate import load_pem, pem
 from pki.errors import PkiError
 from pki.keys import KeyStore
 from pki.spiffe import HUB, TrustDomain
-from pki.token import JoinToken
+from pki.token import LONGEST_TEXT, JoinToken
 
 LONGEST_FILE = 256 * 1024
 
@@ -87,36 +87,50 @@ async def join(cluster: str, token_file: Path, folder: Path, keys: KeyStore, clo
     made: list[Authority] = []
 
     async def request(hub: Bundle) -> bytes:
-        base = hub.trust_domain.name.removeprefix(f"{HUB}.")
-        authority = await open_authority(folder, keys, TrustDomain.of_cluster(cluster, base), clock)
+        authority = await open_authority(folder, keys, TrustDomain.of_cluster(cluster, _base(hub)), clock)
         made.append(authority)
         return await authority.csr()
 
     try:
         redemption = await redeem(token, "/v1/join", "federation", request, cluster, clock)
-        answer = redemption.answer
-        if not answer.certificates or answer.joined_at is None:
-            raise FederationError(
-                f"{token.url} accepted the token and sent no certificate", "upgrade both sides"
-            )
-        (rooted,) = load_pem("".join(answer.certificates).encode())
+        rooted, file = _read_answer(token.url, redemption)
         await made[0].accept_root_signed(rooted, redemption.root)
-        file = _File(
-            base=answer.base,
-            sync=answer.address,
-            joined_at=answer.joined_at,
-            root=pem([redemption.root]).decode(),
-            hub_bundle=bundles.encode(redemption.bundle),
-        )
         path = folder / "membership.json"
         await asyncio.to_thread(durable.write, path, msgspec.json.encode(file))
-        log.info("joined", cluster=cluster, base=answer.base, hub=token.url)
+        log.info("joined", cluster=cluster, base=file.base, hub=token.url)
         found = membership(path)
         assert found is not None
         return found
     finally:
         for authority in made:
             await authority.close()
+
+
+def _base(hub: Bundle) -> str:
+    """The domain of the federation. It is what the token pins, not what an answer says."""
+    return hub.trust_domain.name.removeprefix(f"{HUB}.")
+
+
+def _read_answer(url: str, redemption: Redemption) -> tuple[x509.Certificate, _File]:
+    """The root-signed form of our authority, and what to remember. Raises FederationError if it makes no sense."""
+    answer, base = redemption.answer, _base(redemption.bundle)
+    try:
+        (rooted,) = load_pem("".join(answer.certificates).encode())
+        sync = HostPort.parse(answer.address)
+        if answer.joined_at is None or answer.base != base:
+            raise ValueError(f"its base is {answer.base!r} and not {base!r}, or it does not say since when")
+    except (ValueError, PkiError) as error:
+        raise FederationError(
+            f"{url} accepted the token, and its answer makes no sense: {error}", "upgrade both sides"
+        ) from error
+    file = _File(
+        base=base,
+        sync=str(sync),
+        joined_at=answer.joined_at,
+        root=pem([redemption.root]).decode(),
+        hub_bundle=bundles.encode(redemption.bundle),
+    )
+    return rooted, file
 
 
 async def open_authority(folder: Path, keys: KeyStore, trust_domain: TrustDomain, clock: Clock) -> Authority:
@@ -128,8 +142,10 @@ async def open_authority(folder: Path, keys: KeyStore, trust_domain: TrustDomain
 
 
 def _read(path: Path) -> str:
+    """What is in a token's file, as far as a token could be long; bytes that are no text cannot be in one."""
     try:
-        return path.read_text()
+        with path.open("rb") as file:
+            return file.read(LONGEST_TEXT + 1).decode("ascii", "replace")
     except OSError as error:
         raise FederationError(
             f"cannot read the token in {path}: {error.strerror}", "see join_token"

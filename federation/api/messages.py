@@ -74,8 +74,8 @@ class Redeemed(Out, frozen=True, kw_only=True):
     certificates: tuple[str, ...] = ()
     base: str = ""
     address: str = ""
-    joined_at: datetime | None = None
-    now: datetime | None = None
+    joined_at: Annotated[datetime, Meta(tz=True)] | None = None
+    now: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 class Renew(In, frozen=True, kw_only=True):
