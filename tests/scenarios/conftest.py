@@ -34,7 +34,7 @@ DRAIN = 3.0
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running_hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    agent = {"certificate_lifetime": "40s", "tunnels": {"idle": f"{IDLE:.0f}s"}}
+    agent = {"certificate_lifetime": "30s", "tunnels": {"idle": f"{IDLE:.0f}s"}}
     gateway = {"envoy": {"drain": f"{DRAIN:.0f}s"}}
     async with world(tmp_path_factory.mktemp("hasty"), lambda _: None, agent, gateway) as made:
         for cluster in ("west", "central"):
@@ -45,6 +45,6 @@ async def running_hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hasty(running_hasty: World) -> AsyncIterator[World]:
-    """The same, where certificates live 40 s, idle tunnels `IDLE` and gateways drain for `DRAIN`."""
+    """The same, where certificates live 30 s, idle tunnels `IDLE` and gateways drain for `DRAIN`."""
     yield running_hasty
     await mend(running_hasty)
