@@ -105,9 +105,7 @@ class Agent:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                events = tuple(self._inbox)
-                self._inbox.clear()
-                self.step(events)
+                self.catch_up()
                 await asyncio.sleep(0)
 
     async def _tick(self, clock: Clock) -> None:
@@ -117,6 +115,12 @@ class Agent:
             now = clock.monotonic()
             self.submit(Tick(clock.now(), now - last))
             last = now
+
+    def catch_up(self) -> None:
+        """Decide on all that was submitted so far, for a caller who needs it now."""
+        events = tuple(self._inbox)
+        self._inbox.clear()
+        self.step(events)
 
     def step(self, events: Iterable[Event]) -> None:
         """Take events in, decide, and hand out what follows."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from ipaddress import ip_address
+
+import structlog
 
 from federation.agent import Agent
 from federation.api.messages import GatewayStatus, RejectedResource
@@ -28,6 +31,8 @@ from pki.validate import verify_peer
 
 FORGOTTEN_AFTER = timedelta(hours=24)
 """Silence after which a gateway is no longer told to others."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +58,15 @@ class Gateways:
         self._latest: dict[Place, Latest[Snapshot]] = {}
         self._streams: dict[str, Stream] = {}
         self._reports: dict[str, Report] = {}
-        self._reporting: set[str] = set()
+        self._reporting: dict[str, Client] = {}
 
     def publish(self, snapshots: Mapping[Place, Snapshot]) -> None:
         """Hand new snapshots to the streams of their places."""
         for place, snapshot in snapshots.items():
-            self._at(place).publish(snapshot)
+            if place in self._latest:
+                self._latest[place].publish(snapshot)
+            else:
+                self._latest[place] = Latest(snapshot)
 
     # ---- who may speak -------------------------------------------------------------------------------------------
 
@@ -76,10 +84,16 @@ class Gateways:
         key = spki_hash(public_key(certificates[0]))
         return Client(str(identity), gateway_class, self._instances.name_of(key))
 
-    def choose(self, client: Client, where: Where) -> Latest[Snapshot]:
-        """The snapshots of the place where this client listens; a new place is compiled at once."""
+    def choose(self, client: Client, where: Where) -> Latest[Snapshot] | None:
+        """The snapshots of the place where this client listens; a new place is compiled at once.
+
+        None while what was compiled for it is withheld: the gateway then goes on with what it has.
+        """
         place = (client.gateway_class, where.bind, where.bind_port)
-        if place not in self._agent.compiled.snapshots and where.bind:
+        if not _can_be_bound(where.bind, where.bind_port):
+            log.warning("a gateway does not say where it listens", instance=client.instance, bind=where.bind)
+            return None
+        if place not in self._agent.compiled.snapshots:
             known = self._agent.view.gateways.get(client.instance)
             placed = (
                 OwnGateway(
@@ -88,13 +102,9 @@ class Gateways:
                 if known is None
                 else replace(known, bind=where.bind, bind_port=where.bind_port)
             )
-            self._agent.step([GatewayReported(placed, {}, {})])
-        return self._at(place)
-
-    def _at(self, place: Place) -> Latest[Snapshot]:
-        if place not in self._latest:
-            self._latest[place] = Latest(self._agent.compiled.snapshots.get(place) or Snapshot())
-        return self._latest[place]
+            self._agent.submit(GatewayReported(placed, {}, {}))
+            self._agent.catch_up()
+        return self._latest.get(place)
 
     # ---- what they say -------------------------------------------------------------------------------------------
 
@@ -107,28 +117,44 @@ class Gateways:
 
     def reported(
         self,
+        by: Client,
         gateway: OwnGateway,
         report: Report,
         paths: Mapping[str, Path],
         failed: Mapping[tuple[Service, int], frozenset[str]],
     ) -> None:
-        """A gateway's whole state, as it sees it now."""
+        """A gateway's whole state, as it sees it now; `by` stands for the stream on which it says so."""
+        if not _can_be_bound(gateway.bind, gateway.bind_port):
+            log.warning("a gateway does not say where it listens", instance=gateway.name, bind=gateway.bind)
+            return
         self._reports[gateway.name] = report
-        self._reporting.add(gateway.name)
+        self._reporting[gateway.name] = by
         self._agent.submit(GatewayReported(gateway, paths, failed))
 
-    def fell_silent(self, name: str) -> None:
-        """A report stream ended: in good order after draining, else the gateway stays listed for a day."""
-        self._reporting.discard(name)
-        last = self._reports.get(name)
-        self._agent.submit(GatewayGone(name) if last is not None and last.draining else GatewayLost(name))
+    def fell_silent(self, by: Client) -> None:
+        """A report stream ended: in good order after draining, else the gateway stays listed for a day.
+
+        One that a newer stream of the same gateway has taken over from says nothing.
+        """
+        name = by.instance
+        if self._reporting.get(name) is not by:
+            return
+        del self._reporting[name]
+        if self._reports[name].draining:
+            self._drop(name)
+        else:
+            self._agent.submit(GatewayLost(name))
 
     def forget(self, name: str) -> bool:
         """Drop a gateway that is not connected; False if it is connected or unknown."""
         if name in self._reporting or name not in self._agent.view.gateways:
             return False
-        self._agent.submit(GatewayGone(name))
+        self._drop(name)
         return True
+
+    def _drop(self, name: str) -> None:
+        self._reports.pop(name, None)
+        self._agent.submit(GatewayGone(name))
 
     async def forget_the_lost(self) -> None:
         """Drop gateways that were silent for too long, for ever."""
@@ -138,7 +164,7 @@ class Gateways:
             for name in self._agent.view.gateways:
                 last = self._reports[name].at if name in self._reports else since
                 if name not in self._reporting and self._clock.now() - last >= FORGOTTEN_AFTER:
-                    self._agent.submit(GatewayGone(name))
+                    self._drop(name)
 
     # ---- how they stand ------------------------------------------------------------------------------------------
 
@@ -173,3 +199,11 @@ class Gateways:
                 for (kind, name), why in sorted(rejected.items())
             ),
         )
+
+
+def _can_be_bound(address: str, port: int) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return 1 <= port <= 65535

@@ -248,7 +248,7 @@ class _Process:
             self.gateways.stream_changed,
             self.gateways.stream_ended,
         )
-        reports = ReportServer(self.gateways.authorize, self._reported, self._silent)
+        reports = ReportServer(self.gateways.authorize, self._reported, self.gateways.fell_silent)
         server = new_server(ads.handler(), reports.handler())
         add_secure_port(server, address, self._server_credentials)
 
@@ -288,10 +288,7 @@ class _Process:
         failed = {
             (Service(one.namespace, one.name), one.port): frozenset(one.failed) for one in report.backends
         }
-        self.gateways.reported(gateway, said, paths, failed)
-
-    def _silent(self, client: Client) -> None:
-        self.gateways.fell_silent(client.instance)
+        self.gateways.reported(client, gateway, said, paths, failed)
 
 
 def _rules(rules: tuple[Rule, ...]) -> tuple[ImportRule, ...]:

@@ -63,8 +63,9 @@ class Where:
 Authorize = Callable[[bytes], Client | Denied]
 """From the PEM chain of the client's certificate, leaf first; empty on a unix socket."""
 
-Choose = Callable[[Client, Where], Latest[Snapshot]]
-"""Which snapshots a client gets. May make a place that nobody asked for before."""
+Choose = Callable[[Client, Where], Latest[Snapshot] | None]
+"""Which snapshots a client gets; None while there is none: an empty one would take from it what it has. May make a
+place that nobody asked for before."""
 
 
 @dataclass(slots=True)
@@ -133,6 +134,8 @@ class AdsServer:
         self._streams[client.instance] = stream
         try:
             snapshots = self._choose(client, where)
+            if snapshots is None:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "there is no configuration for you yet")
             snapshot = snapshots.value
             await self._step(stream, context, Published(snapshot))
             await self._step(stream, context, request)

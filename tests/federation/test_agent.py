@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import structlog
 
-from federation.agent import Agent, Outlets, remembered_view
 from federation.clock import ManualClock, SystemClock
 from federation.discovery.files import FileDiscovery
 from federation.events import (
@@ -25,22 +24,19 @@ from federation.events import (
     Tick,
 )
 from federation.knowledge import Knowledge
-from federation.model import Position, Service, View
-from federation.own import Fact
+from federation.model import Position, Service
 from federation.store import MemoryStore
 from federation.sync import codec
 from federation.sync.importer import Heard, Importer
-from federation.telemetry import AgentMetrics
 from gateway.compile import Place
 from gateway.snapshot import LISTENER, Snapshot, versions
-from gateway.tuning import Tuning
 from pki.bundle import Bundle, Rejected
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE
 from tests.federation.discovery.objects import joined as documents
+from tests.federation.lives import EVERYBODY, PLACE, Life, eventually, speaking
 from tests.federation.world import (
     BASE,
     ECHO,
-    ME,
     NOW,
     backend,
     bundle,
@@ -51,53 +47,6 @@ from tests.federation.world import (
     member,
     spec,
 )
-
-PLACE: Place = ("eastwest", "127.0.0.1", 15443)
-
-
-@dataclass
-class Said:
-    """Everything that an agent handed out."""
-
-    facts: dict[str, Fact] = field(default_factory=dict)
-    is_complete: bool = False
-    snapshots: dict[Place, Snapshot] = field(default_factory=dict)
-    times: int = 0
-
-    def set(self, key: str, value: Fact) -> None:
-        self.facts[key] = value
-
-    def remove(self, key: str) -> None:
-        del self.facts[key]
-
-    def complete(self) -> None:
-        self.is_complete = True
-
-    def publish(self, snapshots: Mapping[Place, Snapshot]) -> None:
-        self.snapshots = dict(snapshots)
-        self.times += 1
-
-
-class Life:
-    """One life of the agent of `east`, from what is remembered to its end."""
-
-    def __init__(self, knowledge: Knowledge, view: View) -> None:
-        self.knowledge = knowledge
-        self.said = Said()
-        outlets = Outlets(self.said, self.said.publish)
-        self.agent = Agent(view, Tuning(), knowledge, outlets, AgentMetrics())
-
-    @classmethod
-    async def begin(cls, store: MemoryStore, heard: Iterable[Event]) -> Life:
-        """`heard` is what the importer had on disk of others and of the registry."""
-        knowledge = Knowledge(store)
-        return cls(knowledge, remembered_view(ME, await knowledge.load(), heard, NOW))
-
-    async def end(self) -> None:
-        await self.knowledge.flush()
-
-
-EVERYBODY = joined("east", "west", "central")
 
 
 @asynccontextmanager
@@ -206,13 +155,6 @@ async def test_nothing_is_said_before_there_is_something_true_to_say(listed_firs
     assert life.said.is_complete
     assert agent.spoken.is_set()
     assert set(life.said.snapshots) == {PLACE}
-
-
-async def speaking(*events: Event, store: MemoryStore | None = None) -> Life:
-    life = await Life.begin(store or MemoryStore(), ())
-    life.agent.services_listed()
-    life.agent.step([*EVERYBODY, GatewayReported(gateway(), {}, {}), *events])
-    return life
 
 
 async def test_what_is_withdrawn_is_said_to_be_gone() -> None:
@@ -335,9 +277,3 @@ async def test_a_running_agent_takes_events_and_tells_the_time() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)

@@ -19,6 +19,7 @@ from federation.knowledge import Knowledge, Remembered
 from federation.model import Affinity, Kind, ListenPort, Port, Position, Service
 from federation.store import Change, Committed, Image, MemoryStore, Outcome, SqliteStore, Term, Unknown
 from federation.sync.importer import Heard
+from tests.federation.lives import eventually
 from tests.federation.world import ECHO, HTTP, NOW, backend, gateway, local
 
 
@@ -285,9 +286,3 @@ async def running(noting: Knowledge) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)

@@ -42,9 +42,12 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, who: Client | Denied = ENVOY) -> AsyncIterator[World]:
+async def world(
+    folder: Path, who: Client | Denied = ENVOY, *, has_snapshots: bool = True
+) -> AsyncIterator[World]:
     snapshots = Latest(Snapshot())
-    ads = AdsServer(lambda chain: who, lambda client, where: snapshots, SystemClock())
+    chosen = snapshots if has_snapshots else None
+    ads = AdsServer(lambda chain: who, lambda client, where: chosen, SystemClock())
     server = new_server(ads.handler())
     server.add_insecure_port(f"unix:{folder / 'xds'}")
     await server.start()
@@ -85,6 +88,15 @@ async def test_who_is_denied_gets_nothing(tmp_path: Path) -> None:
         call = found.call()
         assert await call.code() is grpc.StatusCode.PERMISSION_DENIED
         assert await call.details() == "not a gateway"
+        assert found.ads.streams == ()
+
+
+async def test_who_has_no_snapshot_yet_keeps_what_it_has(tmp_path: Path) -> None:
+    """An empty one would remove every resource that the client says it holds."""
+    async with world(tmp_path, has_snapshots=False) as found:
+        call = found.call()
+        await call.write(first_request("gateway-1"))
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
         assert found.ads.streams == ()
 
 

@@ -1,0 +1,83 @@
+"""The single writer of an agent with a store, and outlets that keep what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from federation.agent import Agent, Outlets, remembered_view
+from federation.events import Event, GatewayReported
+from federation.knowledge import Knowledge
+from federation.model import View
+from federation.own import Fact
+from federation.store import MemoryStore
+from federation.telemetry import AgentMetrics
+from gateway.compile import Place
+from gateway.snapshot import Snapshot
+from gateway.tuning import Tuning
+from tests.federation.world import ME, NOW, gateway, joined
+
+PLACE: Place = ("eastwest", "127.0.0.1", 15443)
+
+
+@dataclass
+class Said:
+    """Everything that an agent handed out."""
+
+    facts: dict[str, Fact] = field(default_factory=dict)
+    is_complete: bool = False
+    snapshots: dict[Place, Snapshot] = field(default_factory=dict)
+    times: int = 0
+    hand_on: Callable[[Mapping[Place, Snapshot]], None] | None = None
+
+    def set(self, key: str, value: Fact) -> None:
+        self.facts[key] = value
+
+    def remove(self, key: str) -> None:
+        del self.facts[key]
+
+    def complete(self) -> None:
+        self.is_complete = True
+
+    def publish(self, snapshots: Mapping[Place, Snapshot]) -> None:
+        self.snapshots = dict(snapshots)
+        self.times += 1
+        if self.hand_on is not None:
+            self.hand_on(snapshots)
+
+
+class Life:
+    """One life of the agent of `east`, from what is remembered to its end."""
+
+    def __init__(self, knowledge: Knowledge, view: View) -> None:
+        self.knowledge = knowledge
+        self.said = Said()
+        outlets = Outlets(self.said, self.said.publish)
+        self.agent = Agent(view, Tuning(), knowledge, outlets, AgentMetrics())
+
+    @classmethod
+    async def begin(cls, store: MemoryStore, heard: Iterable[Event]) -> Life:
+        """`heard` is what the importer had on disk of others and of the registry."""
+        knowledge = Knowledge(store)
+        return cls(knowledge, remembered_view(ME, await knowledge.load(), heard, NOW))
+
+    async def end(self) -> None:
+        await self.knowledge.flush()
+
+
+EVERYBODY = joined("east", "west", "central")
+
+
+async def speaking(*events: Event, store: MemoryStore | None = None) -> Life:
+    life = await Life.begin(store or MemoryStore(), ())
+    life.agent.services_listed()
+    life.agent.step([*EVERYBODY, GatewayReported(gateway(), {}, {}), *events])
+    return life
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds; fails when it does not within a generous time."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,251 @@
+"""An agent and its own gateways: who may speak, what each gets, and what becomes of one that falls silent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from federation.attest import Instances
+from federation.clock import ManualClock
+from federation.events import GatewayReported, LocalChanged
+from federation.gateways import FORGOTTEN_AFTER, Gateways, Report
+from federation.model import OwnGateway
+from federation.model import Path as PathSeen
+from federation.store import MemoryStore
+from gateway.snapshot import CLUSTER, LISTENER
+from gateway.xds.server import Client, Denied, Stream, Where
+from pki.algorithms import spki_hash
+from pki.authority import Authority
+from pki.keys.file import FileKeyStore
+from pki.policy import Attestation, Attested, Grant, decide
+from pki.spiffe import SpiffeId, TrustDomain
+from tests.federation.lives import EVERYBODY, Life, eventually
+from tests.federation.world import BASE, NOW, backend, gateway, local
+from tests.gateway.certificates import ca
+
+EAST = TrustDomain.of_cluster("east", BASE)
+BIND = "127.0.0.1"
+HERE = Where("gateway", BIND, 15443)
+WELL = Report(NOW, "1.40", NOW + timedelta(days=1), draining=False)
+LEAVING = replace(WELL, draining=True)
+
+
+def client(name: str = "gw-0") -> Client:
+    return Client(f"spiffe://{EAST}/gateway/eastwest", "eastwest", name)
+
+
+class Site:
+    def __init__(self, life: Life, authority: Authority, instances: Instances, clock: ManualClock) -> None:
+        self.life = life
+        self.authority = authority
+        self.instances = instances
+        self.clock = clock
+        self.gateways = Gateways(life.agent, authority.bundle, instances, clock)
+        life.said.hand_on = self.gateways.publish
+
+    def reports(self, by: Client, report: Report = WELL, own: OwnGateway | None = None) -> None:
+        own = own or gateway(by.instance)
+        self.gateways.reported(by, own, report, {"west": PathSeen(1, 1)}, {})
+        self.life.agent.catch_up()
+
+    def falls_silent(self, by: Client) -> None:
+        self.gateways.fell_silent(by)
+        self.life.agent.catch_up()
+
+    @property
+    def listed(self) -> set[str]:
+        return set(self.life.agent.view.gateways)
+
+    async def chain(self, identity: SpiffeId) -> tuple[bytes, str]:
+        key = ec.generate_private_key(ec.SECP256R1()).public_key()
+        grant = decide(Attested(identity, Attestation.SELF), EAST)
+        if not isinstance(grant, Grant):
+            grant = decide(Attested(identity, Attestation.TOKEN), EAST)
+        assert isinstance(grant, Grant)
+        return (await self.authority.issue(key, grant, who="test", why="test")).pem(), spki_hash(key)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    clock = ManualClock(NOW)
+    authority = await Authority.create(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
+    life = await Life.begin(MemoryStore(), EVERYBODY)
+    site = Site(life, authority, Instances(MemoryStore()), clock)
+    life.agent.services_listed()
+    life.agent.step([LocalChanged(local(backend(1)))])
+    yield site
+    await authority.close()
+
+
+# ---- who may speak ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_gateway_of_this_cluster_is_known_by_its_key(site: Site) -> None:
+    chain, key = await site.chain(SpiffeId.gateway(EAST, "eastwest"))
+    unbound = site.gateways.authorize(chain)
+    assert isinstance(unbound, Client)
+    assert (unbound.gateway_class, unbound.instance) == ("eastwest", f"key-{key[:12]}")
+    await site.instances.bind(key, "gw-7")
+    bound = site.gateways.authorize(chain)
+    assert isinstance(bound, Client)
+    assert bound.instance == "gw-7"
+
+
+async def test_nobody_else_is_a_gateway(site: Site, tmp_path: Path) -> None:
+    agent, _ = await site.chain(SpiffeId.agent(EAST))
+    foreign = ca("west").write(tmp_path / "foreign").chain.read_bytes()
+    forged = ca("west").write(tmp_path / "forged", f"spiffe://{EAST}/gateway/eastwest").chain.read_bytes()
+    old, _ = await site.chain(SpiffeId.gateway(EAST, "eastwest"))
+    refused = [site.gateways.authorize(chain) for chain in (agent, foreign, forged, b"", b"nonsense")]
+    site.clock.advance(25 * 3600)
+    refused.append(site.gateways.authorize(old))
+    assert all(isinstance(one, Denied) and one.reason for one in refused), refused
+    assert "is not a gateway" in str(refused[0])
+
+
+# ---- what each gets --------------------------------------------------------------------------------------------------
+
+
+async def test_a_new_place_is_compiled_at_once_and_gateways_there_share_it(site: Site) -> None:
+    first = site.gateways.choose(client("gw-0"), HERE)
+    second = site.gateways.choose(client("gw-1"), replace(HERE, node="other"))
+    assert first is not None
+    assert first is second
+    assert first.value.get(CLUSTER, "local/default/echo:80")
+    elsewhere = site.gateways.choose(client("gw-2"), Where("third", "127.0.0.2", 15443))
+    assert elsewhere is not None
+    assert elsewhere.value.get(LISTENER, "east-west") != first.value.get(LISTENER, "east-west")
+
+
+async def test_a_gateway_that_comes_back_to_a_place_gets_what_is_true_now(site: Site) -> None:
+    by = client()
+    site.reports(by)
+    stale = site.gateways.choose(by, HERE)
+    site.reports(by, LEAVING)
+    site.falls_silent(by)
+    site.life.agent.step([LocalChanged(local(backend(1), exported=False))])
+    back = site.gateways.choose(by, HERE)
+    assert back is stale
+    assert back is not None
+    assert back.value.get(CLUSTER, "local/default/echo:80") is None
+
+
+async def test_nothing_is_served_where_the_snapshot_is_withheld(site: Site) -> None:
+    """An empty one would take from a gateway what it has on its disk."""
+    site.life.agent.step([GatewayReported(gateway("gw-0"), {}, {})])
+    clash = Where("bad", BIND, 20000)
+    assert site.gateways.choose(client("gw-1"), clash) is None
+    assert site.life.agent.withheld
+    assert site.gateways.choose(client("gw-0"), HERE) is not None
+
+
+@pytest.mark.parametrize(
+    "where", [Where("x"), Where("x", "east", 15443), Where("x", BIND, 0), Where("x", BIND, 70000)]
+)
+async def test_a_gateway_that_does_not_say_where_it_listens_is_not_listed(site: Site, where: Where) -> None:
+    assert site.gateways.choose(client(), where) is None
+    site.reports(client(), own=replace(gateway(), bind=where.bind, bind_port=where.bind_port))
+    assert site.listed == set()
+    assert site.life.agent.withheld == ()
+
+
+# ---- what they say, and when they stop -------------------------------------------------------------------------------
+
+
+async def test_a_gateway_that_was_lost_stays_listed_and_what_it_saw_counts_no_more(site: Site) -> None:
+    by = client()
+    site.reports(by)
+    assert set(site.life.agent.view.paths) == {"gw-0"}
+    site.falls_silent(by)
+    assert site.listed == {"gw-0"}
+    assert set(site.life.agent.view.paths) == set()
+    assert [each.state for each in site.gateways.status()] == ["silent"]
+
+
+async def test_a_gateway_that_drained_is_gone_when_it_ends(site: Site) -> None:
+    by = client()
+    site.reports(by)
+    site.reports(by, LEAVING, replace(gateway(), serving=False))
+    assert [each.state for each in site.gateways.status()] == ["draining"]
+    site.falls_silent(by)
+    assert site.listed == set()
+
+
+async def test_the_end_of_an_old_stream_does_not_silence_the_new_one(site: Site) -> None:
+    """A gateway that reconnects may be heard before the agent notices that its old connection is dead."""
+    old, new = client(), client()
+    site.reports(old)
+    site.reports(new)
+    site.falls_silent(old)
+    assert set(site.life.agent.view.paths) == {"gw-0"}
+    assert [each.state for each in site.gateways.status()] == ["serving"]
+    site.falls_silent(new)
+    assert [each.state for each in site.gateways.status()] == ["silent"]
+
+
+async def test_a_stream_that_never_reported_ends_without_a_word(site: Site) -> None:
+    site.falls_silent(client())
+    assert site.listed == set()
+
+
+async def test_only_a_silent_gateway_can_be_forgotten(site: Site) -> None:
+    by = client()
+    assert not site.gateways.forget("gw-0")
+    site.reports(by)
+    assert not site.gateways.forget("gw-0")
+    site.falls_silent(by)
+    assert site.gateways.forget("gw-0")
+    site.life.agent.catch_up()
+    assert site.listed == set()
+    assert not site.gateways.forget("gw-0")
+
+
+async def test_after_a_day_of_silence_a_gateway_is_forgotten_also_one_from_before_the_start(
+    site: Site,
+) -> None:
+    site.life.agent.step([GatewayReported(gateway("from-before"), {}, {})])
+    by, lively = client("gw-0"), client("gw-1")
+    site.reports(by)
+    site.falls_silent(by)
+    task = asyncio.create_task(site.gateways.forget_the_lost(), name="gateways")
+    await eventually(lambda: site.clock.sleepers == 1)
+    site.reports(lively, replace(WELL, at=site.clock.now()))
+    site.clock.advance(FORGOTTEN_AFTER.total_seconds() - 1)
+    await eventually(lambda: site.clock.sleepers == 1)
+    assert site.listed == {"from-before", "gw-0", "gw-1"}
+    site.clock.advance(60)
+    await eventually(lambda: site.clock.sleepers == 1)
+    site.life.agent.catch_up()
+    assert site.listed == {"gw-1"}
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_status_says_what_is_acknowledged_and_what_an_envoy_refused(site: Site) -> None:
+    by = client()
+    site.reports(by)
+    snapshots = site.gateways.choose(by, HERE)
+    assert snapshots is not None
+    stream = Stream(1, by, HERE, NOW)
+    site.gateways.stream_changed(stream)
+    [status] = site.gateways.status()
+    assert status.connected
+    assert (status.name, status.state, status.envoy) == ("gw-0", "serving", "1.40")
+    assert (status.snapshot, status.acknowledged) == (snapshots.value.number, 0)
+    assert status.certificate_expires_at == WELL.certificate_expires_at
+    newer = Stream(2, by, HERE, NOW)
+    site.gateways.stream_changed(newer)
+    site.gateways.stream_ended(stream)
+    assert site.gateways.connected == 1
+    site.gateways.stream_ended(newer)
+    assert site.gateways.connected == 0
+    [status] = site.gateways.status()
+    assert not status.connected
