@@ -8,6 +8,10 @@ from urllib.parse import quote
 
 import click
 
+from federation.errors import Unreachable
+
+NOT_THERE = "see that the process runs; `--hub` says which one is asked"
+
 
 def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query: str | None) -> Any:
     """Call the process that `--hub` means and return the decoded answer. Raises FederationError."""
@@ -18,7 +22,11 @@ def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query
             given = {name: value for name, value in query.items() if value is not None}
             return await api.call(method, path, body=body, query=given)
 
-    return asyncio.run(call())
+    try:
+        return asyncio.run(call())
+    except Unreachable as error:
+        error.hint = error.hint or NOT_THERE
+        raise
 
 
 def segment(name: str) -> str:

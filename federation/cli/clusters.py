@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from federation.cli.call import ask, segment
-from federation.cli.output import Row, emit, output_option, print_table, span, text, when
+from federation.cli.output import Row, emit, fail, output_option, print_table, printable, span, text, when
 
 
 @click.group()
@@ -19,7 +19,12 @@ def cluster() -> None:
 @output_option
 @click.pass_context
 def list_(ctx: click.Context, output: str) -> None:
-    """List the clusters, and whether their agents are connected."""
+    """List the clusters, and whether their agents are connected.
+
+    \b
+    Example:
+      federation cluster list
+    """
     columns = [
         ("NAME", text("name")),
         ("REGION", text("region")),
@@ -44,7 +49,12 @@ def _agent(row: Row) -> str:
 @output_option
 @click.pass_context
 def show(ctx: click.Context, name: str, output: str) -> None:
-    """Show everything the hub knows of the cluster NAME."""
+    """Show everything the hub knows of the cluster NAME.
+
+    \b
+    Example:
+      federation cluster show east
+    """
     emit(output, ask(ctx, "GET", f"/v1/clusters/{segment(name)}"), _show)
 
 
@@ -61,11 +71,10 @@ def _show(row: dict[str, Any]) -> None:
         ("ranges", ", ".join(row["ranges"])),
         ("exports", row["exports"]),
     ):
-        click.echo(f"{label + ':':14}{value or '-'}")
+        click.echo(f"{label + ':':14}{printable(str(value or '-'))}")
     for label, values in (("gateways", gateways), ("refused", row["refused"])):
-        click.echo(f"{label + ':':14}{values[0] if values else '-'}")
-        for value in values[1:]:
-            click.echo(f"{'':14}{value}")
+        for place, value in enumerate(values or ("-",)):
+            click.echo(f"{label + ':' if place == 0 else '':14}{printable(value)}")
 
 
 @cluster.command("set")
@@ -108,9 +117,15 @@ def set_(
 @output_option
 @click.pass_context
 def remove(ctx: click.Context, name: str, yes: bool, output: str) -> None:
-    """Remove the cluster NAME: nobody trusts it any more, and it needs a new token to come back."""
-    if not yes:
-        click.confirm(
-            f"Remove {name}? Its gateways are cut off and its services disappear elsewhere.", abort=True
-        )
+    """Remove the cluster NAME: nobody trusts it any more, and it needs a new token to come back.
+
+    \b
+    Examples:
+      federation cluster remove east
+      federation cluster remove east --yes
+    """
+    question = f"Remove {name}? Its gateways are cut off and its services disappear elsewhere."
+    if not yes and not click.confirm(question, err=True):
+        fail(f"{name} stays", "nothing was changed")
+        ctx.exit(1)
     emit(output, ask(ctx, "DELETE", f"/v1/clusters/{segment(name)}"), lambda done: click.echo(done["done"]))

@@ -29,5 +29,10 @@ def completion(shell: str) -> None:
 
 @click.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    \b
+    Example:
+      federation version
+    """
     click.echo(f"federation {distribution_version('federation')}")

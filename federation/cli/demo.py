@@ -45,7 +45,12 @@ def demo(ctx: click.Context, directory: Path | None) -> None:
 @DIRECTORY
 @click.pass_context
 def up(ctx: click.Context, directory: Path | None) -> None:
-    """Start the three clusters, say what to try, and stay until Ctrl-C."""
+    """Start the three clusters, say what to try, and stay until Ctrl-C.
+
+    \b
+    Example:
+      federation demo up --directory ./demo
+    """
     from federation.demo.run import up as stay_up
 
     stay_up(directory)
@@ -55,7 +60,13 @@ def up(ctx: click.Context, directory: Path | None) -> None:
 @DIRECTORY
 @output_option
 def status(directory: Path | None, output: str) -> None:
-    """Show pids, sockets and addresses of the demo that is up."""
+    """Show pids, sockets and addresses of the demo that is up.
+
+    \b
+    Examples:
+      federation demo status
+      federation demo status --directory ./demo -o json
+    """
     from federation.demo.run import describe
 
     emit(output, describe(directory), _show)

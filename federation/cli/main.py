@@ -7,13 +7,12 @@ Commands are imported when they are called, so that `federation version` does no
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any
 
 import click
 
-from federation.cli.output import fail
+from federation.cli.output import colour, fail
 from federation.errors import FederationError
 from pki.errors import PkiError
 
@@ -77,6 +76,7 @@ def cli(ctx: click.Context, hub: str | None) -> None:
       federation explain default/echo --from east
     """
     ctx.obj = hub
+    ctx.color = colour()
 
 
 def main() -> None:
@@ -96,8 +96,8 @@ def main() -> None:
         code = 1
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

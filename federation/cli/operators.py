@@ -48,7 +48,12 @@ def create(ctx: click.Context, name: str, role: str, certificate: bool, out: Pat
 @output_option
 @click.pass_context
 def list_(ctx: click.Context, output: str) -> None:
-    """List the operators."""
+    """List the operators.
+
+    \b
+    Example:
+      federation operator list
+    """
     columns = [("NAME", text("name")), ("ROLE", text("role")), ("BY", text("kind"))]
     emit(
         output,
@@ -62,7 +67,12 @@ def list_(ctx: click.Context, output: str) -> None:
 @output_option
 @click.pass_context
 def remove(ctx: click.Context, name: str, output: str) -> None:
-    """Take the access of the operator NAME away, at once."""
+    """Take the access of the operator NAME away, at once.
+
+    \b
+    Example:
+      federation operator remove ada
+    """
 
     def show(done: dict[str, Any]) -> None:
         click.echo(done["done"])

@@ -5,6 +5,7 @@ Colour only where a terminal reads along, and never with NO_COLOR set (no-color.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -48,7 +49,7 @@ def print_table(rows: Sequence[Row], columns: Sequence[Column], *, empty: str) -
     if not rows:
         click.echo(empty)
         return
-    cells = [[render(row) for _, render in columns] for row in rows]
+    cells = [[printable(render(row)) for _, render in columns] for row in rows]
     heads = [head for head, _ in columns]
     widths = [max(len(line[i]) for line in [heads, *cells]) for i in range(len(columns))]
     click.secho(_line(heads, widths), bold=True)
@@ -69,7 +70,7 @@ def text(key: str, absent: str = "-") -> Callable[[Row], str]:
             return absent
         if isinstance(value, list):
             return ",".join(str(item) for item in value)
-        return printable(str(value))
+        return str(value)
 
     return render
 
@@ -102,8 +103,13 @@ def printable(value: str) -> str:
     return "".join(character if character.isprintable() else "�" for character in value)
 
 
+def colour() -> bool | None:
+    """False where the user wants none; None leaves it to whether a terminal reads along."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
 def fail(message: str, hint: str = "") -> None:
     """One error line, and what to do under it, on standard error."""
-    click.secho(f"error: {printable(message)}", fg="red", err=True)
+    click.secho(f"error: {printable(message)}", fg="red", err=True, color=colour())
     if hint:
         click.echo(f"  hint: {printable(hint)}", err=True)

@@ -90,37 +90,39 @@ def gateway(path: Path) -> None:
 
 
 def _run(name: str, log: Log, process: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a process until SIGTERM or SIGINT, which stop it in good order; a second one ends it at once."""
+    """Run a process until SIGTERM or SIGINT, which stop it in good order; a second one ends it at once.
+
+    Raises KeyboardInterrupt after an orderly stop by SIGINT, so that the exit code says what happened.
+    """
     from federation.telemetry import configure_logging
 
     os.umask(0o077)
     configure_logging(log.level, log.format, name)
-    stopped = False
+    received: list[signal.Signals] = []
 
     async def main() -> None:
         task = asyncio.create_task(process(), name=name)
-        signals = 0
 
-        def stop() -> None:
-            nonlocal signals, stopped
-            signals += 1
-            stopped = True
+        def stop(number: signal.Signals) -> None:
+            received.append(number)
             task.cancel()
-            if signals > 1:
+            if len(received) > 1:
                 os._exit(130)
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop)
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
         try:
             await task
         except asyncio.CancelledError:
-            if not stopped:
+            if not received:
                 raise
 
     try:
         asyncio.run(main())
     except ExceptionGroup as group:
         raise innermost(group) from group
+    if received and received[0] is signal.SIGINT:
+        raise KeyboardInterrupt
 
 
 def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:

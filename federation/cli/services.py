@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from federation.cli.call import SERVICE, ask
-from federation.cli.output import Row, emit, output_option, print_table, span, text
+from federation.cli.output import Row, emit, output_option, print_table, printable, span, text
 
 FROM = click.option(
     "--from", "cluster", metavar="CLUSTER", help="As this cluster sees it; needed at the hub."
@@ -76,7 +76,7 @@ def _show(row: dict[str, Any]) -> None:
         age = "" if one.get("age") is None else f", last heard {span(one['age'])} ago"
         click.echo(f"  {one['cluster']}: {one['healthy']} of {one['total']} healthy{age}")
     for conflict in row["conflicts"]:
-        click.secho(f"  conflict: {conflict}", fg="yellow")
+        click.secho(f"  conflict: {printable(conflict)}", fg="yellow")
 
 
 @click.command()
@@ -112,8 +112,6 @@ def _explain(plan: dict[str, Any]) -> None:
         click.secho("left out", bold=True)
         print_table(plan["left_out"], columns[1:2] + columns[5:], empty="")
     for one in plan["conflicts"]:
-        click.secho(
-            f"conflict in {one['field']}: {one['winner']} says {one['kept']}, {one['loser']} says {one['dropped']}; "
-            f"the first counts ({one['rule']})",
-            fg="yellow",
-        )
+        said = f"{one['winner']} says {one['kept']}, {one['loser']} says {one['dropped']}"
+        line = f"conflict in {one['field']}: {said}; the first counts ({one['rule']})"
+        click.secho(printable(line), fg="yellow")

@@ -95,7 +95,7 @@ def _agent(agent: dict[str, Any]) -> None:
 def _gateway(gateway: dict[str, Any]) -> None:
     for name, value in gateway.items():
         if name not in ("kind", "problems"):
-            click.echo(f"{name + ':':24}{value}")
+            click.echo(f"{name + ':':24}{printable(str(value))}")
     _problems(gateway)
 
 
@@ -103,7 +103,13 @@ def _gateway(gateway: dict[str, Any]) -> None:
 @output_option
 @click.pass_context
 def check(ctx: click.Context, output: str) -> None:
-    """Check everything that can be checked from the asked process; exit code 1 if something fails."""
+    """Check everything that can be checked from the asked process; exit code 1 if something fails.
+
+    \b
+    Examples:
+      federation check
+      federation --hub unix:///var/lib/federation/agent/api.sock check
+    """
     groups = ask(ctx, "GET", "/v1/checks")
     emit(output, groups, _checks)
     if any(one["result"] == "failure" for group in groups for one in group["checks"]):

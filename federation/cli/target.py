@@ -14,17 +14,18 @@ A contexts file (`~/.config/federation/contexts.yaml`, or the file named by `FED
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cryptography import x509
 from msgspec import Struct
 
-from federation.api.client import ApiClient, Target, connect
+from federation.api.client import UNIX, ApiClient, Target, connect
 from federation.api.tls import client_context
 from federation.document import read
-from federation.errors import FederationError, InputError
+from federation.errors import InputError
 from federation.written import File
 
 DEFAULT_SOCKET = Path("/var/lib/federation/hub/api.sock")
@@ -54,30 +55,31 @@ def contexts_file() -> Path:
 
 
 def resolve(wanted: str | None) -> Target:
-    """The target that `wanted` (of `--hub` or the environment) means. Raises InputError or FederationError."""
+    """The target that `wanted` (of `--hub` or the environment) means. Raises InputError."""
     contexts = _contexts()
+    asked = "--hub" if wanted is not None else str(contexts_file())
     if wanted is None:
-        wanted = contexts.current or f"unix://{DEFAULT_SOCKET}"
-    if wanted.startswith("unix://"):
-        return Target(wanted)
+        wanted = contexts.current or f"{UNIX}{DEFAULT_SOCKET}"
+    if wanted.startswith(UNIX):
+        return _local(wanted, asked)
     for context in contexts.contexts:
         if wanted in (context.name, context.url):
             return _target(context)
     if wanted.startswith("https://"):
-        raise FederationError(
+        raise InputError(
             f"nothing says which certificate {wanted} should have",
-            f"add a context with its bundle to {contexts_file()}",
+            file=asked,
+            hint=f"add a context with its bundle to {contexts_file()}; `federation operator create` writes one",
         )
-    names = ", ".join(context.name for context in contexts.contexts) or "none are defined"
-    raise FederationError(
-        f"{wanted!r} is no context",
-        f"contexts: {names}; or give unix:///path/to/api.sock or https://host:port",
+    names = ", ".join(context.name for context in contexts.contexts) or "none is defined"
+    raise InputError(
+        f"{wanted!r} is no context", file=asked, allowed=f"unix:///path/to/api.sock, or a context ({names})"
     )
 
 
 def _contexts() -> Contexts:
     path = contexts_file()
-    if not path.exists():
+    if not os.path.lexists(path):
         return Contexts()
     documents = read(path)
     if len(documents) != 1:
@@ -85,22 +87,73 @@ def _contexts() -> Contexts:
     return documents[0].convert(Contexts)
 
 
+def _local(url: str, asked: str) -> Target:
+    if not Path(url.removeprefix(UNIX)).is_absolute():
+        raise InputError(
+            f"{url!r} does not name a socket",
+            file=asked,
+            allowed="an absolute path, as in unix:///path/to/api.sock",
+        )
+    return Target(url)
+
+
 def _target(context: Context) -> Target:
-    if context.url.startswith("unix://"):
-        return Target(context.url)
+    of = f"{contexts_file()}: context {context.name}"
+    if context.url.startswith(UNIX):
+        return _local(context.url, of)
+    if not context.url.startswith("https://"):
+        raise InputError(
+            f"{context.url!r} is not called",
+            file=of,
+            field="url",
+            allowed="unix:///path and https://host:port",
+        )
     if context.bundle is None:
-        raise FederationError(f"context {context.name} has no bundle", f"name it in {contexts_file()}")
-    anchors = x509.load_pem_x509_certificates(_content(context.bundle))
-    token = _content(context.token_file).decode().strip() if context.token_file else None
-    tls = client_context(anchors, context.certificate, context.key)
-    return Target(context.url, tls, context.server_name, token)
+        raise InputError(
+            "missing",
+            file=of,
+            field="bundle",
+            hint="without it nothing says which certificate the hub should have",
+        )
+    if (context.certificate is None) != (context.key is None):
+        raise InputError(
+            "one without the other", file=of, field="certificate, key", allowed="both or neither"
+        )
+    try:
+        anchors = x509.load_pem_x509_certificates(_content(context.bundle))
+    except ValueError as error:
+        raise InputError("no certificates in PEM", file=str(context.bundle), hint=f"see {of}") from error
+    return Target(context.url, _tls(context, anchors, of), context.server_name, _token(context))
+
+
+def _tls(context: Context, anchors: Sequence[x509.Certificate], of: str) -> ssl.SSLContext:
+    for path in (context.certificate, context.key):
+        if path is not None:
+            _content(path)
+    try:
+        return client_context(anchors, context.certificate, context.key)
+    except ssl.SSLError as error:
+        raise InputError(
+            "not a certificate and its key, in PEM", file=str(context.certificate), hint=f"see {of}"
+        ) from error
+
+
+def _token(context: Context) -> str | None:
+    if context.token_file is None:
+        return None
+    text = _content(context.token_file).strip()
+    if not text.isascii() or any(byte < 0x21 for byte in text):
+        raise InputError("not a bearer token", file=str(context.token_file), allowed="one line, fedop1.…")
+    return text.decode()
 
 
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise FederationError(f"cannot read {path}: {error.strerror}", f"see {contexts_file()}") from error
+        raise InputError(
+            f"cannot be read: {error.strerror}", file=str(path), hint=f"see {contexts_file()}"
+        ) from error
 
 
 @asynccontextmanager

@@ -9,6 +9,11 @@ import click
 
 from federation.cli.call import ask, segment
 from federation.cli.output import emit, output_option, print_table, text, when
+from federation.errors import FederationError
+from pki.errors import PkiError
+
+LONGEST_TTL = 600.0
+"""Seconds; a token that lies about for longer is found by somebody else."""
 
 
 @click.group()
@@ -73,7 +78,9 @@ def create(
     try:
         lifetime = float(Duration.parse(ttl))
     except ValueError as error:
-        raise click.BadParameter(f"{error}: {Duration.allowed}", param_hint="--ttl") from error
+        raise click.BadParameter(f"{error}; allowed: {Duration.allowed}", param_hint="--ttl") from error
+    if not 0 < lifetime <= LONGEST_TTL:
+        raise click.BadParameter(f"{ttl} is not allowed; allowed: 1s to 10m", param_hint="--ttl")
     wanted = NewToken(
         cluster=cluster,
         may_export=may_export,
@@ -83,11 +90,20 @@ def create(
     )
     created = ask(ctx, "POST", "/v1/tokens", body=wanted)
     if out is not None:
-        from pki.durable import write
-
-        write(out, (created.pop("token") + "\n").encode())
-        created["file"] = str(out)
+        _keep(ctx, created, out)
     emit(output, created, _show)
+
+
+def _keep(ctx: click.Context, created: dict[str, Any], out: Path) -> None:
+    """Move the token from the answer to the file. One that nobody will ever have is revoked."""
+    from pki.durable import write
+
+    try:
+        write(out, (created.pop("token") + "\n").encode())
+    except PkiError as error:
+        ask(ctx, "DELETE", f"/v1/tokens/{segment(created['id'])}")
+        raise FederationError(f"{error}; the token is revoked", "choose another file for --out") from error
+    created["file"] = str(out)
 
 
 def _show(created: dict[str, Any]) -> None:
@@ -101,7 +117,13 @@ def _show(created: dict[str, Any]) -> None:
 @output_option
 @click.pass_context
 def list_(ctx: click.Context, output: str) -> None:
-    """List tokens: unused, used and expired ones."""
+    """List tokens: unused, used and expired ones.
+
+    \b
+    Examples:
+      federation token list
+      federation --hub unix:///var/lib/federation/agent/api.sock token list -o json
+    """
     columns = [
         ("ID", text("id")),
         ("FOR", text("subject")),
@@ -119,5 +141,10 @@ def list_(ctx: click.Context, output: str) -> None:
 @output_option
 @click.pass_context
 def revoke(ctx: click.Context, token_id: str, output: str) -> None:
-    """Make the token ID useless. IDs are in `federation token list`."""
+    """Make the token ID useless. IDs are in `federation token list`.
+
+    \b
+    Example:
+      federation token revoke 3f9c2a51
+    """
     emit(output, ask(ctx, "DELETE", f"/v1/tokens/{segment(token_id)}"), lambda done: click.echo(done["done"]))
