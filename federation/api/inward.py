@@ -1,4 +1,7 @@
-"""Answering a path without HTTP: how an agent answers the hub's questions from its own routes, read-only."""
+"""Answering a path without HTTP: how an agent answers the hub's questions from its own routes, read-only.
+
+What may be asked is what a viewer may see, with the parameters that the route names; everything else is not there.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,22 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from federation.api.routes import Access, ApiProblem, Call, Principal, Problem, Route, encode, not_found
+import structlog
+
+from federation.api.routes import (
+    Access,
+    ApiProblem,
+    Call,
+    Principal,
+    Problem,
+    Route,
+    check_query,
+    encode,
+    not_found,
+)
 from federation.errors import FederationError
-from pki.errors import PkiError
+
+log = structlog.get_logger()
 
 
 class Inward:
@@ -23,26 +39,30 @@ class Inward:
         ]
 
     async def answer(self, path: str) -> tuple[int, bytes]:
-        """HTTP status and JSON body."""
+        """HTTP status and JSON body. What nobody foresaw is logged here and answered without its insides."""
         try:
             return 200, encode(await self._call(path))
         except ApiProblem as problem:
             return problem.status, _problem(problem.code, str(problem), problem.hint)
         except FederationError as error:
             return 409, _problem("refused", str(error), error.hint)
-        except PkiError as error:
-            return 409, _problem("refused", str(error), "")
+        except Exception:
+            log.exception("a question of the hub failed", path=path)
+            return 500, _problem(
+                "internal", "this question failed inside the agent", "its log has the reason"
+            )
 
     async def _call(self, path: str) -> Any:
         try:
             parts = urlsplit(path)
-        except ValueError as error:
-            raise ApiProblem(400, "bad-path", f"not a path: {error}") from error
+        except ValueError:
+            raise not_found("path", path) from None
         for pattern, route in self._routes:
-            if (match := pattern.fullmatch(parts.path)) is not None:
+            if not (parts.scheme or parts.netloc) and (match := pattern.fullmatch(parts.path)) is not None:
                 params = {name: unquote(value) for name, value in match.groupdict().items()}
-                call = Call(Principal("the hub", Access.VIEWER), params, dict(parse_qsl(parts.query)))
-                return await route.handler(call)
+                query = dict(parse_qsl(parts.query, keep_blank_values=True))
+                check_query(route, query)
+                return await route.handler(Call(Principal("the hub", Access.VIEWER), params, query))
         raise not_found("path", parts.path)
 
 

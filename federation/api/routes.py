@@ -106,6 +106,13 @@ def not_found(kind: str, name: str, hint: str = "") -> ApiProblem:
     return ApiProblem(404, "not-found", f"there is no {kind} {name!r}", hint)
 
 
+def check_query(route: Route, query: Iterable[str]) -> None:
+    """Raise ApiProblem for a parameter that `route` does not have: a misspelt one must not count as none."""
+    if unknown := set(query) - set(route.query):
+        allowed = ", ".join(route.query) or "none"
+        raise ApiProblem(400, "bad-query", f"unknown query parameter {min(unknown)!r}", f"allowed: {allowed}")
+
+
 class Problem(msgspec.Struct, frozen=True):
     """The body of every answer that is not a success."""
 

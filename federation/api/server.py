@@ -28,6 +28,7 @@ from federation.api.routes import (
     Principal,
     Problem,
     Route,
+    check_query,
     encode,
     forbidden,
     openapi,
@@ -81,11 +82,7 @@ def api_application(
 def _endpoint(route: Route, authenticator: Authenticator) -> Endpoint:
     async def endpoint(request: web.Request) -> web.Response:
         principal = await _admit(request, route.access, authenticator)
-        if unknown := set(request.query) - set(route.query):
-            allowed = ", ".join(route.query) or "none"
-            raise ApiProblem(
-                400, "bad-query", f"unknown query parameter {min(unknown)!r}", f"allowed: {allowed}"
-            )
+        check_query(route, request.query)
         body = await _body(request, route.request) if route.request is not None else None
         call = Call(principal, dict(request.match_info), dict(request.query), body)
         if route.access is Access.OUTCOME:
