@@ -43,6 +43,7 @@ LONGEST_AFFINITY = 86400
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 _TOPOLOGY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 
 
@@ -55,14 +56,30 @@ class Refused:
 
 
 def key(owner: str, text: str) -> Refused | None:
-    """Whether `owner` may publish the sync key `text`: the hub speaks of members, a cluster of all else."""
-    kind, *rest = text.split("/")
-    shape = {"cluster": 0, "bundle": 0, "spec": 2, "load": 4, "member": 1}.get(kind)
-    if shape != len(rest):
-        return Refused("key", f"{text!r} is not a key")
-    if (kind == "member") != (owner == HUB):
+    """Whether `owner` may publish the sync key `text`: the hub speaks of members, a cluster of all else.
+
+    Its parts are names, a port and a zone, so that every store takes it.
+    """
+    if not _is_key(text):
+        return Refused("key", f"{text[:253]!r} is not a key")
+    if text.startswith("member/") != (owner == HUB):
         return Refused("owner", f"{owner} does not own {text}")
     return None
+
+
+def _is_key(text: str) -> bool:
+    match text.split("/"):
+        case ["cluster"] | ["bundle"]:
+            return True
+        case ["member", name]:
+            return is_dns_label(name)
+        case ["spec", namespace, name]:
+            return is_dns_label(namespace) and is_dns_label(name)
+        case ["load", namespace, name, port, zone]:
+            figures = _NUMBER.fullmatch(port) and _TOPOLOGY.fullmatch(zone)
+            return is_dns_label(namespace) and is_dns_label(name) and figures is not None
+        case _:
+            return False
 
 
 def export(spec: ExportSpec, owner: Member) -> Refused | None:
