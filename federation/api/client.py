@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -93,13 +95,16 @@ class ApiClient:
 
 
 def _reason(error: BaseException) -> str:
+    """Why, in the words of the system: asyncio and OpenSSL put addresses and functions in their place."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    cause: BaseException = error
-    if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
+    cause: BaseException = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS failed: {cause.reason or 'the connection was closed'}"
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return os.strerror(cause.errno) if cause.errno in errno.errorcode else str(cause.strerror)
+    if isinstance(cause, aiohttp.InvalidURL):
+        return "its address is malformed"
     return str(cause) or type(cause).__name__
 
 
