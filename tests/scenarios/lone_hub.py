@@ -1,0 +1,100 @@
+"""A hub alone, with agents that try to join it: for what one process refuses, a whole federation is too much."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from federation.demo.processes import Process
+from federation.demo.world import ask, until
+from federation.document import dump
+from tests.scenarios.command import Finished, federation
+
+BASE = "mesh.example"
+COMMAND = (sys.executable, "-m", "federation.cli.main")
+
+
+class LoneHub:
+    """A hub on `address`, and the settings of agents beside it (on the addresses after it)."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder = folder
+        self.address = address
+        self.config = folder / "hub.yaml"
+        self.config.write_text(dump(self.settings(folder / "hub")))
+        self.process = self.running()
+
+    @property
+    def directory(self) -> Path:
+        return self.folder / "hub"
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "api.sock"
+
+    def settings(self, directory: Path) -> dict[str, Any]:
+        places = {"api": f"{self.address}:8443", "sync": f"{self.address}:8444"}
+        telemetry = {"telemetry": f"{self.address}:9464"}
+        return {"base": BASE, "directory": str(directory), "advertise": places, "listen": places | telemetry}
+
+    def running(self, limit: str = "") -> Process:
+        """The hub's process, not started; `limit` is a line of shell before it."""
+        command: tuple[str, ...] = (*COMMAND, "serve", "--config", str(self.config))
+        if limit:
+            command = ("/bin/sh", "-c", f'{limit}; exec "$@"', "sh", *command)
+        return Process("hub", command, self.folder / "hub.log")
+
+    async def start(self) -> None:
+        await self.process.start()
+        await until("the hub's start", self._answers, watch=(self.process,))
+
+    async def _answers(self) -> bool:
+        await ask(self.socket, "/v1/status")
+        return True
+
+    async def token(self, cluster: str, ttl: str = "10m") -> str:
+        """A fresh join token for `cluster`."""
+        wanted = ("token", "create", cluster, "--may-export", "default/*", "--range", "127.0.0.0/8")
+        made = await self.ask(*wanted, "--ttl", ttl, "-o", "json")
+        assert made.code == 0, made.said
+        token: str = made.json["token"]
+        return token
+
+    async def ask(self, *arguments: str) -> Finished:
+        return await federation("--hub", f"unix://{self.socket}", *arguments)
+
+    def agent(self, name: str, token: str) -> Path:
+        """The settings file of an agent called `name`, which has `token`; in a folder of its own."""
+        home = self.folder / f"agent-{len(list(self.folder.glob('agent-*')))}"
+        (home / "services").mkdir(parents=True)
+        secret = home / "join.token"
+        secret.touch(0o600)
+        secret.write_text(token)
+        host = self.address.rpartition(".")[0] + ".2"
+        places = {"api": f"{host}:8445", "xds": f"{host}:8446"}
+        settings = {
+            "cluster": name,
+            "region": "eu",
+            "directory": str(home / "state"),
+            "services": str(home / "services"),
+            "join_token": str(secret),
+            "advertise": places,
+            "listen": {**places, "telemetry": f"{host}:9465"},
+        }
+        config = home / "agent.yaml"
+        config.write_text(dump(settings))
+        return config
+
+
+@asynccontextmanager
+async def started(process: Process, ready: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
+    """`process` for the life of the context, from when it is ready."""
+    await process.start()
+    try:
+        await until(f"the start of {process.name}", ready, watch=(process,))
+        yield
+    finally:
+        await process.stop()
