@@ -34,7 +34,7 @@ def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tu
                 _one(status.hub_connected, f"connected to the hub {status.hub}", "warning", "", _HUB_HINT),
                 *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
                 _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
-                _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON),
+                _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON, _AUTHORITY_HINT),
             ),
         ),
         CheckGroup(
@@ -45,6 +45,8 @@ def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tu
 
 
 _HUB_HINT = "what is known goes on being served; see that the hub runs and its sync address is reachable"
+_LEAF_HINT = "its renewal has been failing; the log of its process says why"
+_AUTHORITY_HINT = "it is not renewed by itself: plan for a new one before it ends"
 _PROBLEM_HINT = "the rest goes on; mend this and it is taken up by itself"
 
 
@@ -54,16 +56,11 @@ def _one(
     return Check(result="ok" if fine else otherwise, name=name, detail=detail, hint="" if fine else hint)
 
 
-def _expiry(what: str, ends: datetime, now: datetime, soon: timedelta) -> Check:
+def _expiry(what: str, ends: datetime, now: datetime, soon: timedelta, hint: str = _LEAF_HINT) -> Check:
     left = ends - now
     detail = f"{_span(left)} left"
     if left <= timedelta(0):
-        return Check(
-            result="failure",
-            name=f"{what} has ended",
-            hint="see the log of its process for why it was not renewed",
-        )
-    hint = "renewal has been failing; see the log of its process"
+        return Check(result="failure", name=f"{what} has ended", hint=hint)
     return _one(left > soon, f"{what} is valid", "warning", detail, hint)
 
 
@@ -112,7 +109,7 @@ def hub_checks(status: HubStatus, now: datetime, leaf_life: timedelta) -> tuple[
     own = (
         *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
         _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
-        _expiry("root", status.root_expires_at, now, AUTHORITY_SOON * 6),
+        _expiry("root", status.root_expires_at, now, AUTHORITY_SOON * 6, _AUTHORITY_HINT),
     )
     clusters = tuple(check for cluster in status.clusters for check in _cluster(cluster))
     return CheckGroup(name="hub", checks=own), CheckGroup(name="clusters", checks=clusters)

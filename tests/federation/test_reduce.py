@@ -182,7 +182,7 @@ def big(services: int) -> View:
 
 
 def calls(view: View, event: Event) -> tuple[int, Touched]:
-    """How many functions, of Python or of the maps, one `reduce` calls; what a collection of garbage calls is not its."""
+    """How many functions, of Python or of the maps, one `reduce` calls; a collection of garbage is kept out of it."""
     count = 0
 
     def note(_frame: FrameType, what: str, _argument: object) -> None:
