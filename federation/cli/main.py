@@ -6,15 +6,21 @@ Commands are imported when they are called, so that `federation version` does no
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import Any
 
-import click
+INTERRUPTED = 130
 
-from federation.cli.output import colour, fail
-from federation.errors import FederationError
-from pki.errors import PkiError
+try:
+    import importlib
+    from typing import Any
+
+    import click
+
+    from federation.cli.output import colour, fail
+    from federation.errors import FederationError
+    from pki.errors import PkiError
+except KeyboardInterrupt:
+    sys.exit(INTERRUPTED)
 
 COMMANDS = {
     "serve": "federation.cli.processes:serve",
@@ -84,7 +90,7 @@ def main() -> None:
     try:
         code: Any = cli.main(prog_name="federation", standalone_mode=False)
     except click.exceptions.Abort:
-        code = 130
+        code = INTERRUPTED
     except click.ClickException as error:
         error.show()
         code = error.exit_code
@@ -95,7 +101,7 @@ def main() -> None:
         fail(str(error))
         code = 1
     except KeyboardInterrupt:
-        code = 130
+        code = INTERRUPTED
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         code = 1

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from federation.api.doors import LONGEST_SOCKET_PATH
 from federation.demo.claims import Record
 from federation.demo.screen import Terminal
 from federation.demo.tour import ECHO_PORT, Tour
@@ -28,6 +29,11 @@ from pki import durable
 STATE = "demo.json"
 FIRST_ANSWER_GOAL = 5.0
 TOUR_GOAL = 60.0
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""The signals that end a demo and leave nothing of it."""
+
+LONGEST_SOCKET = "central/gateway-1/state/admin.sock"
+"""Of those below the folder of a demo."""
 
 
 def default_folder() -> Path:
@@ -83,15 +89,30 @@ def describe(directory: Path | None) -> dict[str, Any]:
 
 
 def _run(folder: Path, screen: Terminal, use: Callable[[World], Awaitable[None]]) -> None:
-    """Run `use` in a world; an interrupt or a SIGTERM ends it as it ends by itself."""
+    """Run `use` in a world; a signal of `ENDING` ends it as it ends by itself, a second one at once.
+
+    Expects those signals to be held back, and leaves them so: before and after, nobody would tidy up.
+    """
 
     async def main() -> None:
         task = asyncio.current_task()
         assert task is not None
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        async with world(folder, screen.progress) as made:
-            await use(made)
+        signals = 0
+
+        def end() -> None:
+            nonlocal signals
+            signals += 1
+            if signals <= 2:
+                task.cancel()
+
+        for number in ENDING:
+            asyncio.get_running_loop().add_signal_handler(number, end)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        try:
+            async with world(folder, screen.progress) as made:
+                await use(made)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
     try:
         asyncio.run(main())
@@ -108,7 +129,12 @@ def _first(group: ExceptionGroup[Exception]) -> BaseException:
 
 @contextmanager
 def _folder(directory: Path | None) -> Iterator[Path]:
-    """A private folder that is gone afterwards, unless the demo failed: then its logs are wanted."""
+    """A private folder that is gone afterwards, unless the demo failed: then its logs are wanted.
+
+    The signals of `ENDING` are held back from its making to the end of the process, except in `_run`.
+    """
+    _check_length(directory.absolute() if directory else default_folder())
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     if directory is None:
         folder = Path(tempfile.mkdtemp(prefix="federation-demo-"))
     else:
@@ -133,6 +159,15 @@ def _folder(directory: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_length(folder: Path) -> None:
+    spare = LONGEST_SOCKET_PATH - len(os.fsencode(folder / LONGEST_SOCKET))
+    if spare < 0:
+        raise FederationError(
+            f"the path {folder} is {-spare} bytes too long for the unix sockets below it (unix(7))",
+            "choose a shorter --directory",
+        )
 
 
 async def _facts(made: World) -> dict[str, Any]:

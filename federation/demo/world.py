@@ -198,6 +198,10 @@ class World:
         """End what was started, gateways first, all at once within each kind."""
         await asyncio.gather(*(process.stop() for process in self.processes))
 
+    async def kill(self) -> None:
+        """End all of it at once."""
+        await asyncio.gather(*(process.kill() for process in self.processes))
+
     async def served(self) -> bool:
         """Whether hub and agents run, and all that want them have found them."""
         clusters = await ask(self.hub_socket, "/v1/clusters")
@@ -384,10 +388,17 @@ async def world(
     agent: Mapping[str, Any] | None = None,
     gateway: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[World]:
-    """A running world for the life of the context; nothing of it is left afterwards but the folder."""
+    """A running world for the life of the context; nothing of it is left afterwards but the folder.
+
+    Whoever is cancelled while it stops does not wait any longer: what still runs is killed.
+    """
     made = World(folder, agent, gateway)
     try:
         await made.start(progress)
         yield made
     finally:
-        await asyncio.shield(made.stop())
+        try:
+            await made.stop()
+        except asyncio.CancelledError:
+            await made.kill()
+            raise
