@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from federation.api.messages import NewOperator
+from federation.api.messages import CreatedOperator, NewOperator
 from federation.document import dump
 from federation.errors import FederationError
 from pki.csr import request
@@ -20,7 +21,11 @@ from pki.durable import private_folder, write
 
 
 def create_credential(
-    post: Callable[[NewOperator], dict[str, Any]], name: str, role: str, certificate: bool, folder: Path
+    post: Callable[[NewOperator], dict[str, Any]],
+    name: str,
+    role: Literal["viewer", "operator"],
+    certificate: bool,
+    folder: Path,
 ) -> dict[str, Any]:
     """Ask the hub through `post`, write everything to `folder`, and say where the contexts file is.
 
@@ -31,22 +36,27 @@ def create_credential(
         raise FederationError(f"{contexts} exists already", "choose another folder, or remove it first")
     private_folder(folder)
     key = ec.generate_private_key(ec.SECP256R1()) if certificate else None
-    made = post(NewOperator(name=name, role=role, csr=request(key).decode() if key else None))  # type: ignore[arg-type]
-    folder = folder.resolve()
-    context = {
-        "name": "hub",
-        "url": made["url"],
-        "server_name": made["server_name"],
-        "bundle": str(folder / "bundle.pem"),
-    }
-    write(folder / "bundle.pem", made["bundle"].encode())
+    wanted = NewOperator(name=name, role=role, csr=request(key).decode() if key else None)
+    made = _read(post(wanted))
+    files = {"bundle": ("bundle.pem", made.bundle)}
     if key is not None:
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        write(folder / "key.pem", pem)
-        write(folder / "certificate.pem", "".join(made["certificates"]).encode())
-        context |= {"certificate": str(folder / "certificate.pem"), "key": str(folder / "key.pem")}
+        files["key"] = ("key.pem", pem.decode())
+        files["certificate"] = ("certificate.pem", "".join(made.certificates))
     else:
-        write(folder / "token", (made["token"] + "\n").encode())
-        context |= {"token_file": str(folder / "token")}
+        files["token_file"] = ("token", f"{made.token}\n")
+    context = {"name": "hub", "url": made.url, "server_name": made.server_name}
+    for setting, (file, content) in files.items():
+        write(folder / file, content.encode())
+        context[setting] = str(folder.resolve() / file)
     write(contexts, dump({"current": "hub", "contexts": [context]}).encode())
-    return {"name": made["name"], "role": made["role"], "contexts": str(contexts.resolve())}
+    return {"name": made.name, "role": made.role, "contexts": str(contexts.resolve())}
+
+
+def _read(answer: dict[str, Any]) -> CreatedOperator:
+    try:
+        return msgspec.convert(answer, CreatedOperator)
+    except msgspec.ValidationError as error:
+        raise FederationError(
+            f"the hub does not speak this version: {error}", "upgrade both sides"
+        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -28,7 +28,14 @@ def operator() -> None:
 )
 @output_option
 @click.pass_context
-def create(ctx: click.Context, name: str, role: str, certificate: bool, out: Path, output: str) -> None:
+def create(
+    ctx: click.Context,
+    name: str,
+    role: Literal["viewer", "operator"],
+    certificate: bool,
+    out: Path,
+    output: str,
+) -> None:
     """Create the operator NAME and write what it needs to OUT, with a contexts file that uses it.
 
     \b

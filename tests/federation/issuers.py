@@ -64,6 +64,7 @@ class Issuer:
     identity: Identity
     address: HostPort
     routes: HubRoutes
+    operators: OperatorStore
     admission: Admission
     answer: Answer
     seen: list[Redeem] = field(default_factory=list)
@@ -112,13 +113,13 @@ async def issuer(folder: Path, clock: Clock | None = None) -> AsyncIterator[Issu
             return await made[0].answer(body)
 
         address = await stack.enter_async_context(redeeming(answer, identity, authority))
-        tokens = TokenStore(store, clock.now)
+        tokens, operators = TokenStore(store, clock.now), OperatorStore(store)
         admission = Admission(hub, tokens, root, authority.bundle(), address, clock, metrics)
         routes = HubRoutes(
             hub,
             admission,
             tokens,
-            OperatorStore(store),
+            operators,
             authority,
             root,
             _Reporter(),
@@ -126,7 +127,9 @@ async def issuer(folder: Path, clock: Clock | None = None) -> AsyncIterator[Issu
             str(SYNC),
             clock,
         )
-        made.append(Issuer(root, authority, hub, tokens, identity, address, routes, admission, answer))
+        made.append(
+            Issuer(root, authority, hub, tokens, identity, address, routes, operators, admission, answer)
+        )
         made[0].answer = made[0].honest
         yield made[0]
 

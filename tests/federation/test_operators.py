@@ -1,0 +1,139 @@
+"""A credential for a person: made here, believed by the hub, and enough for the command line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from federation.access import HubAccess
+from federation.api.messages import NewOperator
+from federation.api.routes import Access, ApiProblem, Call, Principal, encode
+from federation.cli.target import resolve
+from federation.clock import SystemClock
+from federation.errors import FederationError
+from federation.operators import create_credential
+from pki.certificate import der, load_pem
+from pki.errors import KeyFileError
+from tests.federation.issuers import Issuer, issuer
+
+CLOCK = SystemClock()
+Role = Literal["viewer", "operator"]
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Issuer]:
+    async with issuer(tmp_path / "hub") as opened:
+        yield opened
+
+
+class Hub:
+    """The operators of a hub, asked as its API is asked."""
+
+    def __init__(self, made: Issuer) -> None:
+        self.store = made.operators
+        self.access = HubAccess(self.store, made.authority.bundle, CLOCK.now)
+        self.routes = made.routes
+
+    def post(self, loop: asyncio.AbstractEventLoop) -> Callable[[NewOperator], dict[str, Any]]:
+        """As the command line asks: from another thread, and over JSON."""
+
+        def ask(body: NewOperator) -> dict[str, Any]:
+            call = Call(Principal("root", Access.OPERATOR), body=body)
+            made = asyncio.run_coroutine_threadsafe(self.routes.create_operator(call), loop).result()
+            answer: dict[str, Any] = msgspec.json.decode(encode(made))
+            return answer
+
+        return ask
+
+    async def create(self, name: str, role: Role, certificate: bool, folder: Path) -> dict[str, Any]:
+        post = self.post(asyncio.get_running_loop())
+        return await asyncio.to_thread(create_credential, post, name, role, certificate, folder)
+
+
+async def test_a_bearer_token_lets_its_holder_in(
+    hub: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, folder = Hub(hub), tmp_path / "ada"
+    made = await at.create("ada", "operator", False, folder)
+    assert made == {"name": "ada", "role": "operator", "contexts": str(folder / "contexts.yaml")}
+    monkeypatch.setenv("FEDERATION_CONTEXTS", made["contexts"])
+    target = resolve(None)
+    assert (target.url, target.server_name) == (f"https://{hub.address}", "federation.hub.mesh.example")
+    assert target.tls is not None
+    assert target.token is not None
+    principal = await at.access.bearer(target.token)
+    assert principal is not None
+    assert (principal.name, principal.access) == ("ada", Access.OPERATOR)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == {
+        "bundle.pem": 0o600, "token": 0o600, "contexts.yaml": 0o600,
+    }  # fmt: skip
+
+
+async def test_a_certificate_lets_its_holder_in_and_its_key_never_leaves(
+    hub: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, folder = Hub(hub), tmp_path / "vi"
+    made = await at.create("vi", "viewer", True, folder)
+    monkeypatch.setenv("FEDERATION_CONTEXTS", made["contexts"])
+    assert resolve("hub").token is None
+    (shown, *_) = load_pem((folder / "certificate.pem").read_bytes())
+    principal = await at.access.certificate(der(shown))
+    assert principal is not None
+    assert (principal.name, principal.access) == ("vi", Access.VIEWER)
+    assert (folder / "key.pem").stat().st_mode & 0o777 == 0o600
+    assert await at.store.remove("vi")
+    assert await at.access.certificate(der(shown)) is None
+
+
+async def test_a_credential_is_not_overwritten(hub: Issuer, tmp_path: Path) -> None:
+    at, folder = Hub(hub), tmp_path / "ada"
+    await at.create("ada", "viewer", False, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(FederationError, match="exists already"):
+        await at.create("other", "viewer", False, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [one.name for one in await at.store.listed()] == ["ada"]
+
+
+async def test_a_folder_that_others_may_enter_is_refused_before_the_hub_is_asked(
+    hub: Issuer, tmp_path: Path
+) -> None:
+    at, folder = Hub(hub), tmp_path / "open"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    with pytest.raises(KeyFileError, match="chmod 0700"):
+        await at.create("ada", "viewer", False, folder)
+    assert await at.store.listed() == ()
+
+
+@pytest.mark.parametrize("name", ["", "Ada", "ada/operator", "-ada", "a" * 64])
+async def test_a_name_that_cannot_be_is_refused(hub: Issuer, tmp_path: Path, name: str) -> None:
+    at = Hub(hub)
+    with pytest.raises(FederationError, match="not a name for an operator"):
+        await at.create(name, "viewer", True, tmp_path / "folder")
+    assert await at.store.listed() == ()
+
+
+async def test_a_name_is_given_once_and_a_bad_request_leaves_no_operator_behind(hub: Issuer) -> None:
+    at = Hub(hub)
+    await at.store.create("ada", "viewer")
+    with pytest.raises(FederationError, match="there is an operator ada already"):
+        await at.store.create("ada", "operator")
+    bad = Call(Principal("root", Access.OPERATOR), body=NewOperator(name="vi", role="viewer", csr="nonsense"))
+    with pytest.raises(ApiProblem) as refused:
+        await at.routes.create_operator(bad)
+    assert (refused.value.status, refused.value.code) == (400, "csr")
+    assert [one.name for one in await at.store.listed()] == ["ada"]
+    assert not await at.store.remove("nobody")
+
+
+def test_a_hub_of_another_version_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match="does not speak this version"):
+        create_credential(lambda body: {"name": "ada"}, "ada", "viewer", False, tmp_path / "ada")
+    assert not (tmp_path / "ada" / "contexts.yaml").exists()
