@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from federation.api.messages import TokenInfo
-from federation.cli.output import distance, emit, print_table, printable, span, text
+from federation.cli.output import Row, distance, emit, print_table, printable, span, text
 from tests.federation.cli.command import Finished
 
 COLUMNS = [("NAME", text("name")), ("LIST", text("list")), ("LAST", text("last"))]
@@ -32,7 +32,10 @@ def test_an_instant_is_shown_as_its_distance() -> None:
 
 
 def test_a_table_aligns_and_leaves_no_blanks_behind(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"name": "a", "list": ["x", 1], "last": ""}, {"name": "longer", "list": [], "last": "end"}]
+    rows: list[Row] = [
+        {"name": "a", "list": ["x", 1], "last": ""},
+        {"name": "longer", "list": [], "last": "end"},
+    ]
     print_table(rows, COLUMNS, empty="nothing")
     assert capsys.readouterr().out.splitlines() == [
         "NAME    LIST  LAST",
