@@ -1,0 +1,78 @@
+"""Logs are one line an event, whatever is in it; metrics have names of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+import structlog
+
+from federation.telemetry import AgentMetrics, GatewayMetrics, HubMetrics, configure_logging
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+NASTY = "evil\n2026-01-01 level=info event=forged \x1b[31mred \u202e"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_others_say_cannot_forge_a_line_or_steer_a_terminal(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info", "json" if form == "json" else "text", "agent east")
+    structlog.get_logger().warning("refused", reason=NASTY)
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.isprintable()
+    assert "agent east" in line
+
+
+def test_json_is_what_a_program_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json", "hub")
+    structlog.get_logger().info("joined", cluster="east", reason=NASTY)
+    event = json.loads(capsys.readouterr().err)
+    assert (event["event"], event["level"], event["process"], event["cluster"]) == (
+        "joined",
+        "info",
+        "hub",
+        "east",
+    )
+    assert event["reason"] == NASTY
+    moment = datetime.fromisoformat(event["timestamp"])
+    assert moment.utcoffset() is not None
+
+
+def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("warning", "text", "hub")
+    structlog.get_logger().info("quiet")
+    structlog.get_logger().warning("loud")
+    assert [line for line in capsys.readouterr().err.splitlines() if "quiet" in line] == []
+
+
+@pytest.mark.parametrize("metrics", [HubMetrics, AgentMetrics, GatewayMetrics])
+def test_metrics_are_named_for_their_process_and_say_what_they_are(metrics: type) -> None:
+    made = metrics()
+    families = list(made.registry.collect())
+    assert families
+    prefix = f"federation_{metrics.__name__.removesuffix('Metrics').lower()}_"
+    for family in families:
+        assert family.name.startswith(prefix)
+        assert family.documentation
+        assert re.fullmatch(r"[a-z_]+", family.name)
+    assert prefix.encode() in made.render()
+
+
+def test_two_processes_in_one_do_not_share_a_registry() -> None:
+    one, other = HubMetrics(), HubMetrics()
+    one.members.set(3)
+    assert b"federation_hub_members 3.0" in one.render()
+    assert b"federation_hub_members 0.0" in other.render()
