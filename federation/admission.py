@@ -1,11 +1,12 @@
 """How clusters become members of a federation: a one-time token made by an operator, used once, remembered by its key.
 
 The token is used up in the store before the root signs, and the same key may ask again: an answer that was lost, or a
-hub that died in between, costs a second attempt and nothing else.
+hub that died in between, costs a second attempt and nothing else. Clusters join one after the other.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,6 +56,7 @@ class Admission:
         self._api = api
         self._clock = clock
         self._metrics = metrics
+        self._joining = asyncio.Lock()
 
     async def create_token(
         self, cluster: str, may_export: tuple[str, ...], ranges: tuple[str, ...], lifetime: timedelta
@@ -96,17 +98,18 @@ class Admission:
         return outcome
 
     async def _redeem_join(self, secret: bytes, cluster: str, request: bytes) -> Joined | token.Refused:
-        key = spki_hash(csr.parse(request).public_key)
         record = await self._tokens.find(sha256(secret).digest())
         if record is None or record.kind != "join":
             return token.Refused()
+        key = spki_hash(csr.parse(request).public_key)
         member = self._hub.registry.find(record.subject)
         if member is not None and member.key != key:
             return token.Refused()
         outcome = await self._tokens.redeem(secret, cluster, key)
         if isinstance(outcome, token.Refused):
             return outcome
-        return await self._join(outcome.record, key, request)
+        async with self._joining:
+            return await self._join(outcome.record, key, request)
 
     async def _join(self, record: TokenRecord, key: str, request: bytes) -> Joined | token.Refused:
         member = self._hub.registry.find(record.subject)
@@ -116,8 +119,6 @@ class Admission:
         rooted = await self._root.sign_cluster_ca(
             request, domain, who=record.subject, why=f"join with token {record.id}"
         )
-        if (member := self._hub.registry.find(record.subject)) is not None:
-            return Joined(member) if member.key == key else token.Refused()
         row = MemberRow(
             name=record.subject,
             may_export=record.may_export,

@@ -17,7 +17,8 @@ from federation.hub import Hub
 from federation.listen import HostPort
 from federation.model import MemberState
 from federation.registry import Registry
-from federation.store import MemoryStore
+from federation.store import Change, MemoryStore
+from federation.store.contract import Outcome
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import csr
@@ -36,12 +37,21 @@ CLOCK = SystemClock()
 LIFETIME = timedelta(minutes=5)
 
 
+class SlowStore(MemoryStore):
+    """Between asking and storing others get their turn, as with a disk."""
+
+    async def commit(self, change: Change) -> Outcome:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await super().commit(change)
+
+
 class Installation:
     """A hub without streams; its store outlives a restart."""
 
     def __init__(self, root: RootAuthority, authority: Authority, folder: Path) -> None:
         self.root, self.authority, self.folder = root, authority, folder
-        self.store = MemoryStore()
+        self.store: MemoryStore = SlowStore()
 
     async def start(self) -> None:
         metrics = HubMetrics()
@@ -148,6 +158,38 @@ async def test_a_wrong_secret_or_name_gets_the_one_refusal_and_uses_nothing_up(
     with pytest.raises(CsrRefused):
         await installation.admission.redeem_join(token.secret, "east", b"nonsense")
     assert isinstance(await installation.admission.redeem_join(token.secret, "east", request), Joined)
+
+
+async def test_the_same_key_may_ask_many_times_at_once(installation: Installation) -> None:
+    """A client that got no answer asks again while the first question may still be in work."""
+    token, east = await installation.token("east"), await installation.cluster("east")
+    request = await east.csr()
+    outcomes = await asyncio.gather(
+        *(installation.admission.redeem_join(token.secret, "east", request) for _ in range(20))
+    )
+    [joined] = set(outcomes)
+    assert isinstance(joined, Joined)
+
+
+async def test_of_two_tokens_for_one_name_one_wins(installation: Installation) -> None:
+    tokens = [await installation.token("east") for _ in range(2)]
+    rivals = [await installation.cluster("east", f"rival-{number}") for number in range(2)]
+    requests = [await rival.csr() for rival in rivals]
+    outcomes = await asyncio.gather(
+        *(
+            installation.admission.redeem_join(token.secret, "east", request)
+            for token, request in zip(tokens, requests, strict=True)
+        )
+    )
+    [joined] = [outcome for outcome in outcomes if isinstance(outcome, Joined)]
+    [known] = installation.hub.members()
+    assert installation.hub.registry.rows["east"] == joined.row
+    assert known.member.name == "east"
+
+
+async def test_a_stranger_learns_nothing_of_its_request_without_a_token(installation: Installation) -> None:
+    outcome = await installation.admission.redeem_join(os.urandom(32), "east", b"nonsense")
+    assert isinstance(outcome, Refused)
 
 
 @pytest.mark.parametrize(
