@@ -91,7 +91,8 @@ class AgentState:
         view = self.agent.view
         member = view.members.get(view.me.name)
         found = [str(problem) for problem in self.discovery.problems(member.ranges if member else None)]
-        found += [f"{service}: {refused.detail}" for service, refused in held_back(view)]
+        if member is not None:
+            found += [f"{service}: {refused.detail}" for service, refused in held_back(view)]
         found += [f"the hub refuses {key}: {one.why.detail}" for key, one in self.publisher.refused.items()]
         found += [f"a snapshot is withheld: {problem}" for problem in self.agent.withheld]
         if member is None:
@@ -107,7 +108,10 @@ class AgentState:
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         ready = self.agent.spoken.is_set()
-        return ready, {"ready": ready, "waiting_for": [] if ready else ["local services and our own record"]}
+        waiting = [] if self.agent.listed else ["local services"]
+        if self.agent.view.me.name not in self.agent.view.members:
+            waiting.append("its own record from the hub")
+        return ready, {"ready": ready, "waiting_for": [] if ready else waiting}
 
     async def exposition(self) -> bytes:
         view, metrics = self.agent.view, self.metrics

@@ -1,0 +1,207 @@
+"""What an agent says of itself, from real parts that nobody has connected to a hub yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from federation.api.messages import AgentStatus
+from federation.api.routes import encode
+from federation.app.agent_state import AgentState
+from federation.attest import Instances
+from federation.clock import ManualClock, SystemClock
+from federation.discovery.files import FileDiscovery
+from federation.events import BeatHeard, Event, GatewayReported, HubChanged, LocalChanged, MemberGone, Tick
+from federation.gateways import Gateways
+from federation.identity import Identity
+from federation.listen import HostPort
+from federation.model import Path as PathSeen
+from federation.model import Service
+from federation.store import MemoryStore
+from federation.sync.client import Credentials, Ports, SyncClient
+from federation.sync.importer import Importer
+from federation.sync.publisher import Publisher
+from federation.telemetry import AgentMetrics
+from pki.authority import Authority
+from pki.bundle import Bundle, Rejected
+from pki.keys.file import FileKeyStore
+from pki.spiffe import SpiffeId, TrustDomain
+from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE, joined
+from tests.federation.lives import EVERYBODY, Life, eventually
+from tests.federation.world import BASE, NOW, backend, gateway, local
+
+EAST = TrustDomain.of_cluster("east", BASE)
+HUB = HostPort("127.0.0.1:1")
+DAY = timedelta(days=1)
+NO_HUB = "hub: not connected yet"
+
+
+def nobody(_: Bundle | None, __: Bundle) -> Rejected:
+    raise AssertionError("nobody is heard here")
+
+
+class Process:
+    """The parts of an agent's process, of which the folder of services alone is running."""
+
+    def __init__(self, life: Life, authority: Authority, identity: Identity, folder: Path) -> None:
+        self.life = life
+        self.services = folder / "services"
+        self.services.mkdir()
+        clock = ManualClock(NOW)
+        publisher = Publisher("east", 0)
+        self.discovery = FileDiscovery(self.services, self.emit, SystemClock(), rescan=0.05)
+
+        async def answer(_: str) -> tuple[int, bytes]:
+            return 404, b""
+
+        def credentials() -> Credentials:
+            return Credentials(authority.bundle().pem(), identity.current.chain, identity.current.key)
+
+        self.sync = SyncClient(
+            HUB,
+            TrustDomain.of_hub(BASE),
+            publisher,
+            Importer("east", BASE, nobody),
+            Ports(credentials, life.knowledge, life.agent.submit, answer),
+            clock,
+        )
+        self.state = AgentState(
+            agent=life.agent,
+            gateways=Gateways(life.agent, authority.bundle, Instances(MemoryStore()), clock),
+            discovery=self.discovery,
+            publisher=publisher,
+            knowledge=life.knowledge,
+            sync=self.sync,
+            identity=identity,
+            authority=authority,
+            hub=HUB,
+            leaf_life=DAY,
+            metrics=AgentMetrics(),
+            clock=clock,
+        )
+
+    def emit(self, *events: Event) -> None:
+        self.life.agent.step(events)
+
+    def status(self) -> AgentStatus:
+        return self.state.status()
+
+    async def metric(self, name: str) -> float:
+        lines = (await self.state.exposition()).decode().splitlines()
+        [value] = [line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == name]
+        return float(value)
+
+
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[Process]:
+    clock = ManualClock(NOW)
+    authority = await Authority.create(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
+    identity = Identity(authority, SpiffeId.agent(EAST), tmp_path / "leaf.pem", DAY, clock)
+    await identity.start()
+    life = await Life.begin(MemoryStore(), ())
+    process = Process(life, authority, identity, tmp_path)
+    task = asyncio.create_task(process.discovery.run(), name="discovery")
+    try:
+        await eventually(process.discovery.listed.is_set)
+        yield process
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await authority.close()
+
+
+async def test_an_agent_is_ready_when_it_has_spoken_and_says_what_it_waits_for(process: Process) -> None:
+    agent = process.life.agent
+    assert (await process.state.healthy())[0]
+    ready, detail = await process.state.ready()
+    assert not ready
+    assert detail["waiting_for"] == ["local services", "its own record from the hub"]
+    assert "the hub has not told us our own record yet" in process.status().problems
+    agent.services_listed()
+    agent.step(())
+    assert (await process.state.ready())[1]["waiting_for"] == ["its own record from the hub"]
+    agent.step(EVERYBODY)
+    assert await process.state.ready() == (True, {"ready": True, "waiting_for": []})
+    assert process.status().problems == (NO_HUB,)
+
+
+async def test_status_counts_what_there_is(process: Process) -> None:
+    agent = process.life.agent
+    agent.services_listed()
+    west = {"west": PathSeen(0, 1)}
+    agent.step([*EVERYBODY, LocalChanged(local(backend(1))), GatewayReported(gateway(), west, {})])
+    agent.step([HubChanged(True), BeatHeard("west", 1), Tick(NOW, 20.0)])
+    status = process.status()
+    assert (status.cluster, status.region, status.services, status.exports) == ("east", "eu", 1, 1)
+    assert (status.hub, status.hub_connected) == (str(HUB), False)
+    assert status.certificate_expires_at == process.state.identity.current.certificate.not_valid_after_utc
+    assert [one.name for one in status.gateways] == ["gw-0"]
+    peers = {peer.name: (peer.lease, peer.path, peer.trusted, peer.silence) for peer in status.peers}
+    assert peers == {"central": ("suspect", "unknown", True, 20.0), "west": ("suspect", "down", True, 20.0)}
+    assert encode(status)
+    failed = [
+        check.name for group in process.state.checks() for check in group.checks if check.result == "failure"
+    ]
+    assert failed == [NO_HUB, "gw-0 at 10.1.0.1:15443 is connected", "west is not reached"]
+
+
+async def test_everything_that_is_wrong_is_told_once(process: Process) -> None:
+    agent = process.life.agent
+    agent.services_listed()
+    outside = replace(backend(1), address="10.9.9.9")
+    agent.step([*EVERYBODY, LocalChanged(local(outside, outside)), GatewayReported(gateway(), {}, {})])
+    agent.step([GatewayReported(replace(gateway("gw-1"), bind_port=20000), {}, {})])
+    process.life.knowledge.problem = "the disk takes no more"
+    (process.services / "bad.yaml").write_text("kind: Servce\n")
+    await eventually(lambda: bool(process.discovery.problems()))
+    problems = process.status().problems
+    assert len(problems) == len(set(problems)) == 6
+    assert NO_HUB in problems
+    for part in (
+        "bad.yaml:1: kind",
+        "10.9.9.9 is outside",
+        "a snapshot is withheld",
+        "the disk takes no more",
+    ):
+        assert any(part in problem for problem in problems), (part, problems)
+
+
+async def test_problems_of_files_use_the_ranges_that_the_registry_gave(process: Process) -> None:
+    process.life.agent.services_listed()
+    (process.services / "echo.yaml").write_text(
+        joined(SERVICE, SLICE, EXPORT).replace("10.1.0.1", "10.9.0.1")
+    )
+    await eventually(lambda: Service("default", "echo") in process.life.agent.view.local)
+    assert process.status().problems == ("the hub has not told us our own record yet", NO_HUB)
+    process.life.agent.step(EVERYBODY)
+    assert any("echo.yaml:18: endpoints[0].addresses[0]" in one for one in process.status().problems)
+
+
+async def test_metrics_follow_the_state(process: Process) -> None:
+    agent = process.life.agent
+    agent.services_listed()
+    agent.step(
+        [*EVERYBODY, LocalChanged(local(backend(1))), HubChanged(True), BeatHeard("west", 1), Tick(NOW, 3.0)]
+    )
+    assert await process.metric("federation_agent_services") == 1
+    assert await process.metric("federation_agent_hub_connected") == 0
+    assert await process.metric('federation_agent_peer_silence_seconds{cluster="west"}') == 3
+    ends = process.state.identity.current.certificate.not_valid_after_utc.timestamp()
+    assert await process.metric('federation_agent_certificate_expiry_seconds{which="own"}') == ends
+    agent.step([MemberGone("west")])
+    assert 'cluster="west"' not in (await process.state.exposition()).decode()
+
+
+async def test_only_a_known_silent_gateway_is_forgotten(process: Process) -> None:
+    assert not process.state.forget_gateway("gw-0")
+    process.life.agent.step([GatewayReported(gateway(), {}, {})])
+    assert process.state.forget_gateway("gw-0")
+    process.life.agent.catch_up()
+    assert dict(process.life.agent.view.gateways) == {}
