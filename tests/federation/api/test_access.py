@@ -12,9 +12,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.api.client import Target
 from federation.api.tls import client_context
+from pki.algorithms import spki_hash
 from pki.spiffe import TrustDomain
 from tests.federation.api.world import SERVER_NAME, Api, ask, serve
 from tests.gateway.certificates import BASE, ca
@@ -121,9 +123,12 @@ async def test_a_certificate_counts_for_nobody_once_its_operator_is_removed_not_
 async def test_a_certificate_of_our_authority_that_is_no_operator_is_nobody(
     api: Api, uris: tuple[str, ...]
 ) -> None:
-    await api.operator("ada", "operator")
-    await api.operator("vi", "viewer")
-    shown = api.forger.write(api.folder / "odd", *(f"spiffe://hub.{BASE}/{path}" for path in uris))
+    key = ec.generate_private_key(ec.SECP256R1())
+    for name in ("ada", "vi"):
+        await api.operators.create(name, "operator", key=spki_hash(key.public_key()))
+    control = api.forger.write(api.folder / "control", f"spiffe://hub.{BASE}/operator/ada", key=key)
+    assert (await ask(api.remote(control), *LOOK))[0] == 200
+    shown = api.forger.write(api.folder / "odd", *(f"spiffe://hub.{BASE}/{path}" for path in uris), key=key)
     assert await statuses(api.remote(shown)) == {LOOK[1]: 401, CHANGE[1]: 401, RENEW[1]: 401, JOIN[1]: 200}
 
 
@@ -144,9 +149,10 @@ async def test_a_certificate_of_another_authority_does_not_get_through_the_hands
 
 
 async def test_a_foreign_identity_by_our_own_authority_is_nobody(api: Api) -> None:
-    await api.operator("ada", "operator")
+    key = ec.generate_private_key(ec.SECP256R1())
+    await api.operators.create("ada", "operator", key=spki_hash(key.public_key()))
     east = TrustDomain.of_cluster("east", BASE)
-    shown = api.forger.write(api.folder / "east", f"spiffe://{east}/operator/ada")
+    shown = api.forger.write(api.folder / "east", f"spiffe://{east}/operator/ada", key=key)
     assert (await ask(api.remote(shown), *LOOK))[0] == 401
 
 

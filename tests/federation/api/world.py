@@ -12,7 +12,6 @@ from typing import Any, Literal
 import aiohttp
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from federation.access import HubAccess, OperatorStore
 from federation.api.client import Target
@@ -32,7 +31,8 @@ from pki.errors import WriteError
 from pki.keys.file import FileKeyStore
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.spiffe import SpiffeId, TrustDomain
-from tests.gateway.certificates import BASE, Ca
+from tests.federation.forgery import Forger
+from tests.gateway.certificates import BASE
 from tests.gateway.certificates import Identity as Shown
 from tests.gateway.process import private
 
@@ -88,7 +88,7 @@ class Api:
 
     folder: Path
     authority: Authority
-    forger: Ca
+    forger: Forger
     operators: OperatorStore
     routes: Routes
     url: str = ""
@@ -130,14 +130,12 @@ class Api:
 async def serve(folder: Path) -> AsyncIterator[Api]:
     keys = FileKeyStore(folder / "keys")
     authority = await Authority.create(folder / "authority", keys, TrustDomain.of_hub(BASE), CLOCK)
-    key = load_pem_private_key(next((folder / "keys").glob("*.key")).read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
     identity = Identity(
         authority, SpiffeId.federation(authority.trust_domain), folder / "leaf.pem", DAY, CLOCK
     )
     await identity.start()
     api = Api(
-        folder, authority, Ca("hub", key, authority.self_signed), OperatorStore(MemoryStore()), Routes()
+        folder, authority, Forger.of(authority, folder / "keys"), OperatorStore(MemoryStore()), Routes()
     )
     access = HubAccess(api.operators, authority.bundle, CLOCK.now)
 
