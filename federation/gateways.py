@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 import structlog
+from rpds import HashTrieMap
 
 from federation.agent import Agent
 from federation.api.messages import GatewayStatus, RejectedResource
@@ -93,18 +94,24 @@ class Gateways:
         if not _can_be_bound(where.bind, where.bind_port):
             log.warning("a gateway does not say where it listens", instance=client.instance, bind=where.bind)
             return None
+        self._agent.catch_up()
         if place not in self._agent.compiled.snapshots:
-            known = self._agent.view.gateways.get(client.instance)
-            placed = (
-                OwnGateway(
-                    client.instance, client.gateway_class, "", 0, where.bind, where.bind_port, serving=False
-                )
-                if known is None
-                else replace(known, bind=where.bind, bind_port=where.bind_port)
-            )
-            self._agent.submit(GatewayReported(placed, {}, {}))
-            self._agent.catch_up()
+            self._place(client, where)
         return self._latest.get(place)
+
+    def _place(self, client: Client, where: Where) -> None:
+        """Note where a gateway listens, before it has reported or since; what it sees is for its reports to say."""
+        name, view = client.instance, self._agent.view
+        known = view.gateways.get(name)
+        if known is None:
+            known = OwnGateway(name, client.gateway_class, "", 0, where.bind, where.bind_port, serving=False)
+        placed = replace(known, bind=where.bind, bind_port=where.bind_port)
+        paths = view.paths.get(name, HashTrieMap[str, Path]())
+        failed = view.failed.get(name, HashTrieMap[tuple[Service, int], frozenset[str]]())
+        self._agent.submit(GatewayReported(placed, dict(paths.items()), dict(failed.items())))
+        if name not in self._reporting:
+            self._agent.submit(GatewayLost(name))
+        self._agent.catch_up()
 
     # ---- what they say -------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from pki.keys.file import FileKeyStore
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.federation.lives import EVERYBODY, Life, eventually
-from tests.federation.world import BASE, NOW, backend, gateway, local
+from tests.federation.world import BASE, ECHO, NOW, backend, gateway, local
 from tests.gateway.certificates import ca
 
 EAST = TrustDomain.of_cluster("east", BASE)
@@ -122,6 +122,43 @@ async def test_a_new_place_is_compiled_at_once_and_gateways_there_share_it(site:
     elsewhere = site.gateways.choose(client("gw-2"), Where("third", "127.0.0.2", 15443))
     assert elsewhere is not None
     assert elsewhere.value.get(LISTENER, "east-west") != first.value.get(LISTENER, "east-west")
+
+
+async def test_a_report_that_waits_to_be_taken_in_counts_before_the_stream_for_configuration(
+    site: Site,
+) -> None:
+    by = client()
+    site.gateways.reported(by, gateway(), WELL, {"west": PathSeen(1, 1)}, {})
+    assert site.gateways.choose(by, HERE) is not None
+    site.life.agent.catch_up()
+    assert site.life.agent.view.gateways["gw-0"] == gateway()
+    assert dict(site.life.agent.view.paths["gw-0"]) == {"west": PathSeen(1, 1)}
+
+
+async def test_a_gateway_that_has_not_reported_yet_says_nothing_of_what_it_sees(site: Site) -> None:
+    """Else it would vouch for backends that those who report see fail."""
+    sick = {(ECHO, 80): frozenset({str(backend(1))})}
+    site.gateways.reported(client("gw-0"), gateway("gw-0"), WELL, {}, sick)
+    site.life.agent.catch_up()
+    assert own_healthy(site.life) == 0
+    site.gateways.choose(client("gw-1"), Where("new", "127.0.0.2", 15443))
+    assert site.listed == {"gw-0", "gw-1"}
+    assert own_healthy(site.life) == 0
+
+
+async def test_a_gateway_that_moves_goes_on_seeing_what_it_saw(site: Site) -> None:
+    by = client()
+    sick = {(ECHO, 80): frozenset({str(backend(1))})}
+    site.gateways.reported(by, gateway(), WELL, {"west": PathSeen(0, 1)}, sick)
+    site.gateways.choose(by, Where("gw-0", "127.0.0.2", 15443))
+    assert site.life.agent.view.gateways["gw-0"].bind == "127.0.0.2"
+    assert dict(site.life.agent.view.paths["gw-0"]) == {"west": PathSeen(0, 1)}
+    assert own_healthy(site.life) == 0
+
+
+def own_healthy(life: Life) -> int:
+    """How many of our backends of the sample service count as healthy."""
+    return sum(load.healthy for load in life.agent.view.loads[ECHO].values() if load.cluster == "east")
 
 
 async def test_a_gateway_that_comes_back_to_a_place_gets_what_is_true_now(site: Site) -> None:
