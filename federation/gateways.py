@@ -33,6 +33,9 @@ from pki.validate import verify_peer
 FORGOTTEN_AFTER = timedelta(hours=24)
 """Silence after which a gateway is no longer told to others."""
 
+_NO_PATHS: HashTrieMap[str, Path] = HashTrieMap()
+_NONE_FAILED: HashTrieMap[tuple[Service, int], frozenset[str]] = HashTrieMap()
+
 log = structlog.get_logger()
 
 
@@ -106,8 +109,7 @@ class Gateways:
         if known is None:
             known = OwnGateway(name, client.gateway_class, "", 0, where.bind, where.bind_port, serving=False)
         placed = replace(known, bind=where.bind, bind_port=where.bind_port)
-        paths = view.paths.get(name, HashTrieMap[str, Path]())
-        failed = view.failed.get(name, HashTrieMap[tuple[Service, int], frozenset[str]]())
+        paths, failed = view.paths.get(name, _NO_PATHS), view.failed.get(name, _NONE_FAILED)
         self._agent.submit(GatewayReported(placed, dict(paths.items()), dict(failed.items())))
         if name not in self._reporting:
             self._agent.submit(GatewayLost(name))
