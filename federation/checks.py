@@ -85,7 +85,10 @@ def _gateways(gateways: Iterable[GatewayStatus], now: datetime, life: timedelta)
             )
         for rejected in gateway.rejected:
             text = f"{name}: its Envoy refused {rejected.type} {rejected.name}"
-            hint = "the last good version stays in use; please report this"
+            hint = (
+                "what it had before stays in use; when the cause is gone (such as a port that was taken), "
+                "it is offered again as soon as it changes, or the agent or the gateway starts again"
+            )
             yield Check(result="failure", name=text, detail=rejected.error, hint=hint)
         if gateway.certificate_expires_at is not None:
             yield _expiry(f"certificate of {gateway.name}", gateway.certificate_expires_at, now, life * SOON)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -13,7 +14,6 @@ from federation.demo.world import World, ask, objects, until
 from tests.scenarios.changes import (
     add_service,
     healthy,
-    listeners,
     planned,
     reach,
     remove_service,
@@ -122,27 +122,40 @@ async def test_f33_a_file_cut_in_half_deletes_nothing(federation: World) -> None
     assert set(load.clusters) == {"west"}
 
 
-async def test_f36_a_refused_listener_stays_alone_and_is_shown(federation: World) -> None:
-    """Somebody else holds the ports that the next imports would get in east; so Envoy refuses their listeners."""
-    east = federation.clusters["east"]
-    (gateway,) = east.gateways
-    to = await reach(federation, "east", "remote")
-    held = range(to.port + 1, to.port + 60)
-    known = {port for _, port in (await listeners(gateway)).values()}
+@contextmanager
+def next_ports_taken(world: World, first: int) -> Iterator[None]:
+    """Somebody else holds the ports that the next imports would get in east, so Envoy refuses their listeners."""
+    (gateway,) = world.clusters["east"].gateways
     with ExitStack() as stack:
-        for port in set(held) - known:
+        for port in range(first, first + 60):
             taken = stack.enter_context(socket.socket())
-            taken.bind((gateway.address.host, port))
-            taken.listen()
+            with suppress(OSError):
+                taken.bind((gateway.address.host, port))
+                taken.listen()
+        yield
+
+
+async def refused(world: World) -> list[str]:
+    """The types of what east's Envoy refuses, as its agent says."""
+    (seen,) = (await ask(world.clusters["east"].socket, "/v1/status"))["gateways"]
+    return [one["type"] for one in seen["rejected"]]
+
+
+async def one_listener_refused(world: World) -> None:
+    async def seen() -> bool:
+        return await refused(world) == ["Listener"]
+
+    await until("the refusal in the agent's status", seen)
+
+
+async def test_f36_a_refused_listener_stays_alone_and_is_shown(federation: World) -> None:
+    east = federation.clusters["east"]
+    to = await reach(federation, "east", "remote")
+    with next_ports_taken(federation, to.port + 1):
         async with running(to) as load:
             add_service(federation, "west", "blocked")
             await planned(federation, "east", "blocked", {"west"})
-
-            async def refused() -> bool:
-                (seen,) = (await ask(east.socket, "/v1/status"))["gateways"]
-                return [one["type"] for one in seen["rejected"]] == ["Listener"]
-
-            await until("the refusal in the agent's status", refused)
+            await one_listener_refused(federation)
             status = await command("--hub", f"unix://{east.socket}", "status")
             assert "gateway-1 refused Listener" in status.out, status.said
             assert "blocked" in status.out.partition("refused Listener")[2]
@@ -159,5 +172,23 @@ async def test_f36_a_refused_listener_stays_alone_and_is_shown(federation: World
     await settled(federation)
     blocked = await reach(federation, "east", "blocked")
     await until("an answer once the port is free", answered_by(blocked, "west"))
-    (seen,) = (await ask(east.socket, "/v1/status"))["gateways"]
-    assert seen["rejected"] == []
+    assert await refused(federation) == []
+
+
+async def test_f36_what_was_refused_is_offered_again_when_the_agent_starts_again(federation: World) -> None:
+    """The way out, as `federation check` says, once the port is free and nothing else changes."""
+    east = federation.clusters["east"]
+    to = await reach(federation, "east", "remote")
+    with next_ports_taken(federation, to.port + 1):
+        add_service(federation, "west", "blocked")
+        await planned(federation, "east", "blocked", {"west"})
+        await one_listener_refused(federation)
+    blocked = await reach(federation, "east", "blocked")
+    assert (await request(blocked)).who is None
+    async with running(to) as load:
+        await east.agent.kill()
+        await east.agent.start()
+        await until("an answer once the port is free", answered_by(blocked, "west"), watch=(east.agent,))
+    assert load.failed == 0
+    await settled(federation)
+    assert await refused(federation) == []
