@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import ssl
@@ -36,7 +37,9 @@ class Door(Protocol):
 @asynccontextmanager
 async def serving(app: web.Application, *doors: Door) -> AsyncIterator[tuple[HostPort | None, ...]]:
     """Serve `app` at `doors` for as long as the context lives; gives the bound address of each (None: unix)."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_GRACE)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=CLOSE_GRACE, auto_decompress=False, logger=_strangers()
+    )
     await runner.setup()
     try:
         yield tuple([await door.open(runner) for door in doors])
@@ -44,6 +47,20 @@ async def serving(app: web.Application, *doors: Door) -> AsyncIterator[tuple[Hos
         await runner.cleanup()
         for door in doors:
             door.close()
+
+
+def _strangers() -> logging.Logger:
+    """The log of requests that are not even HTTP: anybody can make them, so each is one line without a traceback."""
+    logger = logging.getLogger("federation.http")
+    logger.addFilter(_without_traceback)
+    return logger
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and record.exc_info[1] is not None:
+        record.msg = f"{record.getMessage()}: {type(record.exc_info[1]).__name__}"
+        record.args, record.exc_info = (), None
+    return True
 
 
 class CannotListenUnix(FederationError):

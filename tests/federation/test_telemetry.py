@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -15,7 +16,10 @@ from federation.telemetry import AgentMetrics, GatewayMetrics, HubMetrics, confi
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
     yield
+    root.handlers, root.level = handlers, level
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -56,6 +60,22 @@ def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[st
     structlog.get_logger().info("quiet")
     structlog.get_logger().warning("loud")
     assert [line for line in capsys.readouterr().err.splitlines() if "quiet" in line] == []
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_libraries_say_is_one_line_too(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info", "json" if form == "json" else "text", "hub")
+    try:
+        raise RuntimeError(NASTY)
+    except RuntimeError:
+        logging.getLogger("some.library").exception("failed: %s", NASTY)
+    logging.getLogger("some.library").info("too chatty")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "RuntimeError" in line
+    if form == "json":
+        event = json.loads(line)
+        assert (event["event"], event["level"], event["process"]) == (f"failed: {NASTY}", "error", "hub")
 
 
 @pytest.mark.parametrize("metrics", [HubMetrics, AgentMetrics, GatewayMetrics])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -75,6 +76,43 @@ async def test_a_body_that_never_ends_is_cut_off(api: Api) -> None:
                 assert response.status == 413
         except (aiohttp.ClientError, ConnectionError):
             pass
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /\xff\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
+    ],
+    ids=["nonsense", "length", "line", "path", "headers"],
+)
+async def test_what_is_no_http_is_refused_and_is_one_line_in_the_log(
+    api: Api, request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(api.socket))
+    writer.write(request_)
+    assert (await reader.read()).startswith(b"HTTP/1.0 400")
+    writer.close()
+    assert all(record.exc_info is None and "\n" not in record.getMessage() for record in caplog.records)
+
+
+async def test_a_body_is_taken_as_it_is_and_never_unpacked(api: Api) -> None:
+    for packed in (gzip.compress(b" " * 10_000_000), gzip.compress(b"{}"), b"no gzip"):
+        status, answer = await ask(
+            api.local, "POST", "/v1/things", body=packed, headers={"Content-Encoding": "gzip"}
+        )
+        assert (status, answer["code"]) == (400, "bad-body")
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"cluster": [', b'{"a":'])
+async def test_a_body_that_is_nested_without_end_is_refused(api: Api, opening: bytes) -> None:
+    status, answer = await ask(
+        api.local, "POST", "/v1/things", body=opening * ((MAX_BODY - 1) // len(opening))
+    )
+    assert (status, answer["code"]) == (400, "bad-body")
 
 
 @pytest.mark.parametrize(
