@@ -94,6 +94,13 @@ def unauthorized() -> ApiProblem:
 
 
 def forbidden(needed: Access, principal: Principal) -> ApiProblem:
+    if needed is Access.PEER:
+        return ApiProblem(
+            403,
+            "forbidden",
+            "this call is for gateways, and for the certificate that they show",
+            "use theirs",
+        )
     return ApiProblem(
         403,
         "forbidden",
