@@ -13,7 +13,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev generate demo check test bench lock clean system-packages
+.PHONY: help setup setup-dev generate demo check test bench wheel lock clean system-packages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ test: system-packages check ## check, and the tests that start real processes (D
 
 bench: setup-dev system-packages ## measure against the peers; ONLY=name for one
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+
+wheel: .venv/.uv ## build dist/federation-VERSION-py3-none-any.whl, to install elsewhere
+	@rm -rf dist
+	@$(BIN)/uv build --quiet --wheel --python $(BIN)/python --out-dir dist \
+		--require-hashes --build-constraints requirements/build.lock
+	@ls dist/*.whl
 
 lock: .venv/.uv ## write requirements/*.lock from pyproject.toml; UPGRADE=1 for the newest versions
 	$(COMPILE) --extra envoy pyproject.toml --output-file requirements/runtime.lock
