@@ -68,9 +68,9 @@ class Journal:
             self._ledger, self._head, self._size = _replay(
                 path, durable.read_private(path, LONGEST_JOURNAL), authority
             )
-            os.ftruncate(self._file, self._size)
             if self._head.lines == 0 and not begin:
-                raise JournalError(path, 0, "is empty; restore it together with its authority")
+                raise JournalError(path, 0, "has no whole line; restore it together with its authority")
+            os.ftruncate(self._file, self._size)
             if self._head.lines == 0:
                 self.append(Opened(now, authority))
             for serial in tuple(self._ledger.pending):

@@ -194,10 +194,11 @@ def test_a_journal_that_is_gone_is_not_begun_anew(path: Path) -> None:
     with pytest.raises(JournalError, match="does not exist; restore it"):
         Journal(path, OURS, NOW)
     assert not path.exists()
-    durable.create(path, b"")
-    with pytest.raises(JournalError, match="is empty; restore it"):
-        Journal(path, OURS, NOW)
-    assert path.read_bytes() == b""
+    for left in (b"", b"what was saved in its place"):
+        durable.write(path, left)
+        with pytest.raises(JournalError, match="has no whole line; restore it"):
+            Journal(path, OURS, NOW)
+        assert path.read_bytes() == left
 
 
 def test_a_line_cut_short_by_a_crash_is_dropped_and_intents_are_closed(path: Path) -> None:
