@@ -29,7 +29,7 @@ def list_(ctx: click.Context, output: str) -> None:
         ("NAME", text("name")),
         ("REGION", text("region")),
         ("STATE", text("state")),
-        ("AGENT", _agent),
+        ("AGENT", agent_state),
         ("GATEWAYS", lambda row: str(len(row["gateways"]))),
         ("EXPORTS", text("exports")),
         ("JOINED", when("joined_at")),
@@ -38,7 +38,7 @@ def list_(ctx: click.Context, output: str) -> None:
     emit(output, ask(ctx, "GET", "/v1/clusters"), lambda rows: print_table(rows, columns, empty=empty))
 
 
-def _agent(row: Row) -> str:
+def agent_state(row: Row) -> str:
     if row["connected"]:
         return "connected"
     return "never seen" if row["silence"] is None else f"silent {span(row['silence'])}"
@@ -65,7 +65,7 @@ def _show(row: dict[str, Any]) -> None:
         ("trust domain", row["trust_domain"]),
         ("region", row["region"]),
         ("state", row["state"]),
-        ("agent", _agent(row)),
+        ("agent", agent_state(row)),
         ("joined", row["joined_at"]),
         ("may export", ", ".join(row["may_export"])),
         ("ranges", ", ".join(row["ranges"])),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from federation.cli.call import ask
-from federation.cli.clusters import _agent as agent_state
+from federation.cli.clusters import agent_state
 from federation.cli.output import emit, output_option, print_table, printable, text, when
 
 MARKS = {"ok": ("✓", "green"), "warning": ("‼", "yellow"), "failure": ("✗", "red")}
