@@ -9,9 +9,12 @@ from __future__ import annotations
 import sys
 
 INTERRUPTED = 130
+DEBUG = "FEDERATION_DEBUG"
+"""The variable of the environment that asks for the traceback of what nobody foresaw."""
 
 try:
     import importlib
+    import os
     from typing import Any
 
     import click
@@ -104,6 +107,14 @@ def main() -> None:
         code = INTERRUPTED
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        code = 1
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        fail(
+            f"nobody foresaw this: {type(error).__name__}: {error}",
+            f"please report it, with what {DEBUG}=1 shows; the log of a process has it already",
+        )
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

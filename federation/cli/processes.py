@@ -94,7 +94,11 @@ def _run(name: str, log: Log, process: Callable[[], Coroutine[Any, Any, None]]) 
 
     Raises KeyboardInterrupt after an orderly stop by SIGINT, so that the exit code says what happened.
     """
+    import structlog
+
+    from federation.errors import FederationError
     from federation.telemetry import configure_logging
+    from pki.errors import PkiError
 
     os.umask(0o077)
     configure_logging(log.level, log.format, name)
@@ -119,8 +123,11 @@ def _run(name: str, log: Log, process: Callable[[], Coroutine[Any, Any, None]]) 
 
     try:
         asyncio.run(main())
-    except ExceptionGroup as group:
-        raise innermost(group) from group
+    except Exception as error:
+        cause = innermost(error) if isinstance(error, ExceptionGroup) else error
+        if not isinstance(cause, FederationError | PkiError | OSError):
+            structlog.get_logger().critical("stopped by what nobody foresaw", exc_info=cause)
+        raise cause from error
     if received and received[0] is signal.SIGINT:
         raise KeyboardInterrupt
 

@@ -212,6 +212,22 @@ def test_nothing_is_said_in_words_and_as_an_empty_list(
     assert ask(*arguments, "-o", "json", **{answer: ()})[0].json == []
 
 
+def test_what_nobody_foresaw_is_one_line_unless_the_traceback_is_wanted(
+    ask: Asking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, _ = ask("operator", "list", **{"GET_/v1/operators": ({"of": "another version"},)})
+    assert (finished.code, finished.out) == (0, "NAME  ROLE  BY\n-     -     -\n")
+    answer = {"GET_/v1/clusters/east": {"of": "another version"}}
+    finished, _ = ask("cluster", "show", "east", **answer)
+    assert (finished.code, finished.out) == (1, "")
+    assert finished.err.startswith(
+        "error: nobody foresaw this: KeyError: 'gateways'\n  hint: please report it"
+    )
+    monkeypatch.setenv("FEDERATION_DEBUG", "1")
+    with pytest.raises(KeyError):
+        ask("cluster", "show", "east", **answer)
+
+
 @pytest.mark.parametrize("command", [("service", "list"), ("service", "show", "a/b"), ("explain", "a/b")])
 def test_the_cluster_whose_view_is_wanted_is_passed_on(ask: Asking, command: tuple[str, ...]) -> None:
     _, process = ask(*command, "--from", "west")
