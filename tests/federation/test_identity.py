@@ -9,16 +9,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from federation.clock import ManualClock
 from federation.errors import FederationError
 from federation.identity import RETRY_AFTER, Identity, Leaf
+from pki import durable
 from pki.authority import Authority
 from pki.errors import KeyFileError, WriteError
 from pki.keys.file import FileKeyStore
+from pki.policy import Attestation, Attested, Grant, decide
 from pki.renewal import renew_at
 from pki.spiffe import SpiffeId, TrustDomain
+from tests.gateway.process import private
 
 EAST = TrustDomain.of_cluster("east", "mesh.example")
 DAY = timedelta(days=1)
@@ -130,6 +134,18 @@ async def test_a_leaf_of_an_authority_that_was_replaced_is_not_used(
         await own.start()
         assert (tmp_path / "leaf.pem").read_bytes() != content
         own.current.certificate.verify_directly_issued_by(issuer.self_signed)
+
+
+async def test_a_leaf_of_another_identity_is_not_used(tmp_path: Path, clock: ManualClock) -> None:
+    async with authority(tmp_path, clock) as issuer:
+        key = ec.generate_private_key(ec.SECP256R1())
+        grant = decide(Attested(SpiffeId.gateway(EAST, "eastwest"), Attestation.TOKEN), EAST)
+        assert isinstance(grant, Grant)
+        issued = await issuer.issue(key.public_key(), grant, who="gw-0", why="a test")
+        durable.write(tmp_path / "leaf.pem", issued.pem() + private(key))
+        own = identity(issuer, tmp_path, clock)
+        await own.start()
+        assert own.current.certificate.serial_number != issued.certificate.serial_number
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -75,6 +75,16 @@ async def test_a_process_too_busy_to_answer_lives_all_the_same(tmp_path: Path) -
         assert path.exists()
 
 
+async def test_a_socket_that_does_not_say_that_nobody_is_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "api.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        with pytest.raises(CannotListenUnix, match="wrong type"):
+            async with serving(web.Application(), UnixDoor(path)):
+                pytest.fail("the socket was taken over")
+        assert path.exists()
+
+
 async def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
     path.write_text("precious")
