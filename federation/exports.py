@@ -52,4 +52,4 @@ def without_export(view: View, cluster: str, service: Service) -> View:
 
 
 def with_loads(view: View, service: Service, loads: HashTrieMap[LoadKey, Load]) -> View:
-    return replace(view, loads=view.loads.insert(service, loads) if loads else view.loads.remove(service))
+    return replace(view, loads=view.loads.insert(service, loads) if loads else view.loads.discard(service))

@@ -193,19 +193,35 @@ def _member_changed(view: View, member: Member) -> tuple[View, Touched]:
         return after, NOTHING
     if member.name == view.me.name:
         return _all_settled(after)
+    services = {*services_of(after, member.name), *services_of(after, view.me.name)}
+    if known is not None and known.joined_at != member.joined_at:
+        after = _unheard(after, member.name)
     if member.name not in after.leases:
         lease = Lease(count=0, silence=0.0, freshness=Freshness.FRESH)
         after = replace(after, leases=after.leases.insert(member.name, lease))
-    return _settled(after, {*services_of(after, member.name), *services_of(after, view.me.name)})
+    return _settled(after, services)
 
 
 def _member_gone(view: View, name: str) -> tuple[View, Touched]:
+    """Trust ends at once; the rest of its word is not admitted any more, and goes when sync says so."""
     if name not in view.members:
         return view, NOTHING
     after = replace(view, members=view.members.remove(name), leases=view.leases.discard(name))
     if name == view.me.name:
         return _all_settled(after)
-    return _settled(after, {*services_of(after, name), *services_of(after, view.me.name)})
+    services = {*services_of(after, name), *services_of(after, view.me.name)}
+    return _settled(replace(after, bundles=after.bundles.discard(name)), services)
+
+
+def _unheard(view: View, name: str) -> View:
+    """The view without the word of a cluster that is no longer the one that spoke: who joins anew under its name has
+    another authority, and must not be believed by the old one."""
+    for service in services_of(view, name):
+        loads = loads_of(view, service)
+        for key in loads:
+            loads = loads.remove(key) if key[0] == name else loads
+        view = without_export(with_loads(view, service, loads), name, service)
+    return replace(view, bundles=view.bundles.discard(name), clusters=view.clusters.discard(name))
 
 
 def _all_settled(view: View) -> tuple[View, Touched]:

@@ -168,7 +168,7 @@ def redeem(
     hash_fits = hmac.compare_digest(
         _NOBODY if record is None else record.hash, hashlib.sha256(secret).digest()
     )
-    subject_fits = hmac.compare_digest("" if record is None else record.subject, subject)
+    subject_fits = hmac.compare_digest(("" if record is None else record.subject).encode(), subject.encode())
     bound = record.used_by if record is not None and record.used_by is not None else spki_hash
     key_fits = hmac.compare_digest(bound, spki_hash)
     in_time = record is not None and now < record.not_after

@@ -129,7 +129,7 @@ class SyncClient:
             try:
                 await self._connect()
                 continue
-            except SyncError as error:
+            except FederationError as error:
                 self._down(error.problem)
             await backoff.wait()
 

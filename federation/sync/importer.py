@@ -63,13 +63,19 @@ class Importer:
         self._joined: dict[str, datetime] = {}
 
     def restore(self, heard: Iterable[Heard], cursors: Mapping[str, Position]) -> tuple[Event, ...]:
-        """Take up what was on disk, as events. An owner of whom something cannot be read any more is asked anew."""
+        """Take up what was on disk, as events. An owner of whom something cannot be read any more is asked anew.
+
+        Nothing of an owner that is no member counts: whoever joins anew under its name is somebody else.
+        """
         events: list[Event] = []
         held: dict[str, dict[str, Position]] = {owner: {} for owner in cursors}
         incomplete: set[str] = set()
         for each in sorted(heard, key=lambda one: (one.owner != HUB, one.owner, one.key)):
             fact = codec.decode(each.owner, each.at.epoch, each.body, self._base)
             if isinstance(fact, Refused):
+                incomplete.add(each.owner)
+                continue
+            if each.owner != HUB and each.owner not in self._joined:
                 incomplete.add(each.owner)
                 continue
             held.setdefault(each.owner, {})[each.key] = each.at

@@ -16,6 +16,8 @@ METHOD_SERVICE = "federation.sync.v1.Federation"
 METHOD_NAME = "Sync"
 LONGEST_MESSAGE = 4 * 1024 * 1024
 """Bytes of one message in either direction."""
+LONGEST_TOMBSTONE = 1024
+"""Bytes of a tombstone, which is relayed without a look at what it withdraws."""
 MOST_ENTRIES = 20_000
 """Entries of one batch."""
 
@@ -44,6 +46,13 @@ def read_batch(message: pb.Batch, peer: str) -> Batch:
         )
     if any(not entry.key or not 1 <= entry.seq < HIGHEST for entry in message.entries):
         raise ProtocolViolation(peer, "an entry without a key or without a position")
+    if any(
+        entry.WhichOneof("value") == "gone" and entry.ByteSize() > LONGEST_TOMBSTONE
+        for entry in message.entries
+    ):
+        raise ProtocolViolation(
+            peer, f"a tombstone over {LONGEST_TOMBSTONE} bytes: relayed, it would fit no message"
+        )
     items = tuple(
         Item(entry.key, entry.seq, entry.SerializeToString(), gone=entry.WhichOneof("value") == "gone")
         for entry in message.entries

@@ -35,6 +35,7 @@ from pki.spiffe import TrustDomain
 from tests.federation.world import (
     BASE,
     ECHO,
+    JOINED,
     ME,
     NOW,
     backend,
@@ -235,3 +236,14 @@ def test_a_new_service_costs_the_same_among_ten_and_ten_thousand(worlds: tuple[V
 def test_a_tick_costs_what_the_peers_cost(worlds: tuple[View, View]) -> None:
     few, many = (view_after(HubChanged(True), start=view) for view in worlds)
     assert calls(few, Tick(NOW, 1.0)) == calls(many, Tick(NOW, 1.0))
+
+
+def test_who_joins_anew_under_a_name_is_not_believed_by_the_word_of_the_one_before() -> None:
+    before = view_after(*joined("east", "west"), ExportChanged(spec("west")), LoadChanged(load("west")))
+    assert "west" in before.bundles
+    anew = MemberChanged(member("west", joined_at=JOINED + timedelta(hours=1), seq=2))
+    after = view_after(anew, start=before)
+    assert ECHO not in after.exports
+    assert ECHO not in after.loads
+    for view in (after, view_after(MemberGone("west"), anew, start=before)):
+        assert "west" not in view.bundles

@@ -184,3 +184,8 @@ def test_the_pin_covers_root_and_bundle_and_nothing_that_may_change(world: World
     ):
         with pytest.raises(PinMismatch, match="somebody is in between"):
             check_pin(pin, root, bundle)
+
+
+def test_a_name_in_other_letters_is_refused_like_any_other() -> None:
+    _, record = made()
+    assert redeem(record, SECRET, "öst", KEY, NOW) == Refused()
