@@ -71,12 +71,28 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, clock: Clock) -> N
     Raises FederationError (GatewayError among them) or PkiError, with a sentence for the user, for what cannot work.
     """
     identity = GatewayIdentity(settings.name, settings.directory, clock)
-    await identity.start(settings.token_file)
+    if not await _attested(identity, settings, stop):
+        return
     try:
         async with opened(settings, identity, clock) as gateway:
             await gateway.run(stop)
     except ExceptionGroup as group:
         raise _first_for_people(group) from group
+
+
+async def _attested(identity: GatewayIdentity, settings: GatewaySettings, stop: asyncio.Event) -> bool:
+    """Wait for the first certificate; False if `stop` came before it."""
+    starting = asyncio.create_task(identity.start(settings.token_file), name="gateway-identity")
+    stopping = asyncio.create_task(stop.wait(), name="gateway-stop")
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+        return starting.done()
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
 
 
 @asynccontextmanager

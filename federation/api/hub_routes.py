@@ -13,6 +13,7 @@ import msgspec
 from federation.access import OperatorStore
 from federation.admission import Admission, Joined
 from federation.api.messages import (
+    Check,
     CheckGroup,
     ClusterInfo,
     CreatedOperator,
@@ -161,8 +162,12 @@ class HubRoutes:
     async def _checks_of(self, cluster: str) -> tuple[CheckGroup, ...]:
         try:
             groups: tuple[CheckGroup, ...] = await self._ask(cluster, "/v1/checks", tuple[CheckGroup, ...])
-        except FederationError:
-            return ()
+        except FederationError as error:
+            hint = "look at its own socket and its log"
+            silent = Check(
+                result="failure", name=f"the agent of {cluster} does not answer", detail=str(error), hint=hint
+            )
+            return (CheckGroup(name=f"agent {cluster}", checks=(silent,)),)
         return groups
 
     async def _ask(self, cluster: str, path: str, shape: Any) -> Any:
