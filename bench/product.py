@@ -9,9 +9,11 @@ from pathlib import Path
 
 from bench.load import Tunnel, backend
 from bench.processes import SERVER_CPU, pin
+from federation.demo.asking import until
+from federation.demo.clusters import ECHO, Gateway
 from federation.demo.load import request
 from federation.demo.processes import Process
-from federation.demo.world import ECHO, Gateway, World, until, world
+from federation.demo.world import World, world
 from federation.listen import HostPort
 
 ECHO_PORT = f"{ECHO}:80"

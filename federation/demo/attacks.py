@@ -21,8 +21,9 @@ from federation.api.client import Refusal, Target, connect
 from federation.api.redeem import redeem
 from federation.clock import SystemClock
 from federation.demo.claims import Claim
+from federation.demo.clusters import BASE
 from federation.demo.tunnel import Caller, End, Outcome, call_grpc, connect_through
-from federation.demo.world import BASE, World
+from federation.demo.world import World
 from federation.join import membership
 from federation.listen import HostPort
 from pki.bundle import Bundle

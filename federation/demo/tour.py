@@ -15,10 +15,12 @@ from pathlib import Path
 
 from federation.api.client import Refusal
 from federation.demo import attacks
+from federation.demo.asking import ask, until
 from federation.demo.claims import Record, Screen
+from federation.demo.clusters import ECHO, SECRET, Gateway
 from federation.demo.load import Load, request, running
 from federation.demo.processes import Process
-from federation.demo.world import ECHO, SECRET, Gateway, World, ask, until
+from federation.demo.world import World
 from federation.listen import HostPort
 
 SETTLE = 1.5

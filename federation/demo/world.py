@@ -6,126 +6,21 @@ Every cluster has a slice of loopback addresses that nobody else uses, so severa
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from federation.api.client import Refusal, Target, connect
+from federation.demo import files
+from federation.demo.asking import answers, ask, until
+from federation.demo.clusters import BACKENDS, ECHO, PLANS, Backend, Cluster, Gateway, Plan
 from federation.demo.processes import Process
-from federation.document import dump
-from federation.errors import FederationError, Unreachable
+from federation.errors import FederationError
 from federation.listen import HostPort
-
-BASE = "mesh.example"
-ECHO = "default/echo"
-SECRET = "default/secret"
-READY_WITHIN = 60.0
-"""Seconds that one process may take to become ready on a busy machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one cluster of the demo consists of."""
-
-    name: str
-    region: str
-    gateways: int
-    services: tuple[str, ...]
-
-
-PLANS = (
-    Plan("east", "eu", 1, ("echo",)),
-    Plan("west", "eu", 2, ("echo", "secret")),
-    Plan("central", "us", 1, ("echo",)),
-)
-REGIONS = ("eu", "us")
-BACKENDS = 2
-
-
-@dataclass(slots=True)
-class Gateway:
-    """A gateway of a demo cluster; `address` is where other clusters dial it."""
-
-    name: str
-    address: HostPort
-    socket: Path
-    process: Process
-
-    async def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = await ask(self.socket, "/v1/status")
-        return found
-
-
-@dataclass(slots=True)
-class Backend:
-    service: str
-    address: HostPort
-    process: Process
-
-
-@dataclass(slots=True)
-class Cluster:
-    """A running cluster of the demo."""
-
-    plan: Plan
-    network: IPv4Network
-    folder: Path
-    agent: Process
-    gateways: list[Gateway] = field(default_factory=list)
-    backends: list[Backend] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.plan.name
-
-    @property
-    def socket(self) -> Path:
-        return self.folder / "agent" / "api.sock"
-
-    def of(self, service: str) -> list[Backend]:
-        return [backend for backend in self.backends if backend.service == service]
-
-    async def imports(self) -> dict[str, str]:
-        """`namespace/name:port` to `host:port` of its listener in this cluster."""
-        services = await ask(self.socket, "/v1/services")
-        return {
-            f"{service['service']}:{port['port']}": port["reach"][0]
-            for service in services
-            for port in service["ports"]
-            if port["reach"]
-        }
-
-
-async def ask(path: Path, route: str, *, method: str = "GET", body: Any = None) -> Any:
-    """One call of the process behind the unix socket `path`."""
-    async with connect(Target(f"unix://{path}")) as client:
-        return await client.call(method, route, body=body)
-
-
-async def until(what: str, holds: Callable[[], Awaitable[bool]], *, watch: tuple[Process, ...] = ()) -> None:
-    """Wait for a condition. Raises FederationError if it does not come, or if a process that it needs stopped."""
-    deadline = asyncio.get_running_loop().time() + READY_WITHIN
-    while True:
-        for process in watch:
-            process.check()
-        try:
-            if await holds():
-                return
-        except (Unreachable, Refusal):
-            pass
-        if asyncio.get_running_loop().time() > deadline:
-            logs = ", ".join(str(process.log) for process in watch)
-            raise FederationError(
-                f"{what} did not happen within {READY_WITHIN:.0f} s", f"see {logs}" if logs else ""
-            )
-        await asyncio.sleep(0.03)
 
 
 class World:
@@ -181,13 +76,13 @@ class World:
 
     async def start(self, progress: Callable[[str], None]) -> None:
         """Start everything, join all clusters, and return when every cluster reaches every other."""
-        self._write_hub()
+        files.write_hub(self.folder, self.hub_api, self.hub_sync)
         await self.hub.start()
         async with asyncio.TaskGroup() as group:
             for cluster in self.clusters.values():
                 for backend in cluster.backends:
                     group.create_task(backend.process.start())
-            await until("the hub's start", lambda: _answers(self.hub_socket), watch=(self.hub,))
+            await until("the hub's start", lambda: answers(self.hub_socket), watch=(self.hub,))
             progress("the hub runs")
             for cluster in self.clusters.values():
                 group.create_task(self.start_cluster(cluster, progress))
@@ -237,17 +132,16 @@ class World:
 
     async def start_cluster(self, cluster: Cluster, progress: Callable[[str], None]) -> None:
         """Join one cluster and start its gateways; the hub has to run."""
-        (cluster.folder / "services").mkdir(parents=True, exist_ok=True)
         wanted = {"cluster": cluster.name, "may_export": ["default/*"], "ranges": [str(cluster.network)]}
         created = await ask(self.hub_socket, "/v1/tokens", method="POST", body=wanted)
         self.tokens[cluster.name] = created["token"]
-        _write_private(cluster.folder / "join.token", created["token"])
+        (cluster.folder / "services").mkdir(parents=True, exist_ok=True)
         for service in cluster.plan.services:
             self.write_service(cluster, service)
-        self._write_agent(cluster)
+        files.write_agent(cluster, created["token"], self._agent_settings)
         await cluster.agent.start()
         await until(
-            f"the join of {cluster.name}", lambda: _answers(cluster.socket), watch=(cluster.agent, self.hub)
+            f"the join of {cluster.name}", lambda: answers(cluster.socket), watch=(cluster.agent, self.hub)
         )
         progress(f"{cluster.name} joined with its one-time token")
         for number in range(1, cluster.plan.gateways + 1):
@@ -259,99 +153,28 @@ class World:
     async def _start_gateway(self, cluster: Cluster, number: int) -> None:
         name = f"gateway-{number}"
         home = cluster.folder / name
-        home.mkdir(exist_ok=True)
-        created = await ask(cluster.socket, "/v1/tokens", method="POST", body={"gateway_class": "eastwest"})
-        _write_private(home / "token", created["token"])
-        address = HostPort.of(self._address(cluster, number), 15443)
-        settings = {
-            "name": name,
-            "advertise": str(address),
-            "token": str(home / "token"),
-            "directory": str(home / "state"),
-            "listen": {"address": address.host, "eastwest": 15443, "telemetry": f"{address.host}:9466"},
-            "envoy": {"drain": "1s"},
-        }
-        _write(home / "gateway.yaml", dump(settings | dict(self._gateway_settings)))
         process = self._process(f"{cluster.name}-{name}", "gateway", home / "gateway.yaml")
-        cluster.gateways.append(Gateway(name, address, home / "state" / "api.sock", process))
+        gateway = Gateway(name, HostPort.of(cluster.address(number), 15443), home, process)
+        created = await ask(cluster.socket, "/v1/tokens", method="POST", body={"gateway_class": "eastwest"})
+        files.write_gateway(gateway, created["token"], self._gateway_settings)
+        cluster.gateways.append(gateway)
         await process.start()
 
     def _backends(self, cluster: Cluster) -> Iterator[Backend]:
         services = [name for name in cluster.plan.services for _ in range(BACKENDS if name == "echo" else 1)]
         for place, service in enumerate(services):
-            address = HostPort.of(self._address(cluster, 8 + place), 8080)
+            address = HostPort.of(cluster.address(8 + place), 8080)
             command = (sys.executable, "-m", "federation.demo.backend", address.host, "8080", cluster.name)
             name = f"{cluster.name}-{service}-{place + 1}"
             yield Backend(service, address, Process(name, command, self.folder / f"{name}.log"))
 
     def write_service(self, cluster: Cluster, service: str) -> None:
         """The Kubernetes objects of one sample service; only `echo` is exported."""
-        addresses = [backend.address.host for backend in cluster.of(service)]
-        text = objects(service, addresses, exported=service == "echo")
-        _write(cluster.folder / "services" / f"{service}.yaml", text)
-
-    def _write_hub(self) -> None:
-        host = self.hub_api.host
-        settings = {
-            "base": BASE,
-            "directory": str(self.folder / "hub"),
-            "advertise": {"api": str(self.hub_api), "sync": str(self.hub_sync)},
-            "listen": {"api": str(self.hub_api), "sync": str(self.hub_sync), "telemetry": f"{host}:9464"},
-        }
-        _write(self.folder / "hub.yaml", dump(settings))
-
-    def _write_agent(self, cluster: Cluster) -> None:
-        host = self._address(cluster, 0)
-        settings = {
-            "cluster": cluster.name,
-            "region": cluster.plan.region,
-            "regions": list(REGIONS),
-            "directory": str(cluster.folder / "agent"),
-            "services": str(cluster.folder / "services"),
-            "join_token": str(cluster.folder / "join.token"),
-            "advertise": {"api": f"{host}:8445", "xds": f"{host}:8446"},
-            "listen": {"api": f"{host}:8445", "xds": f"{host}:8446", "telemetry": f"{host}:9465"},
-            "access_log": str(cluster.folder / "access.log"),
-        }
-        _write(cluster.folder / "agent.yaml", dump(settings | dict(self._agent_settings)))
+        files.write_service(cluster, service, exported=service == "echo")
 
     def _process(self, name: str, command: str, config: Path) -> Process:
         argv = (sys.executable, "-m", "federation.cli.main", command, "--config", str(config))
         return Process(name, argv, self.folder / f"{name}.log")
-
-    @staticmethod
-    def _address(cluster: Cluster, number: int) -> str:
-        return str(cluster.network.network_address + number)
-
-
-def objects(name: str, addresses: Sequence[str], *, port: int = 8080, exported: bool = True) -> str:
-    """The service `default/<name>:80` as Kubernetes objects, in YAML; its backends listen on `port`."""
-    meta = {"name": name, "namespace": "default"}
-    found: list[dict[str, Any]] = [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": meta,
-            "spec": {"ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
-        },
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {**meta, "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],
-            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-        },
-    ]
-    if exported:
-        api = "multicluster.x-k8s.io/v1beta1"
-        found.append({"apiVersion": api, "kind": "ServiceExport", "metadata": meta})
-    return "---\n".join(dump(each) for each in found)
-
-
-async def _answers(path: Path) -> bool:
-    await ask(path, "/v1/status")
-    return True
 
 
 def _unused_network() -> IPv4Network:
@@ -368,17 +191,6 @@ def _unused_network() -> IPv4Network:
     raise FederationError(
         "no loopback address with free ports was found", "stop what listens on 0.0.0.0:8443-8446"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def _write_private(path: Path, text: str) -> None:
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(opened, "w") as file:
-        file.write(text)
 
 
 @asynccontextmanager

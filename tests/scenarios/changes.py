@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from federation.api.client import Target, connect
-from federation.demo.world import Gateway, World, ask, objects, until
+from federation.demo.asking import ask, until
+from federation.demo.clusters import Gateway
+from federation.demo.files import objects
+from federation.demo.world import World
 from federation.listen import HostPort
 
 REMOTE = "remote"

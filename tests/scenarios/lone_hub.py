@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from federation.demo.asking import ask, until
 from federation.demo.processes import Process
-from federation.demo.world import ask, until
 from federation.document import dump
 from tests.scenarios.command import Finished, federation
 

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from federation.demo.world import Cluster, World, ask, until
+from federation.demo.asking import ask, until
+from federation.demo.clusters import Cluster
+from federation.demo.world import World
 from tests.scenarios.changes import planned, reach, replace
 from tests.scenarios.traffic import answered_by
 

@@ -9,8 +9,10 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
+from federation.demo.asking import ask, until
+from federation.demo.files import objects
 from federation.demo.load import request, running
-from federation.demo.world import World, ask, objects, until
+from federation.demo.world import World
 from tests.scenarios.changes import (
     add_service,
     healthy,

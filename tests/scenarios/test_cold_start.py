@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 
 from federation.api.client import Refusal
+from federation.demo.asking import ask, until
 from federation.demo.load import request, running
-from federation.demo.world import World, ask, until
+from federation.demo.world import World
 from federation.errors import Unreachable
 from tests.scenarios.changes import gone, listeners, reach, settled
 from tests.scenarios.command import federation as command

@@ -14,8 +14,8 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from federation.demo.asking import until
 from federation.demo.load import request
-from federation.demo.world import until
 from federation.listen import HostPort
 from tests.scenarios.command import clean
 from tests.scenarios.command import federation as command

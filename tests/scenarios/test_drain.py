@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from federation.demo.asking import until
 from federation.demo.load import running
-from federation.demo.world import World, until
+from federation.demo.world import World
 from tests.scenarios.changes import REMOTE, alive, gone, kill, listeners, reach
 from tests.scenarios.conftest import DRAIN
 from tests.scenarios.traffic import answered_by, kept

@@ -10,7 +10,9 @@ import signal
 
 import pytest
 
-from federation.demo.world import Gateway, World, until
+from federation.demo.asking import until
+from federation.demo.clusters import Gateway
+from federation.demo.world import World
 from tests.scenarios.changes import alive, gone, kill, listeners, planned, reach, settled
 from tests.scenarios.traffic import answered_by, struck
 

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from federation.api.client import Refusal
+from federation.demo.asking import ask, until
 from federation.demo.processes import Process
-from federation.demo.world import ask, until
 from federation.document import dump
 from pki.token import JoinToken
 from tests.scenarios.command import Finished, federation

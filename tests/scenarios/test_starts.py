@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from federation.demo.asking import ask, until
+from federation.demo.files import objects
 from federation.demo.processes import Process
-from federation.demo.world import ask, objects, until
 from federation.document import dump
 from federation.listen import HostPort, listen
 from tests.scenarios.command import Finished, federation

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from federation.demo.world import Plan, World, ask, until
+from federation.demo.asking import ask, until
+from federation.demo.clusters import Plan
+from federation.demo.world import World
 from gateway import names
 from tests.scenarios.changes import (
     REMOTE,

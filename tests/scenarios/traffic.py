@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from federation.demo.asking import until
 from federation.demo.load import Load, request, running
-from federation.demo.world import until
 from federation.listen import HostPort
 
 AROUND = 1.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from federation.demo.world import objects
+from federation.demo.files import objects
 from tests.federation.cli.command import Cli
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
