@@ -6,38 +6,19 @@ Whatever ends it (the end of the tour, Ctrl-C, SIGTERM, an error), no process an
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from federation.api.doors import LONGEST_SOCKET_PATH
 from federation.demo.claims import Record
+from federation.demo.folder import ENDING, default_folder, private, state_of, write_state
 from federation.demo.screen import Terminal
 from federation.demo.tour import ECHO_PORT, Tour
 from federation.demo.world import World, world
-from federation.errors import FederationError
-from pki import durable
 
-STATE = "demo.json"
-FIRST_ANSWER_GOAL = 5.0
 TOUR_GOAL = 60.0
-ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-"""The signals that end a demo and leave nothing of it."""
-
-LONGEST_SOCKET = "central/gateway-1/state/admin.sock"
-"""Of those below the folder of a demo."""
-
-
-def default_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"federation-demo-{os.geteuid()}"
 
 
 def tour(directory: Path | None) -> bool:
@@ -51,7 +32,7 @@ def tour(directory: Path | None) -> bool:
         record.claim("three clusters are up", True, f"{ready:.1f} s to the first cross-cluster answer", "5 s")
         await Tour(made, record, screen).run()
 
-    with _folder(directory) as folder, screen.live():
+    with private(directory) as folder, screen.live():
         _run(folder, screen, walk)
     seconds = time.monotonic() - began
     held = sum(claim.holds for claim in record.claims)
@@ -65,27 +46,17 @@ def up(directory: Path | None) -> None:
 
     async def stay(made: World) -> None:
         facts = await _facts(made)
-        state = made.folder / STATE
-        await asyncio.to_thread(durable.write, state, msgspec.json.encode(facts))
+        await asyncio.to_thread(write_state, made.folder, facts)
         screen.line(_invitation(made, facts, directory))
         await asyncio.Event().wait()
 
-    with _folder(directory or default_folder()) as folder:
+    with private(directory or default_folder()) as folder:
         _run(folder, screen, stay)
 
 
 def describe(directory: Path | None) -> dict[str, Any]:
     """What runs where, as `up` wrote it. Raises FederationError if no demo is up there."""
-    state = (directory or default_folder()) / STATE
-    try:
-        found: dict[str, Any] = msgspec.json.decode(state.read_bytes())
-    except FileNotFoundError as error:
-        raise FederationError(
-            f"no demo is up in {state.parent}", "start one with `federation demo up`"
-        ) from error
-    except (OSError, msgspec.MsgspecError) as error:
-        raise FederationError(f"{state} cannot be read: {error}") from error
-    return found
+    return state_of(directory.absolute() if directory else default_folder())
 
 
 def _run(folder: Path, screen: Terminal, use: Callable[[World], Awaitable[None]]) -> None:
@@ -125,49 +96,6 @@ def _run(folder: Path, screen: Terminal, use: Callable[[World], Awaitable[None]]
 def _first(group: ExceptionGroup[Exception]) -> BaseException:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, ExceptionGroup) else first
-
-
-@contextmanager
-def _folder(directory: Path | None) -> Iterator[Path]:
-    """A private folder that is gone afterwards, unless the demo failed: then its logs are wanted.
-
-    The signals of `ENDING` are held back from its making to the end of the process, except in `_run`.
-    """
-    _check_length(directory.absolute() if directory else default_folder())
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    if directory is None:
-        folder = Path(tempfile.mkdtemp(prefix="federation-demo-"))
-    else:
-        folder = directory.absolute()
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            taken = any(folder.iterdir())
-        except OSError as error:
-            raise FederationError(
-                f"cannot use {folder}: {error.strerror}", "choose another --directory"
-            ) from error
-        if taken:
-            raise FederationError(
-                f"{folder} is not empty: another demo may be up there",
-                "see `federation demo status`, or choose another --directory",
-            )
-    try:
-        yield folder
-    except FederationError:
-        raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_length(folder: Path) -> None:
-    spare = LONGEST_SOCKET_PATH - len(os.fsencode(folder / LONGEST_SOCKET))
-    if spare < 0:
-        raise FederationError(
-            f"the path {folder} is {-spare} bytes too long for the unix sockets below it (unix(7))",
-            "choose a shorter --directory",
-        )
 
 
 async def _facts(made: World) -> dict[str, Any]:
