@@ -1,4 +1,6 @@
-"""A sample HTTP service: answers each request with the name of its cluster. Imports little, because many are started.
+"""A sample HTTP service: answers each request with one line, the name of its cluster.
+
+Imports little, because many are started.
 
 python -m federation.demo.backend ADDRESS PORT NAME
 """
@@ -11,7 +13,7 @@ import sys
 
 
 async def _serve(address: str, port: int, name: str) -> None:
-    body = name.encode()
+    body = f"{name}\n".encode()
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s" % (
         len(body),
         body,

@@ -58,7 +58,7 @@ class Load:
 
 
 async def request(to: HostPort, deadline: float = DEADLINE) -> Answer:
-    """One request on a new connection."""
+    """One request on a new connection; who answers says so in one line."""
     began = time.monotonic()
     try:
         async with asyncio.timeout(deadline):
@@ -77,7 +77,7 @@ async def _get(to: HostPort) -> str:
         if status.split(b" ")[1:2] != [b"200"]:
             raise ValueError(status.decode("ascii", "replace"))
         length = next(int(f[15:]) for f in fields.split(b"\r\n") if f.lower().startswith(b"content-length:"))
-        return (await reader.readexactly(length)).decode()
+        return (await reader.readexactly(length)).decode().removesuffix("\n")
     finally:
         writer.close()
 

@@ -110,7 +110,7 @@ class Kept:
             await writer.drain()
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-            self.who = (await reader.readexactly(length)).decode()
+            self.who = (await reader.readexactly(length)).decode().removesuffix("\n")
         self.exchanges += 1
         self.longest = max(self.longest, time.monotonic() - began)
 
