@@ -65,7 +65,8 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 fine, 1 found a problem, 2 wrong usage, 3 cannot reach, 130 interrupted.",
+    epilog="Exit codes: 0 fine, 1 found a problem, 2 wrong usage, 3 cannot reach, 130 interrupted. "
+    f"{DEBUG}=1 shows the traceback of what nobody foresaw; NO_COLOR=1 takes the colours away.",
 )
 @click.option(
     "--hub",
@@ -108,7 +109,7 @@ def main() -> None:
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         code = 1
-    except Exception as error:
+    except Exception as error:  # the edge of the program: a mistake of ours leaves as one line, too
         if os.environ.get(DEBUG):
             raise
         fail(

@@ -123,7 +123,7 @@ def _run(name: str, log: Log, process: Callable[[], Coroutine[Any, Any, None]]) 
 
     try:
         asyncio.run(main())
-    except Exception as error:
+    except Exception as error:  # nobody else is left to write into the log why the process ends
         cause = innermost(error) if isinstance(error, ExceptionGroup) else error
         if not isinstance(cause, FederationError | PkiError | OSError):
             structlog.get_logger().critical("stopped by what nobody foresaw", exc_info=cause)
