@@ -21,7 +21,7 @@ from federation.model import Service
 from federation.route import PortPlan
 from gateway import clusters, endpoints, listeners, names, routes, secrets
 from gateway.routes import Table
-from gateway.snapshot import LISTENER, ROUTES, Key, Resource, Snapshot
+from gateway.snapshot import LISTENER, ROUTES, TYPES, Key, Resource, Snapshot
 from gateway.tuning import Tuning
 
 Place = tuple[str, str, int]
@@ -230,4 +230,4 @@ def _whole(compiled: Compiled, place: Place) -> Snapshot:
     shared = [resource for made in parts for resource in made.resources]
     bound = [one.at(place) for made in parts for one in made.listening]
     tables = [_table(compiled, name) for name in _served(compiled.fabric)]
-    return Snapshot().replace([*shared, *bound, *tables], ())
+    return Snapshot().replace([*shared, *bound, *tables], (), TYPES)

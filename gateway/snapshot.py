@@ -50,7 +50,11 @@ Resources: TypeAlias = "HashTrieMap[str, Resource]"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All resources of one class of gateway; `changed` names the keys that differ from snapshot `number - 1`."""
+    """All resources of one class of gateway; `changed` names the keys that differ from snapshot `number - 1`.
+
+    `types` has the types of which it is known what there is; one without any resource is there, and empty. Of a type
+    that is not there nothing is known yet, which is not the same: silence is not emptiness.
+    """
 
     number: int = 0
     types: HashTrieMap[str, Resources] = field(default_factory=HashTrieMap)
@@ -62,9 +66,17 @@ class Snapshot:
     def of(self, type_url: str) -> Resources:
         return self.types.get(type_url) or HashTrieMap()
 
-    def replace(self, put: Iterable[Resource], remove: Iterable[Key]) -> Snapshot:
-        """The next snapshot. What is put with the version it has already, and what is removed twice, is no change."""
+    def replace(
+        self, put: Iterable[Resource], remove: Iterable[Key], known_types: Iterable[str] = ()
+    ) -> Snapshot:
+        """The next snapshot. What is put with the version it has already, and what is removed twice, is no change.
+
+        Of `known_types` is known what there is, if only that there is nothing; so it is of the types of `put`.
+        """
         types = self.types
+        for type_url in known_types:
+            if type_url not in types:
+                types = types.insert(type_url, HashTrieMap())
         changed: set[Key] = set()
         for key in remove:
             if (known := types.get(key[0])) is not None and key[1] in known:
@@ -75,7 +87,7 @@ class Snapshot:
             if (before := known.get(resource.name)) is None or before.version != resource.version:
                 types = types.insert(resource.type_url, known.insert(resource.name, resource))
                 changed.add(resource.key)
-        return Snapshot(self.number + 1, types, frozenset(changed)) if changed else self
+        return self if types is self.types else Snapshot(self.number + 1, types, frozenset(changed))
 
 
 def versions(resources: Mapping[str, Resource] | Resources) -> dict[str, str]:

@@ -54,7 +54,11 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """`known` is what the client holds, by its own word; `due` and `gone` are names to be sent and to be removed."""
+    """`known` is what the client holds, by its own word; `due` and `gone` are names to be sent and to be removed.
+
+    `unheard`: the client has asked for everything and was told nothing yet. It waits for a first response, even if that
+    is empty (Envoy is not live before; see `initial_fetch_timeout`).
+    """
 
     type_url: str
     everything: bool = False
@@ -65,6 +69,7 @@ class Lane:
     gone: HashTrieSet[str] = field(default_factory=HashTrieSet)
     alone: HashTrieSet[str] = field(default_factory=HashTrieSet)
     in_flight: InFlight | None = None
+    unheard: bool = False
 
     @classmethod
     def opened(cls, request: Request, wanted: Mapping[str, Resource], implicit: bool) -> Lane:
@@ -75,12 +80,13 @@ class Lane:
         everything = EVERYTHING in request.subscribe or (implicit and not request.subscribe)
         names = HashTrieSet(name for name in request.subscribe if name != EVERYTHING)
         held = {n: version for n, version in request.initial.items() if everything or n in names}
-        return cls(request.type_url, everything, names, HashTrieMap.convert(held)).look_at_all(wanted)
+        lane = cls(request.type_url, everything, names, HashTrieMap.convert(held), unheard=everything)
+        return lane.look_at_all(wanted)
 
     @property
     def is_idle(self) -> bool:
         """Nothing to send and nothing unanswered, removals aside."""
-        return not self.due and (self.in_flight is None or not self.in_flight.put)
+        return not self.due and (self.in_flight is None or bool(self.in_flight.removed))
 
     @property
     def holds_refused_update(self) -> bool:
@@ -146,7 +152,8 @@ class Lane:
             lane = lane._forget(name, wanted)
         for name in request.subscribe:
             if name == EVERYTHING:
-                lane = lane if lane.everything else replace(lane, everything=True).look_at_all(wanted)
+                if not lane.everything:
+                    lane = replace(lane, everything=True, unheard=True).look_at_all(wanted)
             else:
                 asked_before = name in lane.names
                 lane = replace(lane, names=lane.names.insert(name))
@@ -169,9 +176,15 @@ class Lane:
             lane = lane.look(name, wanted.get(name))
         return lane
 
-    def next_put(self, nonce: str, wanted: Mapping[str, Resource]) -> tuple[Lane, Response | None]:
-        """The next resources, in order of their names; one alone while a refused response is being taken apart."""
-        if self.in_flight is not None or not self.due:
+    def next_put(
+        self, nonce: str, wanted: Mapping[str, Resource], is_known: bool
+    ) -> tuple[Lane, Response | None]:
+        """The next resources, in order of their names; one alone while a refused response is being taken apart.
+
+        An empty response if there is nothing to send to a client that waits for its first; not unless it `is_known`
+        that there is nothing.
+        """
+        if self.in_flight is not None or not (self.due or (self.unheard and is_known)):
             return self, None
         suspects = [name for name in self.alone if name in self.due]
         names = [min(suspects)] if suspects else nsmallest(LONGEST_RESPONSE, self.due)
@@ -187,8 +200,10 @@ class Lane:
         due = self.due
         for resource in put:
             due = due.discard(resource.name)
-        lane = replace(self, due=due, in_flight=InFlight(nonce, versions, versions, frozenset()))
-        return lane, Response(self.type_url, nonce, put=tuple(put))
+        flight = InFlight(nonce, versions, versions, frozenset())
+        return replace(self, due=due, in_flight=flight, unheard=False), Response(
+            self.type_url, nonce, put=tuple(put)
+        )
 
     def next_removal(self, nonce: str, may_go: Iterable[str]) -> tuple[Lane, Response | None]:
         if self.in_flight is not None:

@@ -25,7 +25,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A DeltaDiscoveryResponse: either resources to put or names to remove."""
+    """A DeltaDiscoveryResponse: either resources to put or names to remove; with neither, there is nothing."""
 
     type_url: str
     nonce: str

@@ -12,7 +12,8 @@ so that a stream of changes cannot keep listeners and routes waiting for ever; i
 
 Removals wait while the client keeps an old version of something that may still refer to them, because it refused the
 new one. A name that is subscribed to and does not exist is not answered: it will be, when it exists. To call it absent
-would make Envoy use the cluster without endpoints.
+would make Envoy use the cluster without endpoints. Who asks for everything is answered in any case, with nothing if
+there is nothing; as long as the snapshot does not know a type, nothing is said of it and nothing is removed.
 
 Endpoints may name an internal listener. That reference is beyond this module: whoever makes snapshots publishes a
 listener before the endpoints that name it.
@@ -194,20 +195,15 @@ def _settle(sub: Subscription, request: Request, lane: Lane) -> Subscription:
 
 
 def _fill(sub: Subscription) -> tuple[Subscription, tuple[Response, ...]]:
-    """Send all that may be sent now, and begin the next round if this one is complete.
-
-    Before there is a first snapshot nothing is said: silence is not emptiness.
-    """
+    """Send all that may be sent now, and begin the next round if this one is complete."""
     replies: list[Response] = []
-    if sub.latest.number == 0:
-        return sub, ()
     while True:
         sub, sent = _send(sub)
         replies.extend(sent)
         if not _is_complete(sub):
             return sub, tuple(replies)
         sub = _close_round(sub)
-        if not sub.waiting:
+        if sub.target is sub.latest:
             return sub, tuple(replies)
         sub = _open_round(sub)
 
@@ -252,7 +248,8 @@ def _put(sub: Subscription, type_url: str, replies: list[Response]) -> Subscript
     lane = sub.lanes.get(type_url)
     if lane is None:
         return sub
-    lane, response = lane.next_put(str(sub.responses + 1), sub.offers(type_url))
+    is_known = type_url in sub.target.types
+    lane, response = lane.next_put(str(sub.responses + 1), sub.offers(type_url), is_known)
     if response is None:
         return sub
     replies.append(response)
@@ -287,6 +284,8 @@ def _remove(sub: Subscription, replies: list[Response]) -> Subscription:
 
 def _may_go(sub: Subscription, type_url: str) -> list[str]:
     """What is gone and nothing that the client keeps can refer to any more."""
+    if type_url not in sub.target.types:
+        return []
     for referrer in _REFERRERS[type_url]:
         lane = sub.lanes.get(referrer)
         if lane is None and _is_expected(sub, referrer):

@@ -12,7 +12,7 @@ from gateway.compile import Compiled, Place, Plans, compile_step, start
 from gateway.pb.envoy.config.listener.v3.listener_pb2 import Listener
 from gateway.pb.envoy.config.route.v3.route_pb2 import RouteConfiguration
 from gateway.pb.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import DownstreamTlsContext
-from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Key, Snapshot
+from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPES, Key, Snapshot
 from gateway.tuning import Tuning
 from tests.gateway.plans import (
     ECHO,
@@ -62,6 +62,12 @@ def test_what_a_service_looks_like() -> None:
         assert exported(made, table) == {"echo.default.svc.clusterset.local:80": "local/default/echo:80"}
     bound = Listener.FromString(made.of(LISTENER)["default/echo:80"].body).address.socket_address
     assert (bound.address, bound.port_value) == ("127.0.0.1", 20000)
+
+
+def test_of_a_cluster_without_peers_and_services_is_known_that_there_is_nothing() -> None:
+    alone = fabric(binds=(HERE,))
+    assert set(start(alone, TUNING).snapshots[HERE].types) == set(TYPES)
+    assert set(from_scratch(alone, {}).snapshots[HERE].of(CLUSTER)) == set()
 
 
 def test_a_service_of_others_has_no_backends_here_and_no_virtual_host() -> None:

@@ -42,10 +42,12 @@ class EnvoyModel:
     subscribed: set[Key] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)
     withheld: list[str] = field(default_factory=list)
+    heard: set[str] = field(default_factory=set)
 
     def connect(self) -> list[Request]:
         """A new stream: what was received before is offered as known, and subscriptions by name are repeated."""
         self.withheld = []
+        self.heard = set()
         self.opened = set()
         self.subscribed = set()
         named = {request.type_url: request for request in self._subscriptions()}
@@ -54,6 +56,7 @@ class EnvoyModel:
 
     def receive(self, response: Response) -> list[Request]:
         """Apply; what is said in return. Raises AssertionError when something would refer to what is not there."""
+        self.heard.add(response.type_url)
         bad = sorted(r.name for r in response.put if is_bad(r))
         self.refused.update((response.type_url, name) for name in bad)
         for found in response.put:

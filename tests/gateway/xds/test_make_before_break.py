@@ -56,7 +56,7 @@ def without_unused_routes(found: dict[Key, Resource]) -> dict[Key, Resource]:
 
 def next_snapshot(before: Snapshot, wanted: dict[Key, Resource], skipped: int) -> Snapshot:
     known = {(t, name) for t in TYPES for name in before.of(t)}
-    after = before.replace(wanted.values(), known - set(wanted))
+    after = before.replace(wanted.values(), known - set(wanted), TYPES)
     return replace(after, number=after.number + skipped) if after is not before else after
 
 
@@ -158,6 +158,7 @@ class OneStream(RuleBasedStateMachine):
         assert not self.to_envoy
         assert not self.to_server
         assert self.subscription.acked == self.snapshot.number
+        assert self.snapshot.number == 0 or self.envoy.heard >= {CLUSTER, LISTENER}
         used = self._used()
         good = {key: self.snapshot.get(*key) for key in used}
         for key, wanted in good.items():

@@ -1,6 +1,6 @@
 """Conversations on one stream, as text. `--rewrite` writes what is said now, to be reviewed as a diff.
 
-publish cds/a@1 -cds/b       the next snapshot: put and remove
+publish cds/a@1 -cds/b lds   the next snapshot: put, remove, and a type of which it is known what there is
 jump cds/a@1                 the same, with a number that leaves a gap
 ask eds +a -b has:c@1        a request without an answer; `has` is an initial version
 ack 3 [+a]                   accept response 3 (of the type it was of)
@@ -75,9 +75,10 @@ class Stream:
         raise ValueError(f"unknown command {command!r}")
 
     def _change(self, words: list[str], *, gap: bool) -> None:
-        put = [resource(word) for word in words if not word.startswith("-")]
+        known = [TYPES[word] for word in words if word in TYPES]
+        put = [resource(word) for word in words if word not in TYPES and not word.startswith("-")]
         removed = [key(word.removeprefix("-")) for word in words if word.startswith("-")]
-        after = self.snapshot.replace(put, removed)
+        after = self.snapshot.replace(put, removed, known)
         self.snapshot = replace(after, number=after.number + 1) if gap else after
 
     def _say(self, message: Request | Published) -> list[str]:
@@ -89,7 +90,7 @@ class Stream:
             return f"close: {reply.reason}"
         self.types[reply.nonce] = reply.type_url
         parts = [f"{r.name}@{r.version}" for r in reply.put] + [f"-{name}" for name in reply.removed]
-        return f"{reply.nonce}: {SHORT[reply.type_url]} {' '.join(parts)}"
+        return f"{reply.nonce}: {SHORT[reply.type_url]} {' '.join(parts) or 'nothing'}"
 
     def _status(self) -> list[str]:
         sub = self.subscription
