@@ -15,16 +15,20 @@ from datetime import datetime
 from pathlib import Path
 
 from federation.errors import StoreError, StoreFull
-from gateway.snapshot import Key, Resource
+from gateway.snapshot import Key, Resource, Snapshot
 
-SCHEMA = 1
+SCHEMA = 2
+"""1 had no `known`, so that what was stored with it knows of the types of its resources alone."""
 
-_TABLES = """
-CREATE TABLE resource (
-    type TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL,
-    PRIMARY KEY (type, name)
-) WITHOUT ROWID
-"""
+_TABLES = (
+    """
+    CREATE TABLE IF NOT EXISTS resource (
+        type TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL, body BLOB NOT NULL, seal INTEGER NOT NULL,
+        PRIMARY KEY (type, name)
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE IF NOT EXISTS known (type TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID",
+)
 
 
 class ResourceStore:
@@ -36,20 +40,23 @@ class ResourceStore:
         self._database: sqlite3.Connection | None = None
         self.set_aside: Path | None = None
 
-    async def open(self, now: datetime) -> tuple[Resource, ...]:
+    async def open(self, now: datetime) -> Snapshot:
         """What is stored; nothing if the file is new, or damaged, which `set_aside` tells. Raises StoreError."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._open, now)
 
-    async def write(self, put: Iterable[Resource], remove: Iterable[Key]) -> None:
-        """Raises StoreFull or StoreError; then nothing of it was stored."""
+    async def write(
+        self, put: Iterable[Resource], remove: Iterable[Key], known_types: Iterable[str] = ()
+    ) -> None:
+        """`known_types` as in `Snapshot.replace`. Raises StoreFull or StoreError; then nothing of it was stored."""
         rows = [(r.type_url, r.name, r.version, r.body, _seal(r)) for r in put]
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, rows, list(remove))
+        known = [(type_url,) for type_url in known_types]
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._write, rows, list(remove), known)
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown()
 
-    def _open(self, now: datetime) -> tuple[Resource, ...]:
+    def _open(self, now: datetime) -> Snapshot:
         try:
             return self._read()
         except (sqlite3.DatabaseError, _Damaged) as error:
@@ -59,7 +66,7 @@ class ResourceStore:
         self.set_aside = self._move_aside(now)
         return self._read()
 
-    def _read(self) -> tuple[Resource, ...]:
+    def _read(self) -> Snapshot:
         created = not self._path.exists()
         if created:
             self._path.touch(mode=0o600)
@@ -67,22 +74,29 @@ class ResourceStore:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version == 0 and not database.execute("SELECT 1 FROM sqlite_schema").fetchone():
-            database.execute(_TABLES)
+        is_new = version == 0 and not database.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        if is_new or version == 1:
+            for table in _TABLES:
+                database.execute(table)
             database.execute(f"PRAGMA user_version = {SCHEMA}")
         elif version != SCHEMA:
             raise _Damaged
         if database.execute("PRAGMA quick_check").fetchone() != ("ok",):
             raise _Damaged
-        return tuple(map(_resource, database.execute("SELECT type, name, version, body, seal FROM resource")))
+        found = map(_resource, database.execute("SELECT type, name, version, body, seal FROM resource"))
+        known = [type_url for (type_url,) in database.execute("SELECT type FROM known")]
+        return Snapshot().replace(found, (), known)
 
-    def _write(self, rows: list[tuple[str, str, str, bytes, int]], remove: list[Key]) -> None:
+    def _write(
+        self, rows: list[tuple[str, str, str, bytes, int]], remove: list[Key], known: list[tuple[str]]
+    ) -> None:
         if (database := self._database) is None:
             raise StoreError(self._path, "is closed")
         try:
             database.execute("BEGIN IMMEDIATE")
             database.executemany("REPLACE INTO resource VALUES (?, ?, ?, ?, ?)", rows)
             database.executemany("DELETE FROM resource WHERE type = ? AND name = ?", remove)
+            database.executemany("INSERT OR IGNORE INTO known VALUES (?)", known)
             database.execute("COMMIT")
         except sqlite3.Error as error:
             if database.in_transaction:

@@ -124,7 +124,10 @@ class Upstream:
             self.connected, self.problem = True, ""
             log.info("connected to the agent")
             while isinstance(data := await call.read(), bytes):
-                await self._receive(decode_response(data))
+                response = decode_response(data)
+                if response.type_url not in TYPES:
+                    raise Malformed(f"the agent sends {response.type_url}, which nobody asked for")
+                await self._receive(response)
             if (code := await call.code()) is not grpc.StatusCode.OK:
                 raise grpc.aio.AioRpcError(
                     code, grpc.aio.Metadata(), grpc.aio.Metadata(), await call.details()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from federation.clock import ManualClock
 from federation.errors import StoreFull
 from gateway.relay import Relay
-from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, SECRET, Resource
+from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, SECRET, Key, Resource, Snapshot
 from gateway.store import ResourceStore
 from gateway.xds.messages import Published, Request, Response
 from gateway.xds.protocol import Subscription, advance
@@ -67,11 +67,34 @@ class World:
             await self.relay.flush()
 
     async def stored(self, path: Path) -> set[Resource]:
+        found = await self.on_disk(path)
+        return {resource for kind in found.types.values() for resource in kind.values()}
+
+    async def on_disk(self, path: Path) -> Snapshot:
         await self.relay.flush()
         other = ResourceStore(path)
         found = await other.open(self.clock.now())
         await other.close()
-        return set(found)
+        return found
+
+    def fill_disk(self) -> Callable[[], None]:
+        """No write succeeds until the returned function is called."""
+        write, full = self.store.write, True
+
+        async def sometimes(
+            put: Iterable[Resource], remove: Iterable[Key], known_types: Iterable[str] = ()
+        ) -> None:
+            if full:
+                raise StoreFull(Path("resources.sqlite"), "no room")
+            await write(put, remove, known_types)
+
+        def make_room() -> None:
+            nonlocal full
+            full = False
+            self.clock.advance(1.0)
+
+        self.store.write = sometimes  # type: ignore[method-assign]
+        return make_room
 
 
 @asynccontextmanager
@@ -79,7 +102,7 @@ async def world(path: Path, *stored: Resource) -> AsyncIterator[World]:
     store, clock = ResourceStore(path), ManualClock()
     await store.open(clock.now())
     await store.write(stored, [])
-    found = World(Relay(store, stored, clock), store, clock)
+    found = World(Relay(store, Snapshot().replace(stored, ()), clock), store, clock)
     running = asyncio.create_task(found.relay.run(found.answer))
     try:
         yield found
@@ -143,25 +166,96 @@ async def test_a_new_stream_claims_what_envoy_has_accepted(tmp_path: Path) -> No
 async def test_anchors_are_on_disk_before_the_agent_is_answered(tmp_path: Path) -> None:
     async with world(tmp_path / "db") as found:
         found.connect()
-        write, full = found.store.write, True
-
-        async def sometimes(put: object, remove: object) -> None:
-            if full:
-                raise StoreFull(tmp_path / "db", "no room")
-            await write([ANCHORS], [])
-
-        found.store.write = sometimes  # type: ignore[method-assign]
+        make_room = found.fill_disk()
         await found.agent("a", ANCHORS, kind=SECRET)
         found.sync()
         await found.settle()
         assert found.answers == []
         assert "no room" in found.relay.store_problem
-        full = False
-        found.clock.advance(1.0)
+        make_room()
         await found.settle()
         assert found.answers == [("a", None)]
         assert found.relay.store_problem == ""
         assert await found.stored(tmp_path / "db") == {ANCHORS}
+
+
+async def test_anchors_that_a_full_disk_does_not_take_keep_nothing_else_waiting(tmp_path: Path) -> None:
+    async with world(tmp_path / "db") as found:
+        found.connect()
+        make_room = found.fill_disk()
+        await found.agent("anchors", ANCHORS, kind=SECRET)
+        found.sync()
+        await found.settle()
+        await found.agent("cluster", OLD)
+        (offered,) = found.sync()
+        found.say(Request(CLUSTER, offered.nonce))
+        await found.settle()
+        assert found.answers == [("cluster", None)]
+        make_room()
+        await found.settle()
+        assert found.answers == [("cluster", None), ("anchors", None)]
+        assert await found.stored(tmp_path / "db") == {ANCHORS, OLD}
+
+
+async def test_anchors_that_are_not_on_disk_are_not_claimed_on_a_new_stream_either(tmp_path: Path) -> None:
+    """The number of an old response may be that of another on the new stream, so it must not be answered there."""
+    async with world(tmp_path / "db") as found:
+        found.connect()
+        make_room = found.fill_disk()
+        await found.agent("1", ANCHORS, kind=SECRET)
+        found.sync()
+        await found.settle()
+        assert found.relay.held(SECRET) == {ANCHORS.name: "?"}
+        make_room()
+        await found.settle()
+        assert found.answers == []
+        assert found.relay.held(SECRET) == {ANCHORS.name: ANCHORS.version}
+
+
+async def test_envoy_hears_that_there_is_nothing_when_the_agent_said_so(tmp_path: Path) -> None:
+    async with world(tmp_path / "db") as found:
+        found.relay.add_own(IDENTITY)
+        found.stream = Subscription()
+        found.sync()
+        assert found.say(Request(CLUSTER)) == []
+        await found.agent("c", kind=CLUSTER)
+        assert [(r.type_url, r.put, r.removed) for r in found.sync()] == [(CLUSTER, (), ())]
+        found.say(Request(CLUSTER, "1"))
+        assert found.say(Request(LISTENER)) == []
+        await found.settle()
+        assert found.answers == [("c", None)]
+        assert set((await found.on_disk(tmp_path / "db")).types) == {CLUSTER}
+        await found.agent("l", kind=LISTENER)
+        assert [(r.type_url, r.put, r.removed) for r in found.sync()] == [(LISTENER, (), ())]
+        await found.settle()
+        assert found.answers == [("c", None), ("l", None)]
+        assert set((await found.on_disk(tmp_path / "db")).types) == {CLUSTER, LISTENER}
+
+
+async def test_envoy_hears_that_there_is_nothing_when_the_disk_says_so(tmp_path: Path) -> None:
+    store, clock = ResourceStore(tmp_path / "db"), ManualClock()
+    await store.open(clock.now())
+    await store.write([], [], [CLUSTER, LISTENER])
+    await store.close()
+    store = ResourceStore(tmp_path / "db")
+    relay = Relay(store, await store.open(clock.now()), clock)
+    await store.close()
+    stream, _ = advance(Subscription(), Published(relay.snapshots.value))
+    stream, (clusters,) = advance(stream, Request(CLUSTER))
+    stream, replies = advance(stream, Request(LISTENER))
+    assert replies == ()
+    assert clusters == Response(CLUSTER, "1")
+    _, replies = advance(stream, Request(CLUSTER, "1"))
+    assert replies == (Response(LISTENER, "2"),)
+
+
+async def test_what_envoy_refuses_from_disk_is_shown(tmp_path: Path) -> None:
+    async with world(tmp_path / "db", OLD) as found:
+        found.connect()
+        found.say(Request(CLUSTER, "1", error="no more"))
+        assert found.relay.rejected == {OLD.key: "no more"}
+        found.relay.envoy_said(None)
+        assert found.relay.rejected == {}
 
 
 async def test_nobody_but_the_gateway_makes_its_identity(tmp_path: Path) -> None:

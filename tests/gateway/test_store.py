@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from federation.errors import StoreError, StoreFull
-from gateway.snapshot import CLUSTER, LISTENER, Resource
+from gateway.snapshot import CLUSTER, LISTENER, ROUTES, Resource, Snapshot
 from gateway.store import ResourceStore
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -20,7 +20,7 @@ B = Resource.of(LISTENER, "b", b"body of b")
 
 async def written(path: Path) -> None:
     store = ResourceStore(path)
-    assert await store.open(NOW) == ()
+    assert await store.open(NOW) == Snapshot()
     await store.write([A, B], [])
     await store.close()
 
@@ -29,13 +29,13 @@ async def test_what_was_written_is_there_again(tmp_path: Path) -> None:
     path = tmp_path / "resources.sqlite"
     await written(path)
     store = ResourceStore(path)
-    assert set(await store.open(NOW)) == {A, B}
+    assert await store.open(NOW) == Snapshot().replace([A, B], ())
     newer = Resource.of(CLUSTER, "a", b"another")
     await store.write([newer], [B.key])
     await store.close()
     assert path.stat().st_mode & 0o777 == 0o600
     store = ResourceStore(path)
-    assert await store.open(NOW) == (newer,)
+    assert await store.open(NOW) == Snapshot().replace([newer], ())
     assert store.set_aside is None
     await store.close()
 
@@ -67,13 +67,38 @@ async def test_a_damaged_file_is_kept_aside(tmp_path: Path, damage: Callable[[Pa
     damage(path)
     damaged = path.read_bytes()
     store = ResourceStore(path)
-    assert await store.open(NOW) == ()
+    assert await store.open(NOW) == Snapshot()
     assert store.set_aside == tmp_path / "resources.sqlite.corrupt-20260102T030405000000"
     assert store.set_aside.read_bytes() == damaged
     await store.write([A], [])
     await store.close()
     store = ResourceStore(path)
-    assert await store.open(NOW) == (A,)
+    assert await store.open(NOW) == Snapshot().replace([A], ())
+    await store.close()
+
+
+async def test_that_there_is_nothing_of_a_type_is_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "resources.sqlite"
+    store = ResourceStore(path)
+    await store.open(NOW)
+    await store.write([A], [], [CLUSTER, ROUTES])
+    await store.write([], [A.key], [ROUTES])
+    await store.close()
+    store = ResourceStore(path)
+    assert await store.open(NOW) == Snapshot().replace([], (), [CLUSTER, ROUTES])
+    await store.close()
+
+
+async def test_what_an_older_version_stored_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "resources.sqlite"
+    await written(path)
+    database = sqlite3.connect(path)
+    database.execute("DROP TABLE known")
+    database.execute("PRAGMA user_version = 1")
+    database.close()
+    store = ResourceStore(path)
+    assert await store.open(NOW) == Snapshot().replace([A, B], ())
+    await store.write([], [], [ROUTES])
     await store.close()
 
 
@@ -90,7 +115,7 @@ async def test_a_full_disk_refuses_and_stores_nothing(tmp_path: Path) -> None:
     await store.write([B], [])
     await store.close()
     store = ResourceStore(tmp_path / "resources.sqlite")
-    assert await store.open(NOW) == (B,)
+    assert await store.open(NOW) == Snapshot().replace([B], ())
     await store.close()
     with pytest.raises(StoreError):
-        store._write([], [])
+        store._write([], [], [])

@@ -135,7 +135,7 @@ async def test_a_port_of_an_agent_that_is_taken_names_its_holder(small: Small, d
 
 
 async def test_a_gateway_says_what_it_lacks_and_starts_once_it_is_there(small: Small) -> None:
-    """Its token is used by then, and it does not need it again."""
+    """Its token is used by then, and it does not need it again. Envoy is live though it has nothing to serve yet."""
     host = small.hub.address.rpartition(".")[0] + ".3"
     folder = small.gateway.parent / "gateway"
     settings: dict[str, Any] = {
@@ -167,7 +167,7 @@ async def test_a_gateway_says_what_it_lacks_and_starts_once_it_is_there(small: S
 
         async def serves() -> bool:
             status = await ask(folder / "api.sock", "/v1/status")
-            return bool(status["agent_connected"] and status["envoy_pid"])
+            return bool(status["agent_connected"] and status["envoy_live"])
 
         async with started(process, serves):
             pass
