@@ -47,6 +47,7 @@ from federation.model import (
     Service,
     View,
 )
+from federation.opening import Known, Opening
 from federation.store.memory import MemoryStore
 from federation.sync.publisher import Publisher
 from gateway.compile import Place
@@ -102,8 +103,15 @@ class _World:
         self._gateway = _Gateway()
         me = Me("east", BASE, "eu", "", ("us",), port_range=(20000, 49999))
         outlets = Outlets(Publisher("east", 1), self._gateway.publish)
+        known = Known(frozenset({model.HUB, *_CLUSTERS}))
         self._agent = Agent(
-            View(me, now), Tuning(), Knowledge(MemoryStore()), outlets, telemetry.AgentMetrics()
+            View(me, now),
+            Opening(),
+            lambda: known,
+            Tuning(),
+            Knowledge(MemoryStore()),
+            outlets,
+            telemetry.AgentMetrics(),
         )
         self._agent.step((*_fabric(bundles, now), *self._facts(now)))
         self._agent.services_listed()

@@ -1,8 +1,12 @@
 """The single writer of an agent: events in, one view, and what follows from it handed to the shells.
 
-Events are collected while a step runs and taken in together by the next one, so a burst costs one decision. Nothing is
-sent to a gateway before there is something true to say: the local services are listed and the registry knows us.
-Silence before that is not emptiness.
+Events are collected while a step runs and taken in together by the next one, so a burst costs one decision. What was
+decided goes out when the facts behind it are on disk, so that a crash takes back nothing that anybody was told. While
+the disk takes no more, services that are new to us wait, and all else goes out: what was closed must not stay open
+because a disk is full.
+
+Nothing is said before there is something true to say: the local services are listed, the registry knows us, and all
+have been heard whom `opening` names. Silence before that is not emptiness.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from federation.decide import Decisions
 from federation.events import Event, LocalChanged, Tick
 from federation.knowledge import Knowledge, Remembered
 from federation.model import Me, Service, View
+from federation.opening import Known, Opening
 from federation.own import Fact, own_cluster, owned_by_service
 from federation.reduce import reduce
 from federation.telemetry import AgentMetrics
@@ -61,23 +66,39 @@ class Agent:
     """Holds the only mutable state. Everybody else receives values, and submits events."""
 
     def __init__(
-        self, view: View, tuning: Tuning, knowledge: Knowledge, outlets: Outlets, metrics: AgentMetrics
+        self,
+        view: View,
+        opening: Opening,
+        known: Callable[[], Known],
+        tuning: Tuning,
+        knowledge: Knowledge,
+        outlets: Outlets,
+        metrics: AgentMetrics,
     ) -> None:
         self.decisions: Decisions = decide.start(view)
         self.decided_at: datetime = view.now
         self.compiled: Compiled = compiler.start(self.decisions.fabric, tuning)
+        self.opening = opening
         self.listed = False
+        self.serving = False
+        """Whether gateways get what was decided. Once they do, they always will."""
+        self.telling = False
+        """Whether the others have been told all that we own."""
+        self.withheld: tuple[str, ...] = ()
+        self._known = known
         self._knowledge = knowledge
         self._outlets = outlets
         self._metrics = metrics
         self._inbox: deque[Event] = deque()
+        self._began: float | None = None
         self._wake = asyncio.Event()
-        self._pending: set[Service] = set(self.decisions.services)
+        self._new: set[Service] = set()
+        """Services of which the disk may hold nothing yet."""
+        self._uncompiled: set[Service] = set(self.decisions.services)
+        self._untold: set[Service] = set()
+        self._told = view
         self._published: dict[Service, frozenset[str]] = {}
-        self.spoken = asyncio.Event()
-        """Set when the first word, to gateways and to others, is complete."""
         self._checked: dict[Place, Checked] = {}
-        self.withheld: tuple[str, ...] = ()
 
     @property
     def view(self) -> View:
@@ -95,7 +116,7 @@ class Agent:
 
     @property
     def speaks(self) -> bool:
-        """Whether there is something true to tell: to gateways, and to others."""
+        """Whether we know what there is to tell of ourselves."""
         return self.listed and self.view.me.name in self.view.members
 
     async def run(self, clock: Clock) -> None:
@@ -105,7 +126,11 @@ class Agent:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                self.catch_up()
+                self._take_in(self._drained())
+                new = frozenset(self._new)
+                if await self._knowledge.write():
+                    self._new -= new
+                self._hand_out()
                 await asyncio.sleep(0)
 
     async def _tick(self, clock: Clock) -> None:
@@ -118,15 +143,23 @@ class Agent:
 
     def catch_up(self) -> None:
         """Decide on all that was submitted so far, for a caller who needs it now."""
-        events = tuple(self._inbox)
-        self._inbox.clear()
-        self.step(events)
+        self._take_in(self._drained())
+        self._hand_out()
 
     def step(self, events: Iterable[Event]) -> None:
-        """Take events in, decide, and hand out what follows."""
+        """Take events in, decide, and hand out what follows, whatever the disk holds: for one life with no other."""
+        self._take_in(tuple(events))
+        self._new.clear()
+        self._hand_out()
+
+    def _drained(self) -> tuple[Event, ...]:
+        events = tuple(self._inbox)
+        self._inbox.clear()
+        return events
+
+    def _take_in(self, events: tuple[Event, ...]) -> None:
         began = time.perf_counter()
         before = self.view
-        events = tuple(events)
         for event in events:
             self._metrics.events.labels(type(event).__name__).inc()
             if not isinstance(event, Tick):
@@ -134,20 +167,37 @@ class Agent:
         step = decide.advance(self.decisions, events)
         self.decisions = step.after
         self._remember(before, step.touched)
-        self._pending |= step.changed
+        self._uncompiled |= step.changed
+        self._untold |= step.touched
+        if not (self.serving and self.telling):
+            self._wait(sum(event.elapsed for event in events if isinstance(event, Tick)))
         if step.changed:
             self.decided_at = self.view.now
             self._metrics.decided.inc(len(step.changed))
-        if self.speaks:
-            self._publish_facts(before, step.touched)
+            self._began = self._began or began
+
+    def _wait(self, elapsed: float) -> None:
+        before, self.opening = self.opening, self.opening.advance(self.view, self._known(), elapsed)
+        if gone := self.opening.without - before.without:
+            log.warning("gateways are served without what these clusters export", unheard=sorted(gone))
+            self._knowledge.go_without(self.opening.without)
+
+    def _hand_out(self) -> None:
+        """Tell the others and our gateways what was decided. A first word is whole, so it waits for the disk."""
+        if not self.speaks or (self._new and not (self.serving and self.telling)):
+            return
+        if self.telling or self.opening.may_tell:
+            self._publish_facts()
+        if self.serving or self.opening.may_serve:
             self._publish_snapshots()
-            self.spoken.set()
-            if step.changed:
-                self._metrics.decision.observe(time.perf_counter() - began)
+        if self._began is not None:
+            self._metrics.decision.observe(time.perf_counter() - self._began)
+            self._began = None
 
     def _remember(self, before: View, touched: Iterable[Service]) -> None:
         """Note what has to survive a restart. Maps that are the same object did not change."""
         view = self.view
+        self._new |= {each for each in touched if _is_new(before, view, each)}
         if before.ports is not view.ports:
             for service in {*touched, *(service for service, _ in before.released)}:
                 if before.ports.get(service) is not view.ports.get(service):
@@ -165,14 +215,18 @@ class Agent:
                 if before.gateways.get(name) != view.gateways.get(name):
                     self._knowledge.gateway(name, view.gateways.get(name))
 
-    def _publish_facts(self, before: View, touched: Iterable[Service]) -> None:
-        first = not self.spoken.is_set()
-        for service in self.view.by_cluster.get(self.view.me.name, ()) if first else touched:
+    def _publish_facts(self) -> None:
+        view, told = self.view, self._told
+        first = not self.telling
+        for service in view.by_cluster.get(view.me.name, ()) if first else self._untold - self._new:
             self._publish_service(service)
-        if first or before.gateways is not self.view.gateways or before.members is not self.view.members:
-            self._outlets.publisher.set("cluster", own_cluster(self.view))
+        if first or told.gateways is not view.gateways or told.members is not view.members:
+            self._outlets.publisher.set("cluster", own_cluster(view))
         if first:
             self._outlets.publisher.complete()
+            self.telling = True
+        self._untold &= self._new
+        self._told = view
 
     def _publish_service(self, service: Service) -> None:
         owned = owned_by_service(self.view, service)
@@ -185,9 +239,11 @@ class Agent:
 
     def _publish_snapshots(self) -> None:
         services = self.decisions.services
-        plans = {name: found.plans if (found := services.get(name)) else () for name in self._pending}
+        due = self._uncompiled - self._new
+        plans = {name: found.plans if (found := services.get(name)) else () for name in due}
         if not plans and self.decisions.fabric == self.compiled.fabric:
             self.withheld = ()
+            self.serving = True
             return
         compiled = compiler.compile_step(self.compiled, plans, self.decisions.fabric)
         checked = {
@@ -201,8 +257,15 @@ class Agent:
             return
         self._checked = checked
         self.compiled = compiled
-        self._pending.clear()
+        self._uncompiled -= due
+        self.serving = True
         self._outlets.publish_snapshots(dict(compiled.snapshots.items()))
+
+
+def _is_new(before: View, after: View, service: Service) -> bool:
+    """Whether a local service, or the listen ports of an imported one, are to be written for the first time."""
+    found = service in after.local and service not in before.local
+    return found or (service in after.ports and service not in before.ports)
 
 
 def remembered_view(me: Me, remembered: Remembered, heard: Iterable[Event], now: datetime) -> View:

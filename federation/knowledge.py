@@ -1,7 +1,9 @@
 """What an agent knows, on disk, so that it starts without the hub.
 
 Rows are single facts; a change costs what it changes. Facts of an owner are stored before the cursor that promises
-them: after a crash the agent asks for a little too much, never for too little.
+them: after a crash the agent asks for a little too much, never for too little. What it acknowledged to the hub may be
+ahead of the disk, because an acknowledgement ends with its stream: the next one begins with the cursors that were read
+from here. What it decides goes out when the facts behind it were written (`write`).
 
     heard/<owner>/<key>      a relayed entry and its position
     cursor/<owner>           how far the word of an owner is complete
@@ -9,16 +11,16 @@ them: after a crash the agent asks for a little too much, never for too little.
     first/<ns>/<name>        when an own export was first seen
     local/<ns>/<name>        a service of this cluster, as it was found last
     gateway/<name>           a gateway of this cluster
+    without                  members whose first word was not waited for any longer
     epoch                    our own
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from uuid import uuid4
 
 import msgspec
@@ -31,7 +33,7 @@ from federation.store.contract import LARGEST, MOST_KEYS
 from federation.sync.importer import Heard
 
 FLUSH_EVERY = 0.5
-"""Seconds for which changes are collected; a crash repeats at most so much."""
+"""Seconds for which changes are collected that nobody waits for, and between two attempts of a store that cannot."""
 
 BATCH_BYTES = 512 * 1024
 
@@ -49,10 +51,12 @@ class Remembered:
     first_exported: Mapping[Service, datetime] = field(default_factory=dict)
     gateways: Mapping[str, OwnGateway] = field(default_factory=dict)
     local: Mapping[Service, LocalService] = field(default_factory=dict)
+    without: frozenset[str] = frozenset()
 
 
 class Knowledge:
-    """Collects what changed and writes it in the background; a store that cannot is logged and asked again."""
+    """Collects what changed, and writes it when somebody asks for it, else in the background. A store that cannot is
+    logged and asked again."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -60,6 +64,7 @@ class Knowledge:
         self._cursors: dict[str, bytes] = {}
         self._delete: set[str] = set()
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self.problem: str | None = None
 
     async def load(self) -> Remembered:
@@ -98,6 +103,10 @@ class Knowledge:
     def gateway(self, name: str, gateway: OwnGateway | None) -> None:
         self._note(f"gateway/{name}", msgspec.json.encode(gateway) if gateway else None)
 
+    def go_without(self, members: frozenset[str]) -> None:
+        """Members whose first word has not come, and is not waited for at the next start either."""
+        self._note("without", msgspec.json.encode(sorted(members)) if members else None)
+
     def local(self, service: Service, found: LocalService | None) -> None:
         """A service with so many endpoints that the store takes no such row is found anew at each start instead."""
         key = f"local/{service}"
@@ -123,50 +132,40 @@ class Knowledge:
                 await self._wake.wait()
                 self._wake.clear()
                 await asyncio.sleep(FLUSH_EVERY)
-                await self._write()
+                await self.write()
         finally:
-            await self._write()
+            await self.write()
 
-    async def _write(self) -> None:
+    async def write(self) -> bool:
+        """Write everything noted so far; False if the store cannot, which `problem` tells and `run` tries again."""
         try:
             await self.flush()
-            self.problem = None
         except FederationError as error:
+            if self.problem != str(error):
+                log.error(
+                    "cannot store what was learned; will try again", problem=str(error), hint=error.hint
+                )
             self.problem = str(error)
-            log.error("cannot store what was learned; will try again", problem=str(error), hint=error.hint)
             self._wake.set()
+            return False
+        self.problem = None
+        return True
 
     async def flush(self) -> None:
         """Write everything noted so far. Raises StoreError; what was not written stays noted."""
-        put, delete, cursors = self._put, self._delete, self._cursors
-        self._put, self._delete, self._cursors = {}, set(), {}
-        try:
-            while put or delete:
-                await self._store_some(put, delete)
-            while cursors:
-                await self._store_some(cursors, set())
-        except BaseException:
-            # What was noted meanwhile is newer: nothing may be both put and deleted.
-            still_put = {key: value for key, value in put.items() if key not in self._delete}
-            self._delete |= delete - self._put.keys()
-            self._put = still_put | self._put
-            self._cursors = cursors | self._cursors
-            raise
+        async with self._writing:
+            facts, cursors = _changes(self._put, self._delete), _changes(self._cursors, ())
+            for change in (*facts, *cursors):
+                await self._commit(change)
+                self._written(change)
 
-    async def _store_some(self, put: dict[str, bytes], delete: set[str]) -> None:
-        """Write as much of `put` and `delete` as one change may hold, and only then take it out of them."""
-        taken: dict[str, bytes] = {}
-        size = 0
-        for key, value in islice(put.items(), MOST_KEYS):
-            size += len(key) + len(value)
-            if taken and size > BATCH_BYTES:
-                break
-            taken[key] = value
-        gone = frozenset(islice(sorted(delete), MOST_KEYS - len(taken)))
-        await self._commit(Change(uuid4().hex, put=taken, delete=gone))
-        for key in taken:
-            del put[key]
-        delete -= gone
+    def _written(self, change: Change) -> None:
+        """Take out what `change` stored, except for what was noted anew meanwhile."""
+        for noted in (self._put, self._cursors):
+            for key, value in change.put.items():
+                if noted.get(key) is value:
+                    del noted[key]
+        self._delete -= change.delete
 
     async def _commit(self, change: Change) -> None:
         outcome = await self._store.commit(change)
@@ -177,6 +176,28 @@ class Knowledge:
             raise FederationError(f"the store answered {outcome} to a change without conditions")
 
 
+def _changes(put: Mapping[str, bytes], delete: Iterable[str]) -> tuple[Change, ...]:
+    """All of it, in order, cut into changes that a store takes."""
+    changes: list[Change] = []
+    taken: dict[str, bytes] = {}
+    size = 0
+    for key, value in put.items():
+        cost = len(key) + len(value)
+        if taken and (len(taken) == MOST_KEYS or size + cost > BATCH_BYTES):
+            changes.append(Change(uuid4().hex, put=taken))
+            taken, size = {}, 0
+        taken[key] = value
+        size += cost
+    if taken:
+        changes.append(Change(uuid4().hex, put=taken))
+    gone = sorted(delete)
+    changes += (
+        Change(uuid4().hex, delete=frozenset(gone[at : at + MOST_KEYS]))
+        for at in range(0, len(gone), MOST_KEYS)
+    )
+    return tuple(changes)
+
+
 def _remembered(rows: Mapping[str, Row]) -> Remembered:
     heard: list[Heard] = []
     cursors: dict[str, Position] = {}
@@ -184,6 +205,7 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
     first: dict[Service, datetime] = {}
     gateways: dict[str, OwnGateway] = {}
     local: dict[Service, LocalService] = {}
+    without: frozenset[str] = frozenset()
     epoch = 0
     for key, row in rows.items():
         kind, _, rest = key.partition("/")
@@ -203,9 +225,11 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
                 gateways[rest] = msgspec.json.decode(row.value, type=OwnGateway)
             case "local":
                 local[_service(rest)] = msgspec.msgpack.decode(row.value, type=LocalService)
+            case "without":
+                without = msgspec.json.decode(row.value, type=frozenset[str])
             case "epoch":
                 epoch = int(row.value)
-    return Remembered(epoch, tuple(heard), cursors, ports, first, gateways, local)
+    return Remembered(epoch, tuple(heard), cursors, ports, first, gateways, local, without)
 
 
 def _service(text: str) -> Service:

@@ -44,11 +44,13 @@ from federation.model import (
     LeaseSettings,
     Me,
     OwnGateway,
+    Position,
     Service,
 )
 from federation.model import (
     Path as PathSeen,
 )
+from federation.opening import Known, Opening
 from federation.store import SqliteStore
 from federation.sync.client import Credentials, Ports, SyncClient
 from federation.sync.importer import Importer
@@ -72,24 +74,29 @@ async def run(settings: AgentSettings, clock: Clock) -> None:
     """Run an agent until cancelled. Raises FederationError or PkiError if it cannot start."""
     folder = Path(settings.directory)
     durable.private_folder(folder)
-    durable.sweep(folder)
-    keys = FileKeyStore(folder / "keys")
-    member = membership(folder / "membership.json")
-    if member is None:
-        if settings.join_token is None:
-            raise FederationError(
-                f"{settings.cluster} has not joined yet and has no token",
-                f"on the hub: federation token create {settings.cluster} --may-export … --range … --out FILE; "
-                "then set join_token",
-            )
-        member = await join(settings.cluster, settings.join_token, folder, keys, clock)
-    authority = await open_authority(
-        folder, keys, TrustDomain.of_cluster(settings.cluster, member.base), clock
-    )
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(authority.close)
         store = await stack.enter_async_context(await SqliteStore.open(folder / "agent.db"))
+        durable.sweep(folder)  # it is ours alone: the store is locked
+        keys = FileKeyStore(folder / "keys")
+        member = await _membership(settings, folder, keys, clock)
+        domain = TrustDomain.of_cluster(settings.cluster, member.base)
+        authority = await open_authority(folder, keys, domain, clock)
+        stack.push_async_callback(authority.close)
         await _Process(settings, member, authority, store, clock).run()
+
+
+async def _membership(settings: AgentSettings, folder: Path, keys: FileKeyStore, clock: Clock) -> Membership:
+    """What this cluster was told when it joined; it joins now if it never did."""
+    member = membership(folder / "membership.json")
+    if member is not None:
+        return member
+    if settings.join_token is None:
+        raise FederationError(
+            f"{settings.cluster} has not joined yet and has no token",
+            f"on the hub: federation token create {settings.cluster} --may-export … --range … --out FILE; "
+            "then set join_token",
+        )
+    return await join(settings.cluster, settings.join_token, folder, keys, clock)
 
 
 class _Process:
@@ -141,7 +148,15 @@ class _Process:
         events = importer.restore(remembered.heard, remembered.cursors)
         view = remembered_view(self._me(), remembered, events, self.clock.now())
         outlets = Outlets(self.publisher, lambda snapshots: self.gateways.publish(snapshots))
-        self.agent = Agent(view, self._tuning(), self.knowledge, outlets, self.metrics)
+        self.agent = Agent(
+            view,
+            Opening(remembered.without),
+            partial(self._known, importer, forgot=remembered.epoch == 0),
+            self._tuning(),
+            self.knowledge,
+            outlets,
+            self.metrics,
+        )
         self.gateways = Gateways(self.agent, self.authority.bundle, self.instances, self.clock)
         self.discovery = FileDiscovery(
             self.settings.services, self.agent.submit, self.clock, remembered=frozenset(view.local)
@@ -194,6 +209,11 @@ class _Process:
             log.info("agent runs", cluster=self.settings.cluster, api=str(listen.api), xds=str(listen.xds))
             await asyncio.Event().wait()
 
+    def _known(self, importer: Importer, *, forgot: bool) -> Known:
+        """In its first epoch this cluster has said nothing before; in a later one somebody remembers that it has."""
+        heard = frozenset(owner for owner, at in importer.have().items() if at > Position())
+        return Known(heard, forgot and self.publisher.feed.epoch > 1)
+
     async def _listed(self) -> None:
         await self.discovery.listed.wait()
         self.agent.services_listed()
@@ -240,7 +260,7 @@ class _Process:
 
     @asynccontextmanager
     async def _xds(self, address: HostPort) -> AsyncIterator[None]:
-        """The gRPC door for gateways. It opens when there is something true to say through it."""
+        """The gRPC door for gateways. They report at once; each gets a configuration when there is a true one."""
         ads = AdsServer(
             self.gateways.authorize,
             self.gateways.choose,
@@ -252,16 +272,10 @@ class _Process:
         server = new_server(ads.handler(), reports.handler())
         add_secure_port(server, address, self._server_credentials)
 
-        async def open_when_true() -> None:
-            await self.agent.spoken.wait()
-            await server.start()
-            log.info("gateways are served", xds=str(address))
-
-        opening = asyncio.create_task(open_when_true(), name="xds-open")
+        await server.start()
         try:
             yield
         finally:
-            opening.cancel()
             await server.stop(grace=0.5)
 
     def _server_credentials(self) -> ServerCredentials:

@@ -95,8 +95,9 @@ class AgentState:
             found += [f"{service}: {refused.detail}" for service, refused in held_back(view)]
         found += [f"the hub refuses {key}: {one.why.detail}" for key, one in self.publisher.refused.items()]
         found += [f"a snapshot is withheld: {problem}" for problem in self.agent.withheld]
-        if member is None:
-            found.append("the hub has not told us our own record yet")
+        if not (self.agent.serving and self.agent.telling):
+            what = "the others are not told yet" if self.agent.serving else "gateways are not served yet"
+            found += [f"{what}: waiting for {reason}" for reason in self._waiting_for()]
         if self.knowledge.problem:
             found.append(self.knowledge.problem)
         if self.sync.problem:
@@ -107,11 +108,22 @@ class AgentState:
         return True, {"healthy": True}
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
-        ready = self.agent.spoken.is_set()
-        waiting = [] if self.agent.listed else ["local services"]
-        if self.agent.view.me.name not in self.agent.view.members:
-            waiting.append("its own record from the hub")
-        return ready, {"ready": ready, "waiting_for": [] if ready else waiting}
+        ready = self.agent.serving and self.agent.telling
+        return ready, {"ready": ready, "waiting_for": [] if ready else list(self._waiting_for())}
+
+    def _waiting_for(self) -> Iterator[str]:
+        """Why gateways are not served yet, or the others not told what we own."""
+        agent = self.agent
+        if not agent.listed:
+            yield "local services"
+        if agent.view.me.name not in agent.view.members:
+            yield "its own record from the hub"
+        else:
+            yield from agent.opening.reasons()
+        if self.knowledge.problem:
+            yield f"its disk: {self.knowledge.problem}"
+        if agent.withheld:
+            yield "a configuration that passes its check"
 
     async def exposition(self) -> bytes:
         view, metrics = self.agent.view, self.metrics

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from federation.agent import Agent, Outlets, remembered_view
 from federation.events import Event, GatewayReported
 from federation.knowledge import Knowledge
-from federation.model import View
+from federation.model import HUB, View
+from federation.opening import Known, Opening
 from federation.own import Fact
 from federation.store import MemoryStore
 from federation.telemetry import AgentMetrics
 from gateway.compile import Place
 from gateway.snapshot import Snapshot
 from gateway.tuning import Tuning
-from tests.federation.world import ME, NOW, gateway, joined
+from tests.federation.world import ME, NOW, SUBNETS, gateway, joined
 
 PLACE: Place = ("eastwest", "127.0.0.1", 15443)
 
@@ -50,17 +51,19 @@ class Said:
 class Life:
     """One life of the agent of `east`, from what is remembered to its end."""
 
-    def __init__(self, knowledge: Knowledge, view: View) -> None:
+    def __init__(self, knowledge: Knowledge, view: View, opening: Opening) -> None:
         self.knowledge = knowledge
         self.said = Said()
+        self.known = Known(frozenset({HUB, *SUBNETS}))
         outlets = Outlets(self.said, self.said.publish)
-        self.agent = Agent(view, Tuning(), knowledge, outlets, AgentMetrics())
+        self.agent = Agent(view, opening, lambda: self.known, Tuning(), knowledge, outlets, AgentMetrics())
 
     @classmethod
     async def begin(cls, store: MemoryStore, heard: Iterable[Event]) -> Life:
         """`heard` is what the importer had on disk of others and of the registry."""
         knowledge = Knowledge(store)
-        return cls(knowledge, remembered_view(ME, await knowledge.load(), heard, NOW))
+        remembered = await knowledge.load()
+        return cls(knowledge, remembered_view(ME, remembered, heard, NOW), Opening(remembered.without))
 
     async def end(self) -> None:
         await self.knowledge.flush()

@@ -15,21 +15,25 @@ import structlog
 
 from federation.clock import ManualClock, SystemClock
 from federation.discovery.files import FileDiscovery
+from federation.errors import StoreFull
 from federation.events import (
     Event,
+    ExportChanged,
     GatewayGone,
     GatewayReported,
+    HubChanged,
     LocalChanged,
     LocalGone,
     Tick,
 )
 from federation.knowledge import Knowledge
-from federation.model import Position, Service
-from federation.store import MemoryStore
+from federation.model import HUB, Position, Service
+from federation.opening import PATIENCE, Known
+from federation.store import Change, MemoryStore, Outcome
 from federation.sync import codec
 from federation.sync.importer import Heard, Importer
 from gateway.compile import Place
-from gateway.snapshot import LISTENER, Snapshot, versions
+from gateway.snapshot import ENDPOINTS, LISTENER, Snapshot, versions
 from pki.bundle import Bundle, Rejected
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE
 from tests.federation.discovery.objects import joined as documents
@@ -148,13 +152,121 @@ async def test_nothing_is_said_before_there_is_something_true_to_say(listed_firs
         agent.step(joined("east"))
     assert not agent.speaks
     assert (life.said.facts, life.said.is_complete, life.said.times) == ({}, False, 0)
-    assert not agent.spoken.is_set()
+    assert (agent.serving, agent.telling) == (False, False)
     agent.services_listed()
     agent.step(joined("east"))
     assert announced(life) == {"cluster", "spec/default/echo", "load/default/echo/80/"}
     assert life.said.is_complete
-    assert agent.spoken.is_set()
+    assert (agent.serving, agent.telling) == (True, True)
     assert set(life.said.snapshots) == {PLACE}
+
+
+async def test_an_agent_without_memory_serves_nobody_before_it_has_heard_of_everybody() -> None:
+    """What it leaves out would be taken for gone; what it owns itself, the others may know at once."""
+    life = await Life.begin(MemoryStore(), ())
+    life.known = Known(frozenset({HUB, "west"}))
+    life.agent.services_listed()
+    life.agent.step([HubChanged(True), *EVERYBODY, LocalChanged(local(backend(1)))])
+    life.agent.step([GatewayReported(gateway(), {}, {})])
+    assert life.said.is_complete
+    assert life.said.times == 0
+    life.agent.step([ExportChanged(spec("central", service=Service("default", "far")))])
+    life.known = Known(frozenset({HUB, "west", "central"}))
+    life.agent.step([Tick(NOW, 1.0)])
+    assert "default/far:80" in resources(life.said.snapshots)[PLACE][ENDPOINTS]
+
+
+async def test_who_was_not_heard_is_not_waited_for_at_the_next_start() -> None:
+    store = MemoryStore()
+    life = await Life.begin(store, ())
+    life.known = Known(frozenset({HUB, "west"}))
+    life.agent.services_listed()
+    life.agent.step([HubChanged(True), *EVERYBODY, Tick(NOW, PATIENCE)])
+    assert life.agent.serving
+    await life.end()
+    life = await Life.begin(store, EVERYBODY)
+    life.known = Known(frozenset({HUB, "west"}))
+    life.agent.services_listed()
+    life.agent.step(())
+    assert life.agent.serving
+
+
+class Slow(MemoryStore):
+    """A disk on which nothing arrives before `opened` is set; while it is `full` it says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = asyncio.Event()
+        self.full = False
+        self.asked = 0
+
+    async def commit(self, change: Change) -> Outcome:
+        self.asked += 1
+        await self.opened.wait()
+        if self.full:
+            raise StoreFull(Path("agent.db"), "no space left")
+        return await super().commit(change)
+
+
+@asynccontextmanager
+async def deciding(life: Life) -> AsyncIterator[None]:
+    task = asyncio.create_task(life.agent.run(ManualClock(NOW)), name="agent")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_nobody_is_told_of_a_service_before_it_is_on_disk() -> None:
+    store = Slow()
+    life = await Life.begin(store, EVERYBODY)
+    life.agent.services_listed()
+    async with deciding(life):
+        life.agent.submit(GatewayReported(gateway(), {}, {}), LocalChanged(local(backend(1))))
+        await eventually(lambda: store.asked > 0)
+        life.agent.catch_up()
+        assert (life.said.facts, life.said.times) == ({}, 0)
+        store.opened.set()
+        await eventually(lambda: "spec/default/echo" in life.said.facts and life.said.times == 1)
+    assert set((await Knowledge(store).load()).local) == {ECHO}
+
+
+async def test_a_full_disk_keeps_back_what_is_new_and_nothing_that_ends() -> None:
+    """A service that is withdrawn must not stay reachable because a disk is full."""
+    store, new = Slow(), Service("default", "new")
+    store.opened.set()
+    life = await Life.begin(store, EVERYBODY)
+    life.agent.services_listed()
+    async with deciding(life):
+        life.agent.submit(GatewayReported(gateway(), {}, {}), LocalChanged(local(backend(1))))
+        await eventually(lambda: "spec/default/echo" in life.said.facts)
+        store.full = True
+        life.agent.submit(LocalChanged(local(backend(1), service=new)))
+        life.agent.submit(LocalChanged(local(backend(1), exported=False)))
+        await eventually(lambda: announced(life) == {"cluster"})
+        assert life.knowledge.problem
+        assert ECHO not in life.agent.view.exports
+        assert "default/new:80" not in resources(life.said.snapshots)[PLACE].get(LISTENER, {})
+        store.full = False
+        life.agent.submit(Tick(NOW, 1.0))
+        await eventually(lambda: "spec/default/new" in life.said.facts)
+        assert "default/new:80" in resources(life.said.snapshots)[PLACE][LISTENER]
+
+
+async def test_with_a_full_disk_and_no_memory_nothing_is_said_at_all() -> None:
+    store = Slow()
+    store.opened.set()
+    store.full = True
+    life = await Life.begin(store, ())
+    life.agent.services_listed()
+    async with deciding(life):
+        life.agent.submit(*EVERYBODY, GatewayReported(gateway(), {}, {}), LocalChanged(local(backend(1))))
+        await eventually(lambda: life.knowledge.problem is not None)
+        life.agent.submit(Tick(NOW, 1.0))
+        life.agent.catch_up()
+        assert (life.said.facts, life.said.times) == ({}, 0)
 
 
 async def test_what_is_withdrawn_is_said_to_be_gone() -> None:

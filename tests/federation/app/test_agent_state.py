@@ -40,6 +40,7 @@ EAST = TrustDomain.of_cluster("east", BASE)
 HUB = HostPort("127.0.0.1:1")
 DAY = timedelta(days=1)
 NO_HUB = "hub: not connected yet"
+NO_RECORD = "gateways are not served yet: waiting for its own record from the hub"
 
 
 def nobody(_: Bundle | None, __: Bundle) -> Rejected:
@@ -123,7 +124,7 @@ async def test_an_agent_is_ready_when_it_has_spoken_and_says_what_it_waits_for(p
     ready, detail = await process.state.ready()
     assert not ready
     assert detail["waiting_for"] == ["local services", "its own record from the hub"]
-    assert "the hub has not told us our own record yet" in process.status().problems
+    assert NO_RECORD in process.status().problems
     agent.services_listed()
     agent.step(())
     assert (await process.state.ready())[1]["waiting_for"] == ["its own record from the hub"]
@@ -179,7 +180,7 @@ async def test_problems_of_files_use_the_ranges_that_the_registry_gave(process: 
         joined(SERVICE, SLICE, EXPORT).replace("10.1.0.1", "10.9.0.1")
     )
     await eventually(lambda: Service("default", "echo") in process.life.agent.view.local)
-    assert process.status().problems == ("the hub has not told us our own record yet", NO_HUB)
+    assert process.status().problems == (NO_RECORD, NO_HUB)
     process.life.agent.step(EVERYBODY)
     assert any("echo.yaml:18: endpoints[0].addresses[0]" in one for one in process.status().problems)
 

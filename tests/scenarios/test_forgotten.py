@@ -1,0 +1,68 @@
+"""An agent that lost its memory, and kept its identity, takes nothing from its gateways and nothing from its peers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from federation.demo.asking import ask, until
+from federation.demo.clusters import Cluster
+from federation.demo.load import running
+from federation.demo.world import World
+from tests.scenarios.changes import listeners, planned, reach, settled
+from tests.scenarios.test_cold_start import ready
+from tests.scenarios.traffic import answered_by
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def forget(cluster: Cluster) -> None:
+    """Kill the agent, delete what it knows, and start it again."""
+    await cluster.agent.kill()
+    for file in (cluster.folder / "agent").glob("agent.db*"):
+        file.unlink()
+    await cluster.agent.start()
+
+
+async def test_gateways_lose_nothing_to_an_agent_that_remembers_nothing(federation: World) -> None:
+    east = federation.clusters["east"]
+    (gateway,) = east.gateways
+    to = await reach(federation, "east", "remote")
+    listening, imports = await listeners(gateway), await east.imports()
+    await federation.hub.kill()
+    async with running(to) as load:
+        await forget(east)
+
+        async def reported() -> bool:
+            seen = (await ask(east.socket, "/v1/status"))["gateways"]
+            return [gateway["state"] for gateway in seen] == ["serving"]
+
+        await until("the gateway's report", reported, watch=(east.agent,))
+        assert await ready(federation, "east") == 503
+        problems = (await ask(east.socket, "/v1/status"))["problems"]
+        assert any("gateways are not served yet" in problem for problem in problems), problems
+        assert await listeners(gateway) == listening
+        await federation.hub.start()
+        await until("the agents' return", federation.served, watch=(federation.hub, east.agent))
+        await planned(federation, "east", "remote", {"west", "central"})
+        await settled(federation)
+        await asyncio.sleep(0.5)
+    assert load.failed == 0
+    assert set(load.clusters) == {"west"}
+    assert await ready(federation, "east") == 200
+    assert await listeners(gateway) == listening
+    assert await east.imports() == imports
+
+
+async def test_peers_lose_nothing_to_an_agent_that_remembers_nothing(federation: World) -> None:
+    """Not even the addresses of its gateways, of which it knows nothing before they report."""
+    west = federation.clusters["west"]
+    to = await reach(federation, "east", "remote")
+    async with running(to) as load:
+        await forget(west)
+        await until("the agents' return", federation.served, watch=(west.agent,))
+        await until("an answer of west", answered_by(to, "west"))
+        await settled(federation)
+    assert load.failed == 0
+    assert set(load.clusters) == {"west"}
