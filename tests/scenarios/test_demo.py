@@ -63,9 +63,9 @@ class Demo:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
 
-    async def end(self) -> int:
+    async def end(self, within: float = 60) -> int:
         """Its exit code, once it has ended by itself."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(within):
             return await self._process.wait()
 
     async def left(self) -> tuple[list[str], list[Path]]:
