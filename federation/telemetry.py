@@ -128,6 +128,16 @@ class GatewayMetrics:
             "Times that Envoy died since the start",
             registry=self.registry,
         )
+        self.envoy_failing = gauge(
+            "federation_gateway_envoy_failing",
+            "1 while Envoy ends or cannot be started",
+            registry=self.registry,
+        )
+        self.renewal_failing = gauge(
+            "federation_gateway_renewal_failing",
+            "1 while the certificate cannot be renewed",
+            registry=self.registry,
+        )
         self.agent_up = gauge(
             "federation_gateway_agent_connected", "1 while the agent's stream is up", registry=self.registry
         )

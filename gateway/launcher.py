@@ -14,41 +14,28 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 from google.protobuf.json_format import ParseDict
 
-from federation.api.messages import RejectedResource
-from federation.api.routes import Access, Call, Principal, Route
-from federation.api.server import (
-    CannotListenUnix,
-    TcpDoor,
-    UnixDoor,
-    api_application,
-    health_application,
-    serving,
-    with_health,
-)
+from federation.api.server import CannotListenUnix
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.listen import HostPort, ensure_free
 from federation.retry import Backoff
-from federation.telemetry import GatewayMetrics
+from gateway.doors import Doors
 from gateway.envoy.admin import Admin
 from gateway.envoy.binary import find_envoy
 from gateway.envoy.bootstrap import Sockets, bootstrap
 from gateway.envoy.process import EnvoyProcess, Launch
-from gateway.errors import EnvoyAdminError
 from gateway.identity import Credential, GatewayIdentity
 from gateway.pb.envoy.config.core.v3.base_pb2 import Node
 from gateway.pb.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from gateway.relay import Relay
 from gateway.settings import GatewaySettings
-from gateway.snapshot import TYPES
-from gateway.status import GatewayProcessStatus
 from gateway.store import ResourceStore
 from gateway.watch import Watch
 from gateway.xds.client import Upstream, in_turn
@@ -137,13 +124,13 @@ class Gateway:
         self._store = store
         self._admin = admin
         self._clock = clock
-        self._metrics = GatewayMetrics()
         self._watch = Watch(settings, credential.gateway_class, self._certificate_ends, admin, clock)
         self._server = self._ads_server(credential)
         self._envoy = self._envoy_process(binary, credential)
         self._upstream = Upstream(
             in_turn(lambda: self._identity.current.dial()), self._node(), relay.held, relay.receive
         )
+        self._doors = Doors(settings, identity, relay, store, admin, self._envoy, self._watch, self._upstream)
         identity.listener = self._renewed
         relay.add_own(credential.secret())
 
@@ -153,7 +140,7 @@ class Gateway:
         grpc_server.add_insecure_port(f"unix:{self._settings.xds_socket}")
         await grpc_server.start()
         try:
-            async with self._doors(), asyncio.TaskGroup() as group:
+            async with self._doors.open(), asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(work, name=f"gateway-{name}") for name, work in self._work().items()
                 ]
@@ -184,7 +171,7 @@ class Gateway:
         self._relay.add_own(credential.secret())
         self._watch.tell()
 
-    def _certificate_ends(self) -> Any:
+    def _certificate_ends(self) -> datetime:
         return self._identity.current.certificate.not_valid_after_utc
 
     def _ads_server(self, credential: Credential) -> AdsServer:
@@ -215,90 +202,6 @@ class Gateway:
         labels = {"bind": self._settings.bind, "bind_port": self._settings.bind_port}
         return DeltaDiscoveryRequest(node=ParseDict({"id": self._settings.name, "metadata": labels}, Node()))
 
-    # ---- what others see -----------------------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _doors(self) -> AsyncIterator[None]:
-        health = health_application(self._healthy, self._ready, self._exposition)
-        route = Route(
-            "GET", "/v1/status", "State of this gateway", Access.VIEWER, self._status, GatewayProcessStatus
-        )
-        api = with_health(
-            api_application("federation gateway", version("federation"), (route,), _Nobody()), health
-        )
-        async with (
-            serving(api, UnixDoor(self._settings.api_socket)),
-            serving(
-                health_application(self._healthy, self._ready, self._exposition),
-                TcpDoor(self._settings.telemetry),
-            ),
-        ):
-            yield
-
-    async def _healthy(self) -> tuple[bool, dict[str, Any]]:
-        return True, {"status": "ok"}
-
-    async def _ready(self) -> tuple[bool, dict[str, Any]]:
-        ready = self._watch.live and not self._watch.draining
-        return ready, {
-            "envoy": self._watch.info.state or "down",
-            "draining": self._watch.draining,
-            "agent": self._upstream.connected,
-        }
-
-    async def _exposition(self) -> bytes:
-        metrics = self._metrics
-        metrics.envoy_up.set(self._watch.live)
-        metrics.crashes.set(self._envoy.crashes)
-        metrics.agent_up.set(self._upstream.connected)
-        metrics.resources.set(self._resources())
-        metrics.rejected.set(len(self._relay.rejected))
-        metrics.store_damaged.set(self._store.set_aside is not None)
-        metrics.store_failing.set(bool(self._relay.store_problem))
-        metrics.certificate.set(self._certificate_ends().timestamp())
-        try:
-            return metrics.render() + await self._admin.prometheus()
-        except EnvoyAdminError:
-            return metrics.render()
-
-    def _resources(self) -> int:
-        return sum(len(self._relay.accepted.of(kind)) for kind in TYPES)
-
-    async def _status(self, _: Call) -> GatewayProcessStatus:
-        credential = self._identity.current
-        return GatewayProcessStatus(
-            version=version("federation"),
-            pid=os.getpid(),
-            name=self._settings.name,
-            cluster=credential.cluster,
-            gateway_class=credential.gateway_class,
-            state="draining" if self._watch.draining else "serving",
-            agent_connected=self._upstream.connected,
-            agent=credential.xds,
-            envoy_pid=self._envoy.pid,
-            envoy_live=self._watch.live,
-            envoy_version=self._watch.info.release,
-            envoy_crashes=self._envoy.crashes,
-            admin=str(self._settings.admin_socket),
-            resources=self._resources(),
-            rejected=tuple(
-                RejectedResource(type=kind.rpartition(".")[2], name=name, error=error)
-                for (kind, name), error in sorted(self._relay.rejected.items())
-            ),
-            certificate_expires_at=credential.certificate.not_valid_after_utc,
-            problems=self._problems(),
-        )
-
-    def _problems(self) -> tuple[str, ...]:
-        aside = self._store.set_aside
-        found = (
-            f"no stream to the agent: {self._upstream.problem}" if not self._upstream.connected else "",
-            f"the stored configuration was damaged and is kept as {aside}" if aside else "",
-            self._relay.store_problem,
-            self._identity.problem,
-        )
-        return tuple(problem for problem in found if problem)
-
 
 def _first_for_people(group: ExceptionGroup[Exception]) -> Exception:
     """The first error that has a sentence for the user, else all of them."""
@@ -306,16 +209,6 @@ def _first_for_people(group: ExceptionGroup[Exception]) -> Exception:
     while isinstance(found, ExceptionGroup):
         found = found.exceptions[0]
     return group if found is None else found
-
-
-class _Nobody:
-    """There is no remote access to a gateway process."""
-
-    async def certificate(self, der: bytes) -> Principal | None:
-        return None
-
-    async def bearer(self, secret: str) -> Principal | None:
-        return None
 
 
 def _check_paths(settings: GatewaySettings) -> None:

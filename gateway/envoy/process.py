@@ -2,7 +2,8 @@
 
 One worker by default: a gateway is sized by replicas, and every worker has its own connections, pings and probes to
 every other gateway. Envoy never outlives its parent (see `tether`): a gateway without its process would serve with a
-certificate that nobody renews.
+certificate that nobody renews. What keeps Envoy from starting (a full disk, no memory, no program) may pass: it is said
+in `problem` and tried again, never the end of the gateway.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from gateway.envoy import tether
 from gateway.envoy.admin import Admin
 from gateway.errors import EnvoyAdminError, EnvoyFailed
 from gateway.pb.envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
+from pki import durable
+from pki.errors import WriteError
 
 SHORTEST_BACKOFF = 0.1
 LONGEST_BACKOFF = 10.0
@@ -44,17 +47,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start Envoy. `drain` is in seconds: how long peers get to leave, also when a listener changes.
-
-    `output` takes what Envoy writes; None leaves it where the gateway's own goes.
-    """
+    """How to start Envoy. `drain` is in seconds: how long peers get to leave, also when a listener changes."""
 
     binary: Path
     folder: Path
     concurrency: int = 1
     drain: float = 5.0
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
-    output: Path | None = None
 
     @property
     def config(self) -> Path:
@@ -73,7 +72,10 @@ class Launch:
 
 
 class EnvoyProcess:
-    """`run` keeps an Envoy alive until `drain` is over, or until it is cancelled."""
+    """`run` keeps an Envoy alive until `drain` is over, or until it is cancelled.
+
+    `problem` says why the last start failed or the last Envoy ended: old news as soon as one is live.
+    """
 
     def __init__(self, launch: Launch, bootstrap: Bootstrap, admin: Admin, clock: Clock) -> None:
         self._launch = launch
@@ -83,38 +85,56 @@ class EnvoyProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
         self.crashes = 0
+        self.problem = ""
 
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 
     async def run(self) -> None:
-        """Raises EnvoyFailed if the bootstrap cannot be written or nothing can be started."""
-        try:
-            self._launch.config.write_text(MessageToJson(self._bootstrap))
-        except OSError as error:
-            raise EnvoyFailed(f"{self._launch.config}: {error.strerror}") from error
+        """Start Envoy, and start it again, until `drain`."""
         backoff = Backoff(self._clock, SHORTEST_BACKOFF, LONGEST_BACKOFF)
         while not self._stopping:
-            await self._account(await self._run_once(), backoff)
+            try:
+                self._place_bootstrap()
+                self._ended(await self._run_once())
+            except EnvoyFailed as error:
+                self._say(str(error))
+            if not self._stopping:
+                await backoff.wait()
 
-    async def _account(self, code: int, backoff: Backoff) -> None:
+    def _place_bootstrap(self) -> None:
+        """Written only if it differs from what is there: a full disk keeps nobody from starting as before."""
+        path = self._launch.config
+        wanted = MessageToJson(self._bootstrap).encode()
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == wanted:
+                return
+        try:
+            durable.write(path, wanted)
+        except WriteError as error:
+            raise EnvoyFailed(str(error)) from error
+
+    def _ended(self, code: int) -> None:
+        """Envoy, or what was to become it, ended with this status. Raises EnvoyFailed if it never was Envoy."""
+        if code > tether.NOT_STARTED:
+            raise EnvoyFailed(f"{self._launch.binary}: {os.strerror(code - tether.NOT_STARTED)}")
         if not self._stopping:
             self.crashes += 1
-            log.error("Envoy ended and is started again", status=_cause(code), crashes=self.crashes)
-            await backoff.wait()
+            self._say(f"Envoy ended with {_cause(code)} and is started again")
+
+    def _say(self, problem: str) -> None:
+        self.problem = problem
+        log.error(problem, crashes=self.crashes)
 
     async def _run_once(self) -> int:
         command = (sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *self._launch.command())
-        with contextlib.ExitStack() as stack:
-            output = None if (path := self._launch.output) is None else stack.enter_context(path.open("ab"))
+        try:
             process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
+                *command, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
             )
+        except OSError as error:
+            raise EnvoyFailed(error.strerror or str(error)) from error
         self._process = process
         log.info("Envoy started", pid=process.pid)
         try:
