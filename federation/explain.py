@@ -14,7 +14,7 @@ from federation.route import Line, PortPlan, Tier
 
 
 class ExplainedLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`tier` counts from 1 and is None for a cluster that is left out; `share` is in percent of new connections."""
+    """`tier` is the priority of its locality in Envoy, from 0, and None for a cluster that is left out; `share` is in percent of new connections."""
 
     tier: int | None
     name: str
@@ -92,7 +92,7 @@ def _routed(plan: PortPlan) -> ExplainedPort:
         lines=(
             *(
                 _line(number, tier, line, serving)
-                for number, tier in enumerate(plan.tiers, start=1)
+                for number, tier in enumerate(plan.tiers)
                 for line in tier.lines
             ),
             *(_left_out(line.cluster, line.reason.code, line.reason.text) for line in plan.excluded),

@@ -156,14 +156,24 @@ def _demotion(standing: ClusterStanding, *, known: bool, healthy: int, total: in
     if not known:
         return Reason("no-load", "it has not said how many endpoints it has")
     if healthy == 0:
-        return Reason("no-healthy-endpoint", f"none of its {total} endpoints is healthy")
+        return Reason("no-healthy-endpoint", _none_healthy(total))
     if standing.state.value in _DRAINED:
         return Reason(standing.state.value, f"an operator set it to {standing.state.value}")
     return None
 
 
+def _none_healthy(total: int) -> str:
+    match total:
+        case 0:
+            return "it has no endpoint"
+        case 1:
+            return "its only endpoint is not healthy"
+        case _:
+            return f"none of its {total} endpoints is healthy"
+
+
 def _choice(inputs: ServiceInputs, standing: ClusterStanding, healthy: int, total: int) -> Reason:
-    endpoints = f"{healthy} of {total} endpoints healthy"
+    endpoints = f"{healthy} of {total} endpoint{'' if total == 1 else 's'} healthy"
     if verdict(standing.freshness, standing.path) is Verdict.STALE:
         return Reason("stale", f"silent past its lease but not seen down: last word was {endpoints}")
     if standing.name == inputs.me:

@@ -87,6 +87,8 @@ def _show(row: dict[str, Any]) -> None:
 def explain(ctx: click.Context, service: str, cluster: str | None, output: str) -> None:
     """Say where requests for SERVICE go from CLUSTER, and why, from that agent's own view.
 
+    Tiers are Envoy's priorities, as in the access log: 0 is used first, each other one when none before it can serve.
+
     \b
     Example:
       federation explain default/echo --from east

@@ -31,10 +31,10 @@ VIEW = view_after(
 def test_shares_are_those_of_the_first_tier_that_can_serve() -> None:
     (port,) = explained(VIEW).ports
     assert [(line.tier, line.cluster, line.share, line.code) for line in port.lines] == [
-        (1, "east", 0.0, "no-healthy-endpoint"),
-        (2, "north", 25.0, "same-region"),
-        (2, "west", 75.0, "same-region"),
-        (3, "central", 0.0, "other-region"),
+        (0, "east", 0.0, "no-healthy-endpoint"),
+        (1, "north", 25.0, "same-region"),
+        (1, "west", 75.0, "same-region"),
+        (2, "central", 0.0, "other-region"),
         (None, "far", 0.0, "untrusted"),
     ]
     assert port.listen_port == 20000
@@ -55,7 +55,7 @@ def test_what_is_not_used_is_told_too() -> None:
 def test_nobody_can_serve() -> None:
     (port,) = explained(view_after(*joined("east"), LocalChanged(local()))).ports
     assert [(line.cluster, line.share, line.reason) for line in port.lines] == [
-        ("east", 0.0, "none of its 0 endpoints is healthy")
+        ("east", 0.0, "it has no endpoint")
     ]
 
 

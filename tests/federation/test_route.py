@@ -212,3 +212,17 @@ def test_health_never_moves_a_line_to_another_tier_or_removes_it(events: list[Ev
     plan = plan_of(world(*events))
     assert shape(plan) == [["east"], ["north", "west"], ["central"], ["far"], ["south"]]
     assert all(line.weight >= 1 and line.reason.text for line in lines(plan).values())
+
+
+@pytest.mark.parametrize(
+    ("total", "text"),
+    [
+        (0, "it has no endpoint"),
+        (1, "its only endpoint is not healthy"),
+        (2, "none of its 2 endpoints is healthy"),
+    ],
+)
+def test_a_reason_counts_as_people_do(total: int, text: str) -> None:
+    backends = (backend(number, ready=False) for number in range(1, total + 1))
+    view = view_after(*joined("east"), LocalChanged(local(*backends)))
+    assert lines(plan_of(view))["east"].reason.text == text
