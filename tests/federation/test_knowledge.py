@@ -199,6 +199,39 @@ async def test_what_changes_while_the_disk_is_full_wins_over_what_could_not_be_w
     assert set((await after_a_restart(disk)).heard) == {heard(2, size=20), heard(3)}
 
 
+async def test_two_who_write_at_the_same_time_do_so_in_turn() -> None:
+    """Else the older word on a key might arrive last."""
+    disk = Disk()
+    noting = Knowledge(disk)
+    let = asyncio.Event()
+
+    async def wait(_: Change) -> None:
+        await let.wait()
+
+    disk.judge = wait
+    noting.hear(heard(1, size=10))
+    first = asyncio.create_task(noting.write())
+    await eventually(lambda: len(disk.changes) == 1)
+    noting.hear(heard(1, size=20))
+    second = asyncio.create_task(noting.write())
+    await asyncio.sleep(0)
+    assert len(disk.changes) == 1
+    let.set()
+    assert await first
+    assert await second
+    assert (await after_a_restart(disk)).heard == (heard(1, size=20),)
+
+
+async def test_who_waited_finds_it_on_disk_and_ten_thousand_cost_a_hundredth_of_the_commits() -> None:
+    disk = Disk()
+    noting = Knowledge(disk)
+    for number in range(10_000):
+        noting.exported_first(Service("default", f"s{number}"), NOW)
+    assert await noting.write()
+    assert len(disk.changes) == 100
+    assert len((await after_a_restart(disk)).first_exported) == 10_000
+
+
 async def test_a_full_disk_is_shown_nothing_is_lost_and_room_mends_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 
 from federation.demo.asking import ask, until
-from federation.demo.clusters import Cluster
 from federation.demo.world import World
 from tests.scenarios.changes import planned, reach, replace
 from tests.scenarios.traffic import answered_by
@@ -19,7 +16,6 @@ async def test_a_service_whose_file_is_broken_when_its_agent_starts_is_served_on
     west = federation.clusters["west"]
     to = await reach(federation, "east", "remote")
     await planned(federation, "east", "remote", {"west", "central"})
-    await until("the service on the agent's disk", stored(west, "local/default/remote"), watch=(west.agent,))
     file = west.folder / "services" / "remote.yaml"
     good = file.read_text()
     replace(file, "kind: Servce\n")
@@ -40,13 +36,3 @@ async def test_a_service_whose_file_is_broken_when_its_agent_starts_is_served_on
     finally:
         replace(file, good)
     await planned(federation, "east", "remote", {"west", "central"})
-
-
-def stored(cluster: Cluster, key: str) -> Callable[[], Awaitable[bool]]:
-    """Whether the agent has written `key`: what it learned less than half a second before a crash it may forget."""
-    folder = cluster.folder / "agent"
-
-    async def holds() -> bool:
-        return any(key.encode() in file.read_bytes() for file in folder.glob("agent.db*"))
-
-    return holds

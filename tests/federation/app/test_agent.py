@@ -1,0 +1,52 @@
+"""The start of an agent's process, before it speaks to anybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from federation.app import agent
+from federation.clock import SystemClock
+from federation.config import AgentSettings, read_settings
+from federation.errors import FederationError, StoreHeld
+from federation.store import SqliteStore
+
+
+def settings(folder: Path) -> AgentSettings:
+    file = folder / "agent.yaml"
+    written = {
+        "cluster": "east",
+        "region": "eu",
+        "services": str(folder / "services"),
+        "directory": str(folder / "state"),
+        "advertise": {"api": "127.0.0.1:9443", "xds": "127.0.0.1:9444"},
+    }
+    file.write_text(yaml.safe_dump(written))
+    return read_settings(file, AgentSettings)
+
+
+async def test_an_agent_started_twice_by_mistake_leaves_the_first_one_alone(tmp_path: Path) -> None:
+    """What looks like the remains of a crash may be a file that the first is just writing."""
+    state = tmp_path / "state"
+    async with await SqliteStore.open(state / "agent.db"):
+        (state / "keys").mkdir(mode=0o700)
+        being_written = [state / TEMPORARY, state / "keys" / TEMPORARY]
+        for file in being_written:
+            file.touch()
+        with pytest.raises(StoreHeld):
+            await agent.run(settings(tmp_path), SystemClock())
+        assert all(file.exists() for file in being_written)
+
+
+async def test_what_a_crash_left_is_removed_by_the_one_who_owns_the_folder(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / TEMPORARY).touch()
+    with pytest.raises(FederationError, match="has not joined yet"):
+        await agent.run(settings(tmp_path), SystemClock())
+    assert not (state / TEMPORARY).exists()
+
+
+TEMPORARY = ".leaf.pem.0123456789abcdef.partial"
