@@ -30,7 +30,9 @@ def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query
 
 
 def segment(name: str) -> str:
-    """A name as one segment of a path."""
+    """A name as one segment of a path; dots alone would mean another path (RFC 3986, 5.2.4). Raises UsageError."""
+    if name in ("", ".", ".."):
+        raise click.UsageError(f"{name!r} is not a name")
     return quote(name, safe="")
 
 

@@ -36,7 +36,7 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]], *, watch: tuple
         except (Unreachable, Refusal):
             pass
         if asyncio.get_running_loop().time() > deadline:
-            logs = ", ".join(str(process.log) for process in watch)
+            logs = " and ".join(sorted({f"{process.log.parent}/*.log" for process in watch}))
             raise FederationError(
                 f"{what} did not happen within {READY_WITHIN:.0f} s", f"see {logs}" if logs else ""
             )

@@ -129,7 +129,8 @@ def _in_use(folder: Path) -> bool:
 def _left(folder: Path) -> FederationError:
     if (folder / FIRST_FILE).exists():
         return FederationError(
-            f"{folder} is what a demo left that was killed", f"remove it (rm -r {folder}), or {OTHER}"
+            f"{folder} is what a demo left that failed or was killed",
+            f"remove it (rm -r {folder}), or {OTHER}",
         )
     return FederationError(f"{folder} is not empty, and no demo is up there", OTHER)
 

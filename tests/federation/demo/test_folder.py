@@ -102,7 +102,7 @@ def test_what_a_killed_demo_left_is_refused_with_the_way_to_remove_it(place: Pat
     place.mkdir(0o700)
     (place / "hub.yaml").touch()
     refused = refusal(place)
-    assert str(refused) == f"{place} is what a demo left that was killed"
+    assert str(refused) == f"{place} is what a demo left that failed or was killed"
     assert f"rm -r {place}" in refused.hint
 
 
@@ -135,7 +135,7 @@ def test_no_state_where_no_demo_is_up(place: Path) -> None:
     place.mkdir(0o700)
     (place / "hub.yaml").touch()
     (place / "demo.json").touch(0o600)
-    with pytest.raises(FederationError, match="is what a demo left that was killed") as left:
+    with pytest.raises(FederationError, match="is what a demo left that failed or was killed") as left:
         state_of(place)
     assert f"rm -r {place}" in left.value.hint
 
