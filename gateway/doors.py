@@ -88,7 +88,7 @@ class Doors:
         metrics.store_damaged.set(self.store.set_aside is not None)
         metrics.store_failing.set(bool(self.relay.store_problem))
         metrics.renewal_failing.set(bool(self.identity.problem))
-        metrics.certificate.set(self.identity.current.certificate.not_valid_after_utc.timestamp())
+        metrics.certificate.set(self.identity.current.ends.timestamp())
         try:
             return metrics.render() + await self.admin.prometheus()
         except EnvoyAdminError:
@@ -104,7 +104,7 @@ class Doors:
             gateway_class=credential.gateway_class,
             state="draining" if self.watch.draining else "serving",
             agent_connected=self.upstream.connected,
-            agent=credential.xds,
+            agent=credential.attested.xds,
             envoy_pid=self.envoy.pid,
             envoy_live=self.watch.live,
             envoy_version=self.watch.info.release,
@@ -115,7 +115,7 @@ class Doors:
                 RejectedResource(type=kind.rpartition(".")[2], name=name, error=error)
                 for (kind, name), error in sorted(self.relay.rejected.items())
             ),
-            certificate_expires_at=credential.certificate.not_valid_after_utc,
+            certificate_expires_at=credential.ends,
             problems=self.problems(),
         )
 

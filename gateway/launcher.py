@@ -26,12 +26,13 @@ from federation.clock import Clock
 from federation.errors import FederationError
 from federation.listen import HostPort, ensure_free
 from federation.retry import Backoff
+from gateway.credential import Credential
 from gateway.doors import Doors
 from gateway.envoy.admin import Admin
 from gateway.envoy.binary import find_envoy
 from gateway.envoy.bootstrap import Sockets, bootstrap
 from gateway.envoy.process import EnvoyProcess, Launch
-from gateway.identity import Credential, GatewayIdentity
+from gateway.identity import GatewayIdentity
 from gateway.pb.envoy.config.core.v3.base_pb2 import Node
 from gateway.pb.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from gateway.relay import Relay
@@ -127,9 +128,7 @@ class Gateway:
         self._watch = Watch(settings, credential.gateway_class, self._certificate_ends, admin, clock)
         self._server = self._ads_server(credential)
         self._envoy = self._envoy_process(binary, credential)
-        self._upstream = Upstream(
-            in_turn(lambda: self._identity.current.dial()), self._node(), relay.held, relay.receive
-        )
+        self._upstream = Upstream(in_turn(self._identity.dial), self._node(), relay.held, relay.receive)
         self._doors = Doors(settings, identity, relay, store, admin, self._envoy, self._watch, self._upstream)
         identity.listener = self._renewed
         relay.add_own(credential.secret())
@@ -154,7 +153,7 @@ class Gateway:
             await grpc_server.stop(None)
 
     def _work(self) -> dict[str, Coroutine[Any, Any, None]]:
-        dial = in_turn(lambda: self._identity.current.dial())
+        dial = in_turn(self._identity.dial)
         return {
             "envoy": self._envoy.run(),
             "relay": self._relay.run(self._upstream.answer),
@@ -172,7 +171,7 @@ class Gateway:
         self._watch.tell()
 
     def _certificate_ends(self) -> datetime:
-        return self._identity.current.certificate.not_valid_after_utc
+        return self._identity.current.ends
 
     def _ads_server(self, credential: Credential) -> AdsServer:
         """For our own Envoy only: the socket lies in a folder that nobody else may enter."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from federation.clock import SystemClock
+from federation.clock import ManualClock, SystemClock
 from federation.errors import FederationError
 from gateway import names
-from gateway.identity import GatewayIdentity, retry_after
+from gateway.credential import Credential
+from gateway.identity import LATEST_RETRY, GatewayIdentity, retry_after
 from gateway.pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from pki import durable
 from pki.errors import PkiError
 from pki.token import JoinToken
 from tests.gateway.agent_api import agent_api
@@ -27,12 +32,12 @@ async def test_a_token_brings_a_certificate_that_outlives_restarts(tmp_path: Pat
         await identity.start(await api.token(tmp_path))
     found = identity.current
     assert str(found.spiffe_id) == "spiffe://east.mesh.example/gateway/eastwest"
-    assert (found.cluster, found.gateway_class, found.xds) == ("east", "eastwest", XDS)
+    assert (found.cluster, found.gateway_class, found.attested.xds) == ("east", "eastwest", XDS)
     assert found.server_name == "agent.east.mesh.example"
     secret = Secret.FromString(found.secret().body)
     assert secret.name == names.IDENTITY
     assert secret.tls_certificate.certificate_chain.inline_bytes == found.chain
-    assert b"PRIVATE KEY" not in repr(found).encode() + repr(found.dial()).encode()
+    assert b"PRIVATE KEY" not in repr(found).encode() + repr(identity.dial()).encode()
     for path in (folder / "keys" / "gateway.key", folder / "chain.pem", folder / "attested.json"):
         assert path.stat().st_mode & 0o777 == 0o600
     again = GatewayIdentity("gateway-1", folder, CLOCK)
@@ -95,6 +100,78 @@ async def test_a_damaged_identity_is_not_replaced(tmp_path: Path) -> None:
         with pytest.raises(FederationError, match="cannot be read"):
             await GatewayIdentity("gateway-1", folder, CLOCK).start(token)
         assert len(chain.read_bytes()) == 100
+
+
+def spoil_chain(folder: Path) -> None:
+    (folder / "chain.pem").unlink()
+
+
+def spoil_key(folder: Path) -> None:
+    (folder / "keys" / "gateway.key").unlink()
+
+
+def spoil_key_mode(folder: Path) -> None:
+    (folder / "keys" / "gateway.key").chmod(0o644)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [(spoil_chain, "chain.pem"), (spoil_key, "gateway.key"), (spoil_key_mode, "chmod 0600")],
+)
+async def test_a_renewal_without_what_it_needs_on_disk_is_said_and_tried_again(
+    tmp_path: Path, spoil: Callable[[Path], None], named: str
+) -> None:
+    folder = tmp_path / "gateway"
+    clock = ManualClock(CLOCK.now())
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", folder, clock)
+        await identity.start(await api.token(tmp_path))
+        before = identity.current
+        kept = {path: path.read_bytes() for path in (folder / "chain.pem", folder / "keys" / "gateway.key")}
+        spoil(folder)
+        clock.advance(timedelta(hours=13).total_seconds())
+        async with renewing(identity, clock):
+            assert identity.problem.startswith("the certificate cannot be renewed: ")
+            assert named in identity.problem
+            assert identity.current is before
+            for path, content in kept.items():
+                durable.write(path, content)
+            clock.advance(LATEST_RETRY)
+            await at_rest(clock)
+            assert identity.problem == ""
+            assert identity.current.certificate.serial_number != before.certificate.serial_number
+
+
+async def test_a_clock_that_is_ahead_does_not_renew_without_a_pause(tmp_path: Path) -> None:
+    """Every certificate looks due at once to it."""
+    clock = ManualClock(CLOCK.now())
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", clock)
+        await identity.start(await api.token(tmp_path))
+        told: list[Credential] = []
+        identity.listener = told.append
+        clock.advance(timedelta(hours=13).total_seconds())
+        async with renewing(identity, clock):
+            assert len(told) == 1
+
+
+@asynccontextmanager
+async def renewing(identity: GatewayIdentity, clock: ManualClock) -> AsyncIterator[None]:
+    """`identity` runs for the life of the context, and has done what was due when it begins."""
+    task = asyncio.create_task(identity.run(), name="renewal")
+    try:
+        await at_rest(clock)
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def at_rest(clock: ManualClock) -> None:
+    async with asyncio.timeout(20):
+        while not clock.sleepers:
+            await asyncio.sleep(0.01)
 
 
 def test_failed_renewals_come_closer_towards_the_end() -> None:
