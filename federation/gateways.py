@@ -21,7 +21,8 @@ from federation.clock import Clock
 from federation.events import GatewayGone, GatewayLost, GatewayReported
 from federation.model import OwnGateway, Path, Service
 from gateway.compile import Place
-from gateway.snapshot import Snapshot
+from gateway.snapshot import Key, Snapshot
+from gateway.xds.lane import Rejected
 from gateway.xds.latest import Latest
 from gateway.xds.server import Client, Denied, Stream, Where
 from pki.algorithms import spki_hash
@@ -61,6 +62,7 @@ class Gateways:
         self._clock = clock
         self._latest: dict[Place, Latest[Snapshot]] = {}
         self._streams: dict[str, Stream] = {}
+        self._refused: dict[str, dict[Key, Rejected]] = {}
         self._reports: dict[str, Report] = {}
         self._reporting: dict[str, Client] = {}
 
@@ -118,11 +120,20 @@ class Gateways:
     # ---- what they say -------------------------------------------------------------------------------------------
 
     def stream_changed(self, stream: Stream) -> None:
-        self._streams[stream.client.instance] = stream
+        instance = stream.client.instance
+        self._streams[instance] = stream
+        refused = stream.subscription.rejected()
+        for (kind, name), why in refused.items():
+            if self._refused.get(instance, {}).get((kind, name)) != why:
+                log.warning(
+                    "refused by a gateway", instance=instance, type=kind, resource=name, error=why.error
+                )
+        self._refused[instance] = refused
 
     def stream_ended(self, stream: Stream) -> None:
-        if self._streams.get(stream.client.instance) is stream:
-            del self._streams[stream.client.instance]
+        instance = stream.client.instance
+        if self._streams.get(instance) is stream:
+            del self._streams[instance], self._refused[instance]
 
     def reported(
         self,

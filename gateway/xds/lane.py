@@ -2,8 +2,8 @@
 
 At most one response of a lane is unanswered. Whatever changes meanwhile is a name in a set, never a queue of old
 states. A response that is refused is sent again one resource at a time, because a refusal does not say how much of it
-was applied (xDS protocol, "ACK and NACK semantics"); the resource that is refused alone stays refused until its
-version changes, and the client keeps what it had.
+was applied (xDS protocol, "ACK and NACK semantics"). The resource that is refused alone stays refused until its version
+changes or a `retry` is accepted; the client keeps what it had.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class InFlight:
 @dataclass(frozen=True, slots=True)
 class Lane:
     """`known` is what the client holds, by its own word; `due` and `gone` are names to be sent and to be removed.
+
+    `alone` are those of `due` that go in a response of their own, because they may be refused.
 
     `unheard`: the client has asked for everything and was told nothing yet. It waits for a first response, even if that
     is empty (Envoy is not live before; see `initial_fetch_timeout`).
@@ -110,12 +112,13 @@ class Lane:
         rejected = self.rejected
         if name in rejected and (wanted is None or wanted.version != rejected[name].version):
             rejected = rejected.remove(name)
-        due, gone = self.due.discard(name), self.gone.discard(name)
+        due, gone, alone = self.due.discard(name), self.gone.discard(name), self.alone
         if self._is_due(name, wanted, rejected):
             due = due.insert(name)
-        elif self._is_gone(name, wanted):
-            gone = gone.insert(name)
-        return replace(self, due=due, gone=gone, rejected=rejected)
+        else:
+            alone = alone.discard(name)
+            gone = gone.insert(name) if self._is_gone(name, wanted) else gone
+        return replace(self, due=due, gone=gone, alone=alone, rejected=rejected)
 
     def look_at_all(self, wanted: Mapping[str, Resource]) -> Lane:
         """`look` at every name that either side has: for a new stream, and when `*` is subscribed to later."""
@@ -124,15 +127,25 @@ class Lane:
         rejected = HashTrieMap.convert(kept)
         due = HashTrieSet(name for name in names if self._is_due(name, wanted.get(name), rejected))
         gone = HashTrieSet(name for name in names if self._is_gone(name, wanted.get(name)))
-        return replace(self, due=due, gone=gone, rejected=rejected)
+        alone = HashTrieSet(name for name in self.alone if name in due)
+        return replace(self, due=due, gone=gone, alone=alone, rejected=rejected)
 
     def _is_due(self, name: str, wanted: Resource | None, rejected: Mapping[str, Rejected]) -> bool:
-        if wanted is None or not self.wants(name) or name in rejected:
+        if wanted is None or not self.wants(name):
+            return False
+        if name in rejected and name not in self.alone:
             return False
         return self.expected(name) != wanted.version
 
     def _is_gone(self, name: str, wanted: Resource | None) -> bool:
         return wanted is None and self.wants(name) and self.expected(name) is not None
+
+    def retry(self, wanted: Mapping[str, Resource]) -> Lane:
+        """Offer what is refused once more, each resource alone; it counts as refused until it is accepted."""
+        lane = replace(self, alone=self.alone.update(self.rejected))
+        for name in self.rejected:
+            lane = lane.look(name, wanted.get(name))
+        return lane
 
     def repeat(self, name: str, wanted: Resource | None) -> Lane:
         """Send again what the client has, or is getting."""
@@ -186,8 +199,7 @@ class Lane:
         """
         if self.in_flight is not None or not (self.due or (self.unheard and is_known)):
             return self, None
-        suspects = [name for name in self.alone if name in self.due]
-        names = [min(suspects)] if suspects else nsmallest(LONGEST_RESPONSE, self.due)
+        names = [min(self.alone)] if self.alone else nsmallest(LONGEST_RESPONSE, self.due)
         put: list[Resource] = []
         size = 0
         for name in names:
@@ -197,13 +209,12 @@ class Lane:
                 break
             put.append(resource)
         versions = HashTrieMap.convert({resource.name: resource.version for resource in put})
-        due = self.due
-        for resource in put:
-            due = due.discard(resource.name)
+        due, alone = self.due, self.alone
+        for name in versions:
+            due, alone = due.discard(name), alone.discard(name)
         flight = InFlight(nonce, versions, versions, frozenset())
-        return replace(self, due=due, in_flight=flight, unheard=False), Response(
-            self.type_url, nonce, put=tuple(put)
-        )
+        lane = replace(self, due=due, alone=alone, in_flight=flight, unheard=False)
+        return lane, Response(self.type_url, nonce, put=tuple(put))
 
     def next_removal(self, nonce: str, may_go: Iterable[str]) -> tuple[Lane, Response | None]:
         if self.in_flight is not None:
@@ -214,44 +225,39 @@ class Lane:
         gone = self.gone
         for name in names:
             gone = gone.discard(name)
-        lane = replace(
-            self, gone=gone, in_flight=InFlight(nonce, HashTrieMap(), HashTrieMap(), frozenset(names))
-        )
-        return lane, Response(self.type_url, nonce, removed=names)
+        flight = InFlight(nonce, HashTrieMap(), HashTrieMap(), frozenset(names))
+        return replace(self, gone=gone, in_flight=flight), Response(self.type_url, nonce, removed=names)
 
     def answered(self, error: str | None, wanted: Mapping[str, Resource]) -> Lane:
-        """The client accepted (`error` is None) or refused what is in flight."""
-        if self.in_flight is None:
+        """The client accepted (`error` is None) or refused what is in flight. A removal cannot be refused."""
+        flight = self.in_flight
+        if flight is None:
             return self
-        return (
-            self._accepted(self.in_flight) if error is None else self._refused(self.in_flight, error, wanted)
-        )
+        if error is None or flight.removed:
+            return self._accepted(flight)
+        return self._refused(flight, error, wanted)
 
     def _accepted(self, flight: InFlight) -> Lane:
-        known, alone = self.known, self.alone
+        known, rejected = self.known, self.rejected
         for name, version in flight.put.items():
-            alone = alone.discard(name)
+            rejected = rejected.discard(name)
             if self.wants(name):
                 known = known.insert(name, version)
         for name in flight.removed:
             known = known.discard(name)
-        return replace(self, known=known, alone=alone, in_flight=None)
+        return replace(self, known=known, rejected=rejected, in_flight=None)
 
     def _refused(self, flight: InFlight, error: str, wanted: Mapping[str, Resource]) -> Lane:
-        lane = replace(self, in_flight=None)
-        if flight.removed:
-            return lane._accepted(flight)
-        alone, rejected, known = lane.alone, lane.rejected, lane.known
-        if len(flight.sent) == 1:
-            ((name, version),) = flight.sent.items()
-            alone = alone.discard(name)
-            if lane.wants(name):
+        """The only resource of a response is refused itself; of several it is not known what became of each."""
+        alone, rejected, known = self.alone, self.rejected, self.known
+        for name, version in flight.sent.items():
+            if not self.wants(name):
+                continue
+            if len(flight.sent) == 1:
                 rejected = rejected.insert(name, Rejected(version, error[:LONGEST_ERROR]))
-        else:
-            alone = alone.update(flight.sent)
-            for name in flight.sent:
-                known = known.insert(name, _REPEAT) if lane.wants(name) else known
-        lane = replace(lane, alone=alone, rejected=rejected, known=known)
+            else:
+                alone, known = alone.insert(name), known.insert(name, _REPEAT)
+        lane = replace(self, in_flight=None, alone=alone, rejected=rejected, known=known)
         for name in flight.sent:
             lane = lane.look(name, wanted.get(name))
         return lane

@@ -41,11 +41,16 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """Time has passed: what the client refused may be acceptable now, such as a listener whose port was taken."""
+
+
+@dataclass(frozen=True, slots=True)
 class Overloaded:
     """The stream asks for more than it may and is closed (RESOURCE_EXHAUSTED)."""
 
     reason: str
 
 
-Message = Request | Published
+Message = Request | Published | Retry
 Reply = Response | Overloaded

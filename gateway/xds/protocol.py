@@ -40,7 +40,7 @@ from gateway.snapshot import (
     Snapshot,
 )
 from gateway.xds.lane import Lane, Rejected
-from gateway.xds.messages import Message, Overloaded, Published, Reply, Request, Response
+from gateway.xds.messages import Message, Overloaded, Published, Reply, Request, Response, Retry
 
 MOST_NAMES = 200_000
 """Names that one stream may subscribe to, or claim to have, over all types."""
@@ -115,6 +115,8 @@ def advance(subscription: Subscription, message: Message) -> tuple[Subscription,
     match message:
         case Published(snapshot):
             return _fill(_published(subscription, snapshot))
+        case Retry():
+            return _fill(_retried(subscription))
         case Request(type_url) if type_url not in TYPES:
             return replace(subscription, unknown_types=subscription.unknown_types + 1), ()
         case Request():
@@ -131,6 +133,11 @@ def _published(sub: Subscription, snapshot: Snapshot) -> Subscription:
     keys = _differences(sub.latest, snapshot)
     sub = replace(sub, latest=snapshot, waiting=sub.waiting.update(keys))
     return _look(sub, (key for key in keys if key[0] in _IMMEDIATE))
+
+
+def _retried(sub: Subscription) -> Subscription:
+    lanes = {type_url: lane.retry(sub.offers(type_url)) for type_url, lane in sub.lanes.items()}
+    return replace(sub, lanes=HashTrieMap.convert(lanes))
 
 
 def _differences(before: Snapshot, after: Snapshot) -> frozenset[Key]:

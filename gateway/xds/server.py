@@ -4,7 +4,8 @@ Serves Envoy on a unix socket, and gateway processes over mutual TLS. It registe
 nothing else: no unary fetch, no reflection. Who the client is comes from its certificate, through `authorize`, before
 its first message is read; what a node says of itself is a label.
 
-A slow client costs one unanswered response a type and no queue. One that does not read at all is closed.
+A slow client costs one unanswered response a type and no queue. One that does not read at all is closed. What a client
+refuses is offered again every `RETRY_EVERY` seconds, as its cause may have gone without any change here.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from gateway.pb.envoy.config.core.v3.base_pb2 import Node
 from gateway.snapshot import Snapshot
 from gateway.xds.channel import ADS_METHOD, ADS_SERVICE, SERVER, WRITE_TIMEOUT
 from gateway.xds.latest import Latest
-from gateway.xds.messages import Message, Overloaded, Published
+from gateway.xds.messages import Message, Overloaded, Published, Retry
 from gateway.xds.protocol import Subscription, advance
 from gateway.xds.wire import Malformed, decode_request, encode_response
 from pki.certificate import presented_chain
+
+RETRY_EVERY = 30.0
+"""Seconds between two offers of what a client refuses."""
 
 log = structlog.get_logger()
 
@@ -81,7 +85,10 @@ class Stream:
 
 
 class AdsServer:
-    """The streams of one server. `on_change` is told of every step of a stream, `on_end` of its end."""
+    """The streams of one server. `on_change` is told of every step of a stream, `on_end` of its end.
+
+    `retry_every` is in seconds.
+    """
 
     def __init__(
         self,
@@ -90,12 +97,14 @@ class AdsServer:
         clock: Clock,
         on_change: Callable[[Stream], None] = lambda stream: None,
         on_end: Callable[[Stream], None] = lambda stream: None,
+        retry_every: float = RETRY_EVERY,
     ) -> None:
         self._authorize = authorize
         self._choose = choose
         self._clock = clock
         self._on_change = on_change
         self._on_end = on_end
+        self._retry_every = retry_every
         self._streams: dict[str, Stream] = {}
         self._numbers = count(1)
 
@@ -156,11 +165,16 @@ class AdsServer:
         reading = asyncio.ensure_future(context.read())
         watching = asyncio.create_task(snapshots.after(snapshot), name=f"{name}-watch")
         replaced = asyncio.create_task(stream.replaced.wait(), name=f"{name}-replaced")
+        resting = asyncio.create_task(self._clock.sleep(self._retry_every), name=f"{name}-retry")
         try:
             while True:
-                await asyncio.wait({reading, watching, replaced}, return_when=asyncio.FIRST_COMPLETED)
+                tasks = (reading, watching, replaced, resting)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 if replaced.done():
                     await context.abort(grpc.StatusCode.ABORTED, "a newer stream of this instance took over")
+                if resting.done():
+                    resting = asyncio.create_task(self._clock.sleep(self._retry_every), name=f"{name}-retry")
+                    await self._step(stream, context, Retry())
                 if watching.done():
                     snapshot = watching.result()
                     watching = asyncio.create_task(snapshots.after(snapshot), name=f"{name}-watch")
@@ -172,7 +186,7 @@ class AdsServer:
                     reading = asyncio.ensure_future(context.read())
                     await self._hear(stream, context, data)
         finally:
-            for task in (reading, watching, replaced):
+            for task in (reading, watching, replaced, resting):
                 task.cancel()
 
     async def _hear(
@@ -184,13 +198,6 @@ class AdsServer:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if message.HasField("node") and message.node.id != stream.where.node:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the node changed its id within the stream")
-        if request.error is not None:
-            log.warning(
-                "refused by xDS client",
-                instance=stream.client.instance,
-                type=request.type_url,
-                error=request.error[:500],
-            )
         await self._step(stream, context, request)
 
     async def _step(

@@ -10,8 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from federation.api.messages import RejectedResource
 from federation.attest import Instances
 from federation.clock import ManualClock
 from federation.events import GatewayReported, LocalChanged
@@ -19,7 +21,9 @@ from federation.gateways import FORGOTTEN_AFTER, Gateways, Report
 from federation.model import OwnGateway
 from federation.model import Path as PathSeen
 from federation.store import MemoryStore
-from gateway.snapshot import CLUSTER, LISTENER
+from gateway.snapshot import CLUSTER, LISTENER, Resource, Snapshot
+from gateway.xds.messages import Message, Published, Request, Retry
+from gateway.xds.protocol import advance
 from gateway.xds.server import Client, Denied, Stream, Where
 from pki.algorithms import spki_hash
 from pki.authority import Authority
@@ -266,7 +270,31 @@ async def test_after_a_day_of_silence_a_gateway_is_forgotten_also_one_from_befor
         await task
 
 
-async def test_status_says_what_is_acknowledged_and_what_an_envoy_refused(site: Site) -> None:
+async def test_what_an_envoy_refuses_is_shown_until_it_is_accepted_and_logged_once(site: Site) -> None:
+    by = client()
+    site.reports(by)
+    stream = Stream(1, by, HERE, NOW)
+    bad = Resource.of(LISTENER, "echo", b"")
+    messages: list[Message] = [Published(Snapshot().replace([bad], ())), Request(LISTENER)]
+    refusals: list[Message] = [
+        Request(LISTENER, "1", "taken"),
+        Retry(),
+        Request(LISTENER, "2", "taken"),
+        Retry(),
+    ]
+    with structlog.testing.capture_logs() as logged:
+        for message in messages + refusals:
+            stream.subscription, _ = advance(stream.subscription, message)
+            site.gateways.stream_changed(stream)
+    assert [(line["resource"], line["error"]) for line in logged] == [("echo", "taken")]
+    [status] = site.gateways.status()
+    assert status.rejected == (RejectedResource(type="Listener", name="echo", error="taken"),)
+    stream.subscription, _ = advance(stream.subscription, Request(LISTENER, "3"))
+    [status] = site.gateways.status()
+    assert status.rejected == ()
+
+
+async def test_status_says_what_is_acknowledged(site: Site) -> None:
     by = client()
     site.reports(by)
     snapshots = site.gateways.choose(by, HERE)

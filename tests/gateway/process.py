@@ -28,7 +28,7 @@ from gateway.report_pb2 import GatewayReport
 from gateway.snapshot import Snapshot
 from gateway.xds.latest import Latest
 from gateway.xds.reports import ReportServer
-from gateway.xds.server import AdsServer, Client, Denied, new_server
+from gateway.xds.server import RETRY_EVERY, AdsServer, Client, Denied, new_server
 from pki import bundle as bundles
 from pki import durable, issue
 from pki.certificate import load_pem, pem
@@ -95,11 +95,17 @@ class Agent:
     address: str
     snapshots: Latest[Snapshot]
     reports: list[GatewayReport] = field(default_factory=list)
+    retry_every: float = RETRY_EVERY
     ads: AdsServer = field(init=False)
     _server: grpc.aio.Server | None = None
 
     def __post_init__(self) -> None:
-        self.ads = AdsServer(self._authorize, lambda client, where: self.snapshots, SystemClock())
+        self.ads = AdsServer(
+            self._authorize,
+            lambda client, where: self.snapshots,
+            SystemClock(),
+            retry_every=self.retry_every,
+        )
 
     def _authorize(self, chain: bytes) -> Client | Denied:
         try:
@@ -127,8 +133,8 @@ class Agent:
 
 
 @asynccontextmanager
-async def agent(authority: Ca, snapshot: Snapshot) -> AsyncIterator[Agent]:
-    made = Agent(authority, "127.0.0.1:0", Latest(snapshot))
+async def agent(authority: Ca, snapshot: Snapshot, retry_every: float = RETRY_EVERY) -> AsyncIterator[Agent]:
+    made = Agent(authority, "127.0.0.1:0", Latest(snapshot), retry_every=retry_every)
     await made.start()
     try:
         yield made

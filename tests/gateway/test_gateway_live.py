@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from gateway import names
 from gateway.compile import compile_step, start
 from gateway.pb.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from gateway.proto import resource
-from gateway.snapshot import CLUSTER, SECRET, Resource, Snapshot
+from gateway.snapshot import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from gateway.tuning import Tuning
 from tests.gateway.certificates import ca
 from tests.gateway.envoys import Backend, free_port
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.live
 HERE = "127.0.0.1"
 EAST = ca("east")
 DEADLINE = 30.0
+RETRY_EVERY = 0.5
 
 
 async def until(ask: Callable[[], Awaitable[bool]], gateway: Gateway) -> None:
@@ -83,7 +85,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     snapshot = echo_snapshot(backend, port, east_west)
     gateway = Gateway(tmp_path / "g", HERE, east_west, free_port(HERE), drain=1.0)
     try:
-        async with agent(EAST, snapshot) as served:
+        async with agent(EAST, snapshot, RETRY_EVERY) as served:
             attest(gateway.directory, EAST, "https://127.0.0.1:1", served.address)
             gateway.start()
             found = World(served, gateway, backend, snapshot, port)
@@ -212,6 +214,41 @@ async def test_one_bad_resource_among_good_ones(world: World) -> None:
     status = await world.gateway.status()
     assert [(one["type"], one["name"]) for one in status["rejected"]] == [("Cluster", "bad")]
     await world.wait_for_answers()
+
+
+async def test_a_listener_comes_up_once_its_port_is_free(world: World) -> None:
+    port = free_port(HERE)
+    moved = World(world.agent, world.gateway, world.backend, world.snapshot, port)
+    wanted = echo_snapshot(world.backend, port, 1).get(LISTENER, names.imported(ECHO, 80))
+    assert wanted is not None
+
+    def refused_by_gateway() -> dict[str, str]:
+        (stream,) = world.agent.ads.streams
+        return {name: why.error for (_, name), why in stream.subscription.rejected().items()}
+
+    async def offered_again() -> bool:
+        (stream,) = world.agent.ads.streams
+        return stream.subscription.responses >= offers + 3
+
+    with socket.create_server((HERE, port)):
+        world.agent.snapshots.publish(world.agent.snapshots.value.replace([wanted], ()))
+
+        async def refused() -> bool:
+            return set(refused_by_gateway()) == {wanted.name}
+
+        await until(refused, world.gateway)
+        (stream,) = world.agent.ads.streams
+        offers = stream.subscription.responses
+        await until(offered_again, world.gateway)
+        assert "Address already in use" in refused_by_gateway()[wanted.name]
+        await world.wait_for_answers()
+
+    await moved.wait_for_answers()
+
+    async def forgotten() -> bool:
+        return not refused_by_gateway() and not (await world.gateway.status())["rejected"]
+
+    await until(forgotten, world.gateway)
 
 
 async def test_a_damaged_store_is_kept_aside(world: World) -> None:

@@ -33,9 +33,13 @@ def is_bad(found: Resource) -> bool:
 
 @dataclass
 class EnvoyModel:
-    """`applies_good_ones`: whether a refused response is applied as far as it is good (Envoy: it depends)."""
+    """`applies_good_ones`: whether a refused response is applied as far as it is good (Envoy: it depends).
+
+    `is_mended`: bad resources are not refused any more.
+    """
 
     applies_good_ones: bool = True
+    is_mended: bool = False
     held: dict[Key, Resource] = field(default_factory=dict)
     warming: dict[Key, Resource] = field(default_factory=dict)
     refused: set[Key] = field(default_factory=set)
@@ -57,10 +61,10 @@ class EnvoyModel:
     def receive(self, response: Response) -> list[Request]:
         """Apply; what is said in return. Raises AssertionError when something would refer to what is not there."""
         self.heard.add(response.type_url)
-        bad = sorted(r.name for r in response.put if is_bad(r))
+        bad = sorted(r.name for r in response.put if is_bad(r) and not self.is_mended)
         self.refused.update((response.type_url, name) for name in bad)
         for found in response.put:
-            if is_bad(found) or (bad and not self.applies_good_ones):
+            if found.name in bad or (bad and not self.applies_good_ones):
                 continue
             if found.type_url in (CLUSTER, LISTENER):
                 self.warming[found.key] = found

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, TYPES, Key, Resource, Snapshot
-from gateway.xds.messages import Published, Request, Response
+from gateway.xds.messages import Message, Published, Request, Response, Retry
 from gateway.xds.protocol import Subscription, advance
 from tests.gateway.xds.envoy_model import EnvoyModel, is_bad, refers, resource
 
@@ -97,6 +97,11 @@ class OneStream(RuleBasedStateMachine):
         answers = self.envoy.receive(response)
         self.to_server.extend(answers)
 
+    @rule()
+    def retry(self) -> None:
+        self.repeatable |= self.subscription.rejected().keys()
+        self._take(Retry())
+
     @rule(restarted=st.booleans())
     def reconnect(self, restarted: bool) -> None:
         self.reconnected = not restarted
@@ -113,7 +118,7 @@ class OneStream(RuleBasedStateMachine):
             (r.type_url, name): version for r in self.to_server for name, version in r.initial.items()
         }
 
-    def _take(self, message: Request | Published) -> None:
+    def _take(self, message: Message) -> None:
         self.subscription, replies = advance(self.subscription, message)
         if isinstance(message, Request):
             self._may_repeat(message)
@@ -145,7 +150,19 @@ class OneStream(RuleBasedStateMachine):
         assert all(count <= 1 for count in unanswered.values())
 
     def teardown(self) -> None:
-        """When nothing happens any more, Envoy has what there is, except what it refuses, and all is accepted."""
+        """When nothing happens any more, Envoy has what there is except what it refuses; all, once that is mended."""
+        self._settle_down()
+        good = {key for key in self._used() if not is_bad(self._get(key))}
+        self._assert_held(good)
+        if any(is_bad(r) for t in TYPES for r in self.snapshot.of(t).values()):
+            self.envoy.is_mended = True
+            self.retry()
+            self._settle_down()
+            assert not self.subscription.rejected()
+            self._assert_held(self._used())
+        assert set(self.envoy.held) == set(self._used())
+
+    def _settle_down(self) -> None:
         for _ in range(1000):
             if self.to_envoy:
                 self.tell()
@@ -159,18 +176,16 @@ class OneStream(RuleBasedStateMachine):
         assert not self.to_server
         assert self.subscription.acked == self.snapshot.number
         assert self.snapshot.number == 0 or self.envoy.heard >= {CLUSTER, LISTENER}
-        used = self._used()
-        good = {key: self.snapshot.get(*key) for key in used}
-        for key, wanted in good.items():
-            if wanted is not None and not is_bad(wanted):
-                assert self.envoy.versions().get(key) == wanted.version, key
-        if not any(is_bad(r) for t in TYPES for r in self.snapshot.of(t).values()):
-            assert set(self.envoy.held) == set(used)
+
+    def _assert_held(self, keys: set[Key]) -> None:
+        versions = self.envoy.versions()
+        for key in keys:
+            assert versions.get(key) == self._get(key).version, key
 
     def _used(self) -> set[Key]:
         """Clusters and listeners, and what they refer to: Envoy does not ask for anything else."""
         used = {(t, name) for t in (CLUSTER, LISTENER) for name in self.snapshot.of(t)}
-        bad = {key for key in used if is_bad(self._get(key))}
+        bad = {key for key in used if is_bad(self._get(key)) and not self.envoy.is_mended}
         return used | {target for key in used - bad for target in refers(self._get(key))}
 
     def _get(self, key: Key) -> Resource:

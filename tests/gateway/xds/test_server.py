@@ -19,7 +19,7 @@ from gateway.snapshot import CLUSTER, Resource, Snapshot
 from gateway.xds.channel import ADS_METHOD, ADS_SERVICE, CLIENT
 from gateway.xds.latest import Latest
 from gateway.xds.messages import Request, Response
-from gateway.xds.server import AdsServer, Client, Denied, Where, new_server
+from gateway.xds.server import RETRY_EVERY, AdsServer, Client, Denied, Where, new_server
 from gateway.xds.wire import decode_response, encode_request
 
 ENVOY = Client("envoy", "eastwest", "gateway-1")
@@ -43,11 +43,15 @@ class World:
 
 @asynccontextmanager
 async def world(
-    folder: Path, who: Client | Denied = ENVOY, *, has_snapshots: bool = True
+    folder: Path,
+    who: Client | Denied = ENVOY,
+    *,
+    has_snapshots: bool = True,
+    retry_every: float = RETRY_EVERY,
 ) -> AsyncIterator[World]:
     snapshots = Latest(Snapshot())
     chosen = snapshots if has_snapshots else None
-    ads = AdsServer(lambda chain: who, lambda client, where: chosen, SystemClock())
+    ads = AdsServer(lambda chain: who, lambda client, where: chosen, SystemClock(), retry_every=retry_every)
     server = new_server(ads.handler())
     server.add_insecure_port(f"unix:{folder / 'xds'}")
     await server.start()
@@ -139,6 +143,25 @@ async def test_nonsense_ends_the_stream(tmp_path: Path, later: bytes) -> None:
         await answer(call)
         await call.write(later)
         assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_what_is_refused_is_offered_again_until_it_is_accepted(tmp_path: Path) -> None:
+    async with world(tmp_path, retry_every=0.05) as found:
+        found.publish(Resource(CLUSTER, "a", "1", b""))
+        call = found.call()
+        await call.write(first_request("gateway-1"))
+        for _ in range(3):
+            response = await answer(call)
+            assert [r.name for r in response.put] == ["a"]
+            await call.write(encode_request(Request(CLUSTER, response.nonce, "not now")))
+        response = await answer(call)
+        (stream,) = found.ads.streams
+        assert set(stream.subscription.rejected()) == {(CLUSTER, "a")}
+        await call.write(encode_request(Request(CLUSTER, response.nonce)))
+        found.publish(Resource(CLUSTER, "b", "1", b""))
+        assert [r.name for r in (await answer(call)).put] == ["b"]
+        assert stream.subscription.rejected() == {}
+        call.cancel()
 
 
 async def test_a_client_that_never_answers_holds_up_nobody(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ jump cds/a@1                 the same, with a number that leaves a gap
 ask eds +a -b has:c@1        a request without an answer; `has` is an initial version
 ack 3 [+a]                   accept response 3 (of the type it was of)
 nack 3 WORDS                 refuse it
+retry                        time has passed
 status                       what the server knows
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, Snapshot
-from gateway.xds.messages import Overloaded, Published, Reply, Request
+from gateway.xds.messages import Message, Overloaded, Published, Reply, Request, Retry
 from gateway.xds.protocol import Subscription, advance
 
 TYPES = {"cds": CLUSTER, "eds": ENDPOINTS, "sds": SECRET, "lds": LISTENER, "rds": ROUTES}
@@ -70,6 +71,8 @@ class Stream:
             case "nack":
                 error = " ".join(words[1:])
                 return self._say(Request(self.types[words[0]], nonce=words[0], error=error))
+            case "retry":
+                return self._say(Retry())
             case "status":
                 return self._status()
         raise ValueError(f"unknown command {command!r}")
@@ -81,7 +84,7 @@ class Stream:
         after = self.snapshot.replace(put, removed, known)
         self.snapshot = replace(after, number=after.number + 1) if gap else after
 
-    def _say(self, message: Request | Published) -> list[str]:
+    def _say(self, message: Message) -> list[str]:
         self.subscription, replies = advance(self.subscription, message)
         return [self._show(reply) for reply in replies]
 
