@@ -41,6 +41,9 @@ LONGEST_PAIRS = 16 * 1024
 LONGEST_AFFINITY = 86400
 """Seconds, the limit that Kubernetes sets for `sessionAffinityConfig.clientIP.timeoutSeconds`."""
 
+ADDRESS = "address"
+"""The rule on where gateways and endpoints lie."""
+
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -114,7 +117,7 @@ def gateway(word: Gateway, ranges: Sequence[Network]) -> Refused | None:
 def address(text: str, ranges: Sequence[Network]) -> Refused | None:
     """Whether a gateway or an endpoint of an owner with these `ranges` may have the IP address `text`."""
     why = why_outside(text, ranges)
-    return None if why is None else Refused("address", why)
+    return None if why is None else Refused(ADDRESS, why)
 
 
 def import_policy(policy: ImportPolicy, cluster: str, service: Service) -> Refused | None:

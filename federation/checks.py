@@ -31,7 +31,13 @@ def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tu
         CheckGroup(
             name=f"agent {status.cluster}",
             checks=(
-                _one(status.hub_connected, f"connected to the hub {status.hub}", "warning", "", _HUB_HINT),
+                _one(
+                    status.hub_connected,
+                    f"connected to the hub {status.hub}",
+                    "warning",
+                    status.hub_problem,
+                    _HUB_HINT,
+                ),
                 *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
                 _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
                 _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON, _AUTHORITY_HINT),

@@ -14,7 +14,8 @@ from federation.route import Line, PortPlan, Tier
 
 
 class ExplainedLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`tier` is the priority of its locality in Envoy, from 0, and None for a cluster that is left out; `share` is in percent of new connections."""
+    """`tier` is Envoy's priority, from 0, and None for a cluster that is left out; `share` is in percent of new
+    connections."""
 
     tier: int | None
     name: str

@@ -96,7 +96,11 @@ def derived(view: View, service: Service) -> View:
     """The view with our own export of `service`, its load and its age as they follow from what is there locally."""
     local = view.local.get(service)
     if local is None or not local.exported:
-        view = replace(view, first_exported=view.first_exported.discard(service))
+        view = replace(
+            view,
+            first_exported=view.first_exported.discard(service),
+            held_back=view.held_back.discard(service),
+        )
         return with_own_loads(without_export(view, view.me.name, service), service)
     if service not in view.first_exported:
         view = replace(view, first_exported=view.first_exported.insert(service, view.now))
@@ -105,7 +109,17 @@ def derived(view: View, service: Service) -> View:
         view = without_export(view, view.me.name, service)
     else:
         view = with_export(view, spec)
-    return with_own_loads(view, service)
+    view = with_own_loads(view, service)
+    held_back = view.held_back.discard(service) if _is_whole(view, local) else view.held_back.insert(service)
+    return replace(view, held_back=held_back)
+
+
+def _is_whole(view: View, local: LocalService) -> bool:
+    """Whether all of `local` that can be offered is: its export, and every address behind each of its ports."""
+    found = sum(len(backends) for backends in (local.backends or {}).values())
+    loads = loads_of(view, local.service).values()
+    offered = sum(load.total for load in loads if load.cluster == view.me.name)
+    return view.me.name in exports_of(view, local.service) and offered == found
 
 
 def with_own_loads(view: View, service: Service) -> View:
@@ -163,9 +177,13 @@ def owned(view: View) -> dict[str, Fact]:
 
 
 def held_back(view: View) -> Iterator[tuple[Service, Refused]]:
-    """Why something that was found here is not published: exports we may not have, addresses out of our ranges."""
+    """Why something that was found here is not published: exports we may not have, addresses out of our ranges.
+
+    Its cost is that of the services which it names.
+    """
     member = view.members.get(view.me.name)
-    for service, local in view.local.items():
+    for service in sorted(view.held_back):
+        local = view.local[service]
         export = own_export(view, local)
         if isinstance(export, Refused):
             yield service, export

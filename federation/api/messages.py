@@ -221,6 +221,7 @@ class AgentStatus(Out, frozen=True, kw_only=True):
     region: str
     hub_connected: bool
     hub: str
+    hub_problem: str
     services: int
     exports: int
     gateways: tuple[GatewayStatus, ...]

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
+from itertools import groupby
 from typing import Any
 
+from federation import admit
 from federation.agent import Agent
 from federation.api.messages import AgentStatus, CheckGroup, PeerStatus
 from federation.checks import agent_checks
@@ -27,6 +29,9 @@ from federation.sync.client import SyncClient
 from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
 from pki.authority import Authority
+
+MOST_PROBLEMS = 200
+"""Lines that a status tells; more of them say nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,12 @@ class AgentState:
             region=view.me.region,
             hub_connected=self.sync.connected,
             hub=str(self.hub),
+            hub_problem="" if self.sync.connected else self.sync.problem or "",
             services=len(self.agent.decisions.services),
             exports=len(view.by_cluster.get(view.me.name, ())),
             gateways=self.gateways.status(),
             peers=tuple(self._peers()),
-            problems=tuple(self._problems()),
+            problems=self._problems(),
             certificate_expires_at=self.identity.current.certificate.not_valid_after_utc,
             authority_expires_at=min(form.not_valid_after_utc for form in self.authority.forms),
         )
@@ -87,22 +93,41 @@ class AgentState:
                 trusted=how.trusted,
             )
 
-    def _problems(self) -> list[str]:
-        view = self.agent.view
-        member = view.members.get(view.me.name)
-        found = [str(problem) for problem in self.discovery.problems(member.ranges if member else None)]
-        if member is not None:
-            found += [f"{service}: {refused.detail}" for service, refused in held_back(view)]
-        found += [f"the hub refuses {key}: {one.why.detail}" for key, one in self.publisher.refused.items()]
-        found += [f"a snapshot is withheld: {problem}" for problem in self.agent.withheld]
+    def _problems(self) -> tuple[str, ...]:
+        """What is wrong, each once, what concerns all first; what is too much to be read is cut."""
+        found: dict[str, None] = {}
+        for problem in self._all_problems():
+            if len(found) == MOST_PROBLEMS and problem not in found:
+                return (*found, f"there are more than these {MOST_PROBLEMS}")
+            found[problem] = None
+        return tuple(found)
+
+    def _all_problems(self) -> Iterator[str]:
         if not (self.agent.serving and self.agent.telling):
             what = "the others are not told yet" if self.agent.serving else "gateways are not served yet"
-            found += [f"{what}: waiting for {reason}" for reason in self._waiting_for()]
+            yield from (f"{what}: waiting for {reason}" for reason in self._waiting_for())
         if self.knowledge.problem:
-            found.append(self.knowledge.problem)
-        if self.sync.problem:
-            found.append(f"hub: {self.sync.problem}")
-        return list(dict.fromkeys(found))
+            yield self.knowledge.problem
+        if self.sync.connected and self.sync.problem:
+            yield f"hub: {self.sync.problem}"
+        yield from (f"a snapshot is withheld: {problem}" for problem in self.agent.withheld)
+        yield from map(str, self.discovery.problems())
+        yield from self._held_back()
+        for key, one in self.publisher.refused.items():
+            yield f"the hub refuses {key}: {one.why.detail}"
+
+    def _held_back(self) -> Iterator[str]:
+        """What is not offered, and why: an address by the file and line that gives it, if there is one."""
+        view = self.agent.view
+        member = view.members.get(view.me.name)
+        if member is None:
+            return
+        for service, reasons in groupby(held_back(view), key=lambda one: one[0]):
+            located = self.discovery.outside(service, member.ranges)
+            yield from map(str, located)
+            for _, refused in reasons:
+                if refused.rule != admit.ADDRESS or not located:
+                    yield f"{service}: {refused.detail}"
 
     async def healthy(self) -> tuple[bool, dict[str, Any]]:
         return True, {"healthy": True}

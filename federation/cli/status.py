@@ -27,7 +27,7 @@ def status(ctx: click.Context, output: str) -> None:
     answer = ask(ctx, "GET", "/v1/status")
     shows = {"hub": _hub, "agent": _agent, "gateway": _gateway}
     emit(output, answer, shows[answer["kind"]])
-    if answer["problems"]:
+    if answer["problems"] or not answer.get("hub_connected", True):
         ctx.exit(1)
 
 
@@ -56,8 +56,10 @@ def _hub(hub: dict[str, Any]) -> None:
 
 def _agent(agent: dict[str, Any]) -> None:
     connected = "connected" if agent["hub_connected"] else "NOT connected"
+    why = f": {agent['hub_problem']}" if agent["hub_problem"] else ""
     click.echo(
         f"agent of {agent['cluster']} ({agent['region']}), version {agent['version']}, {connected} to {agent['hub']}"
+        f"{printable(why)}"
     )
     print_table(
         agent["gateways"],

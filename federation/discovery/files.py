@@ -66,13 +66,14 @@ class FileDiscovery:
         self._told: frozenset[Problem] = frozenset()
         self._looked_at = clock.monotonic()
 
-    def problems(self, ranges: Sequence[Network] | None = None) -> tuple[Problem, ...]:
-        """All that is wrong now, by file and line; with `ranges`, also endpoints with addresses outside them."""
-        found = self._folder.problems()
-        if ranges is None:
-            return found
-        outside = self._folder.sources.outside(ranges)
-        return tuple(sorted((*found, *outside), key=lambda problem: problem.place))
+    def problems(self) -> tuple[Problem, ...]:
+        """All that is wrong now, by file and line, except for addresses out of range."""
+        return self._folder.problems()
+
+    def outside(self, service: Service, ranges: Sequence[Network]) -> tuple[Problem, ...]:
+        """Where the files give `service` an address outside `ranges`."""
+        found = self._folder.sources.outside(service, ranges)
+        return tuple(sorted(found, key=lambda problem: problem.place))
 
     async def run(self) -> Never:
         """Watch until cancelled; the thread that reads has then ended too."""
@@ -135,7 +136,8 @@ def check_objects(path: Path, ranges: Sequence[Network] = ()) -> tuple[Problem, 
             return (Problem.of(error),)
         sources, _ = Sources().take(path.name, content)
         found = tuple(sources.unreadable())
-    outside = sources.outside(ranges) if ranges else ()
+    services = sources.objects.slices if ranges else ()
+    outside = (problem for service in services for problem in sources.outside(service, ranges))
     return tuple(sorted((*found, *outside), key=lambda problem: problem.place))
 
 

@@ -15,7 +15,7 @@ from rpds import HashTrieMap, HashTrieSet
 from federation import admit
 from federation.discovery.faults import Finding, Path, faults
 from federation.discovery.kinds import BY_KIND, SERVICE_NAME, EndpointSlice, KubeObject, Ref
-from federation.discovery.translate import Objects
+from federation.discovery.translate import NO_SLICES, Objects
 from federation.document import Document
 from federation.errors import InputError
 from federation.events import LocalChanged, LocalGone
@@ -205,15 +205,14 @@ class Sources:
                 placed = self._placed(self.claims[one.of][0], one.of)
                 yield placed.problem(one.path, one.problem, one.allowed)
 
-    def outside(self, ranges: Sequence[Network]) -> Iterator[Problem]:
-        """Endpoints with an address that a cluster with these `ranges` may not have."""
-        for ref, subject in self.objects.all.items():
-            if isinstance(subject, EndpointSlice):
-                for index, endpoint in enumerate(subject.endpoints or ()):
-                    refused = admit.address(endpoint.addresses[0], ranges)
-                    if refused is not None:
-                        placed = self._placed(self.claims[ref][0], ref)
-                        yield placed.problem(("endpoints", index, "addresses", 0), refused.detail)
+    def outside(self, service: Service, ranges: Sequence[Network]) -> Iterator[Problem]:
+        """Endpoints of `service` with an address that a cluster with these `ranges` may not have."""
+        for part in self.objects.slices.get(service, NO_SLICES).values():
+            for index, endpoint in enumerate(part.endpoints or ()):
+                refused = admit.address(endpoint.addresses[0], ranges)
+                if refused is not None:
+                    placed = self._placed(self.claims[part.ref][0], part.ref)
+                    yield placed.problem(("endpoints", index, "addresses", 0), refused.detail)
 
     def _placed(self, file: str, ref: Ref) -> Placed:
         return next(placed for placed in self.files[file] if placed.subject.ref == ref)

@@ -43,6 +43,7 @@ AGENT = AgentStatus(
     region="eu",
     hub_connected=True,
     hub="10.0.0.1:8444",
+    hub_problem="",
     services=1,
     exports=1,
     gateways=(GATEWAY,),

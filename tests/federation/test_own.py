@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from ipaddress import ip_network
 
 from federation.admit import Refused
 from federation.events import (
@@ -15,7 +16,7 @@ from federation.events import (
     MemberGone,
     Tick,
 )
-from federation.model import Backend, Gateway, Load, Port, View
+from federation.model import Backend, Gateway, Load, Port, Service, View
 from federation.own import held_back, own_cluster, owned, owned_by_service
 from tests.federation.world import (
     ECHO,
@@ -166,3 +167,19 @@ def test_a_service_that_is_not_exported_says_nothing() -> None:
     assert owned_by_service(view, ECHO) == {}
     assert list(held_back(view)) == []
     assert view.members["east"].joined_at == JOINED
+
+
+def test_what_is_held_back_is_known_without_looking_at_what_is_not() -> None:
+    wrong, other = Backend("10.9.9.9", 80), Service("default", "other")
+    view = view_after(
+        *joined("east"), LocalChanged(local(wrong)), LocalChanged(local(backend(1), service=other))
+    )
+    assert set(view.held_back) == {ECHO}
+    assert set(view_after(LocalChanged(local(backend(1))), start=view).held_back) == set()
+    assert set(view_after(LocalGone(ECHO), start=view).held_back) == set()
+    wider = replace(member("east", seq=2), ranges=(ip_network("10.0.0.0/8"),))
+    assert set(view_after(MemberChanged(wider), start=view).held_back) == set()
+    assert set(view_after(MemberChanged(member("east", may_export=())), start=view).held_back) == {
+        ECHO,
+        other,
+    }

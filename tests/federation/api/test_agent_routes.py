@@ -53,6 +53,7 @@ STATUS = AgentStatus(
     cluster="east",
     region="eu",
     hub_connected=True,
+    hub_problem="",
     hub="10.0.0.1:8444",
     services=1,
     exports=1,

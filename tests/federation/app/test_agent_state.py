@@ -13,7 +13,7 @@ import pytest
 
 from federation.api.messages import AgentStatus
 from federation.api.routes import encode
-from federation.app.agent_state import AgentState
+from federation.app.agent_state import MOST_PROBLEMS, AgentState
 from federation.attest import Instances
 from federation.clock import ManualClock, SystemClock
 from federation.discovery.files import FileDiscovery
@@ -39,7 +39,6 @@ from tests.federation.world import BASE, NOW, backend, gateway, local
 EAST = TrustDomain.of_cluster("east", BASE)
 HUB = HostPort("127.0.0.1:1")
 DAY = timedelta(days=1)
-NO_HUB = "hub: not connected yet"
 NO_RECORD = "gateways are not served yet: waiting for its own record from the hub"
 
 
@@ -130,7 +129,7 @@ async def test_an_agent_is_ready_when_it_has_spoken_and_says_what_it_waits_for(p
     assert (await process.state.ready())[1]["waiting_for"] == ["its own record from the hub"]
     agent.step(EVERYBODY)
     assert await process.state.ready() == (True, {"ready": True, "waiting_for": []})
-    assert process.status().problems == (NO_HUB,)
+    assert process.status().problems == ()
 
 
 async def test_status_counts_what_there_is(process: Process) -> None:
@@ -150,7 +149,7 @@ async def test_status_counts_what_there_is(process: Process) -> None:
     failed = [
         check.name for group in process.state.checks() for check in group.checks if check.result == "failure"
     ]
-    assert failed == [NO_HUB, "gw-0 at 10.1.0.1:15443 is connected", "west is not reached"]
+    assert failed == ["gw-0 at 10.1.0.1:15443 is connected", "west is not reached"]
 
 
 async def test_everything_that_is_wrong_is_told_once(process: Process) -> None:
@@ -163,8 +162,7 @@ async def test_everything_that_is_wrong_is_told_once(process: Process) -> None:
     (process.services / "bad.yaml").write_text("kind: Servce\n")
     await eventually(lambda: bool(process.discovery.problems()))
     problems = process.status().problems
-    assert len(problems) == len(set(problems)) == 6
-    assert NO_HUB in problems
+    assert len(problems) == len(set(problems)) == 5
     for part in (
         "bad.yaml:1: kind",
         "10.9.9.9 is outside",
@@ -180,9 +178,33 @@ async def test_problems_of_files_use_the_ranges_that_the_registry_gave(process: 
         joined(SERVICE, SLICE, EXPORT).replace("10.1.0.1", "10.9.0.1")
     )
     await eventually(lambda: Service("default", "echo") in process.life.agent.view.local)
-    assert process.status().problems == (NO_RECORD, NO_HUB)
+    assert process.status().problems == (NO_RECORD,)
     process.life.agent.step(EVERYBODY)
-    assert any("echo.yaml:18: endpoints[0].addresses[0]" in one for one in process.status().problems)
+    (told,) = process.status().problems
+    assert "echo.yaml:18: endpoints[0].addresses[0]" in told
+
+
+async def test_a_dead_hub_is_told_once(process: Process) -> None:
+    process.life.agent.services_listed()
+    process.life.agent.step([*EVERYBODY, GatewayReported(gateway(), {}, {})])
+    assert process.status().hub_problem == "not connected yet"
+    about = [each for group in process.state.checks() for each in group.checks if "hub" in str(each)]
+    assert [(each.result, each.detail) for each in about] == [("warning", "not connected yet")]
+
+
+async def test_no_more_is_told_than_can_be_read(process: Process) -> None:
+    """And nothing is looked at for it but what is wrong."""
+    process.life.agent.services_listed()
+    bad = replace(backend(1), address="10.9.9.9")
+    wrong = [Service("default", f"s{number}") for number in range(MOST_PROBLEMS + 1)]
+    process.life.agent.step(EVERYBODY)
+    process.life.agent.step([LocalChanged(local(bad, service=each)) for each in wrong[1:]])
+    problems = process.status().problems
+    assert len(problems) == MOST_PROBLEMS
+    process.life.agent.step([LocalChanged(local(bad, service=wrong[0]))])
+    assert process.status().problems[-1] == f"there are more than these {MOST_PROBLEMS}"
+    process.life.agent.step([LocalChanged(local(backend(1), service=each)) for each in wrong])
+    assert process.status().problems == ()
 
 
 async def test_metrics_follow_the_state(process: Process) -> None:

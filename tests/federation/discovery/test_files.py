@@ -214,8 +214,9 @@ async def test_problems_name_addresses_outside_of_given_ranges(tmp_path: Path) -
     (tmp_path / "echo.yaml").write_text(ALL)
     async with running(tmp_path) as run:
         await listed(run)
-        assert run.discovery.problems([ip_network("10.1.0.0/16")]) == ()
-        [problem] = run.discovery.problems([ip_network("10.2.0.0/16")])
+        echo = Service("default", "echo")
+        assert run.discovery.outside(echo, [ip_network("10.1.0.0/16")]) == ()
+        [problem] = run.discovery.outside(echo, [ip_network("10.2.0.0/16")])
         assert str(problem) == (
             f"{tmp_path}/echo.yaml:18: endpoints[0].addresses[0]: "
             "10.1.0.1 is outside the registered ranges: 10.2.0.0/16"
