@@ -6,9 +6,11 @@ that strangers choose (services, hosts) are never labels.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -17,8 +19,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 def configure_logging(level: str, form: Literal["text", "json"], process: str) -> None:
     """Write one line an event to standard error, of libraries too.
 
-    Values are data: control characters are escaped, never printed.
+    Values are data: control characters are escaped, never printed. A line that standard error does not take is lost.
     """
+    out = cast("TextIO", _Lossy(sys.stderr))
     final: structlog.typing.Processor
     if form == "json":
         final = structlog.processors.JSONRenderer()
@@ -35,11 +38,11 @@ def configure_logging(level: str, form: Literal["text", "json"], process: str) -
     structlog.configure(
         processors=[*steps, final],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
     structlog.contextvars.bind_contextvars(process=process)
-    libraries = logging.StreamHandler(sys.stderr)
+    libraries = logging.StreamHandler(out)
     libraries.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=steps,
@@ -47,6 +50,22 @@ def configure_logging(level: str, form: Literal["text", "json"], process: str) -
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[libraries], force=True)
+
+
+class _Lossy(io.TextIOBase):
+    """A stream whose reader may be gone, or its disk full: no process ends because it cannot say something."""
+
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._to.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._to.flush()
 
 
 class HubMetrics:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -53,6 +55,25 @@ def test_json_is_what_a_program_reads(capsys: pytest.CaptureFixture[str]) -> Non
     assert event["reason"] == NASTY
     moment = datetime.fromisoformat(event["timestamp"])
     assert moment.utcoffset() is not None
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_full_disk_under_the_log_ends_nobody(form: str) -> None:
+    """`/dev/full` (full(4)) takes nothing, for want of room."""
+    speak = f"""
+import logging, structlog
+from federation.telemetry import configure_logging
+configure_logging("info", "{form}", "gateway")
+for _ in range(1000):
+    structlog.get_logger().info("lost", reason="x" * 100)
+    logging.getLogger("library").warning("lost as well")
+print("alive")
+"""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", speak], stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "alive\n")
 
 
 def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
