@@ -1,6 +1,6 @@
 """The entry point: finds the command, turns every failure into one clear line and a stable exit code.
 
-Exit codes: 0 fine, 1 found a problem, 2 wrong usage, 3 cannot reach, 130 interrupted.
+Exit codes: 0 fine, 1 found a problem, 2 wrong usage, 3 cannot reach, 130 interrupted, 141 nobody reads the output.
 Commands are imported when they are called, so that `federation version` does not pay for gRPC.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 
 INTERRUPTED = 130
+READER_GONE = 141
+"""What a shell shows for a program that SIGPIPE has ended, as in `federation status | head -1`."""
 DEBUG = "FEDERATION_DEBUG"
 """The variable of the environment that asks for the traceback of what nobody foresaw."""
 
@@ -55,6 +57,14 @@ class Commands(click.Group):
         module, _, name = place.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """A reader that has gone is no problem found; what is not flushed yet goes nowhere."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(READER_GONE)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]

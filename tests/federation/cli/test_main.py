@@ -156,6 +156,23 @@ def test_output_that_cannot_be_written_is_told() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.parametrize(
+    "words", [("version",), ("completion", "bash"), ("config", "check", EXAMPLES / "hub.yaml")]
+)
+def test_a_reader_that_has_gone_is_no_problem_found(words: tuple[str, ...]) -> None:
+    """As with `| head -1`: no word of it, and the exit code that a shell gives for SIGPIPE."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *words], stdout=theirs, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_colour_is_for_terminals_and_for_those_who_want_it(no_color: str, tmp_path: Path) -> None:
     """On a terminal of its own; an empty NO_COLOR counts as none (no-color.org)."""
