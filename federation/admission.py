@@ -1,7 +1,9 @@
 """How clusters become members of a federation: a one-time token made by an operator, used once, remembered by its key.
 
 The token is used up in the store before the root signs, and the same key may ask again: an answer that was lost, or a
-hub that died in between, costs a second attempt and nothing else. Clusters join one after the other.
+hub that died in between, costs a second attempt and nothing else. Clusters join one after the other. Whoever is
+removed loses its tokens in the same change of the store, and a new member is stored only if its token is still there,
+so that no removal is undone by asking again.
 """
 
 from __future__ import annotations
@@ -127,5 +129,4 @@ class Admission:
             key=key,
             rooted=der(rooted),
         )
-        await self._hub.add_member(row)
-        return Joined(row)
+        return Joined(row) if await self._hub.add_member(row, record) else token.Refused()

@@ -7,9 +7,11 @@ member, an epoch, a newer bundle. What is relayed is memory only; its owners rep
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -32,6 +34,9 @@ from federation.telemetry import HubMetrics
 from pki import bundle as bundles
 from pki.bundle import Bundle, Rejected, accept, content
 from pki.spiffe import SpiffeId, TrustDomain
+from pki.token import TokenRecord
+
+T = TypeVar("T")
 
 LONGEST_PATH = 2048
 """Characters of the path of a question to an agent."""
@@ -80,6 +85,8 @@ class Hub:
         self._heard: dict[str, float] = {}
         self._questions = count(1)
         self._asked: dict[int, tuple[Session, asyncio.Future[Answer]]] = {}
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Take up the registry, in a new epoch of its facts. Raises StoreError or FederationError."""
@@ -106,11 +113,16 @@ class Hub:
         row = self.registry.find(name)
         return None if row is None else self._known(row)
 
-    async def add_member(self, row: MemberRow) -> None:
-        """A cluster joined. Raises StoreError; then it has not."""
-        await self.registry.put(row)
+    async def add_member(self, row: MemberRow, token: TokenRecord) -> bool:
+        """A cluster joined; False if its token was taken away meanwhile. Raises StoreError; then it has not."""
+        return await self._change(lambda: self._add(row, token))
+
+    async def _add(self, row: MemberRow, token: TokenRecord) -> bool:
+        if not await self.registry.add(row, token):
+            return False
         self._take_up(row)
         log.info("cluster joined", cluster=row.name, may_export=row.may_export, ranges=row.ranges)
+        return True
 
     async def set_member(
         self,
@@ -120,15 +132,15 @@ class Hub:
         state: MemberState | None = None,
     ) -> Member | None:
         """Change what is not None; None if there is no such member. Raises FederationError for what cannot be."""
+        wanted = {"may_export": may_export, "ranges": ranges, "state": state}
+        given = {setting: value for setting, value in wanted.items() if value is not None}
+        return await self._change(lambda: self._set(name, given))
+
+    async def _set(self, name: str, given: Mapping[str, Any]) -> Member | None:
         row = self.registry.find(name)
         if row is None:
             return None
-        changed = msgspec.structs.replace(
-            row,
-            may_export=row.may_export if may_export is None else may_export,
-            ranges=row.ranges if ranges is None else ranges,
-            state=row.state if state is None else state,
-        )
+        changed = msgspec.structs.replace(row, **given)
         check_grants(changed.may_export, changed.ranges)
         if changed != row:
             await self.registry.put(changed)
@@ -139,9 +151,11 @@ class Hub:
         return changed.member(self.base)
 
     async def remove_member(self, name: str) -> bool:
-        """End a membership: its stream is cut, everybody is told. False if there is no such member."""
-        row = self.registry.find(name)
-        if row is None:
+        """End a membership: its stream is cut, its tokens are void, everybody is told. False if there is none."""
+        return await self._change(lambda: self._remove(name))
+
+    async def _remove(self, name: str) -> bool:
+        if self.registry.find(name) is None:
             return False
         await self.registry.remove(name)
         self._exchange.remove_member(name)
@@ -151,6 +165,20 @@ class Hub:
         self._count()
         log.info("cluster removed", cluster=name)
         return True
+
+    async def _change(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """One change after the other, each on top of the one before; and to its end, even if who asked for it left:
+        what is in the store and what is in memory stay the same.
+        """
+
+        async def alone() -> T:
+            async with self._changing:
+                return await work()
+
+        task = asyncio.create_task(alone(), name="change of the registry")
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
 
     def _take_up(self, row: MemberRow) -> None:
         self._exchange.set_member(row.member(self.base), self.registry.epoch(row.name))
@@ -211,15 +239,28 @@ class Hub:
         """A stream of an agent that was verified. Raises ProtocolViolation, StoreError."""
         ours = have.get(HUB, NOTHING)
         if ours > self._exchange.own.position:
-            epoch = next_epoch(HUB, self._exchange.own.epoch, ours)
-            await self.registry.raise_epoch(HUB, epoch)
-            self._exchange.rebase(epoch)
+            await self._change(lambda: self._outrun(cluster, ours))
         if self.registry.find(cluster) is None:
             raise ProtocolViolation(cluster, "the cluster was removed from the federation")
         session = self._exchange.open(cluster, have, codec.milliseconds(self._clock.now()), wake)
         self._heard[cluster] = self._clock.monotonic()
         self._count()
         return session
+
+    async def _outrun(self, cluster: str, ours: Position) -> None:
+        """Somebody remembers more of this hub than the hub does, as after a backup was put back: begin anew, beyond."""
+        before = self._exchange.own.position
+        if ours > before:
+            epoch = next_epoch(HUB, before.epoch, ours)
+            await self.registry.raise_epoch(HUB, epoch)
+            self._exchange.rebase(epoch)
+            log.warning(
+                "an agent remembers more of this hub than the hub itself; a new epoch begins",
+                cluster=cluster,
+                remembers=str(ours),
+                hub=str(before),
+                epoch=epoch,
+            )
 
     async def receive(self, session: Session, message: pb.FromAgent) -> None:
         """What an agent says. Raises ProtocolViolation, StoreError."""
@@ -245,18 +286,21 @@ class Hub:
     async def _keep(self, session: Session, batch: pb.Batch) -> None:
         """Make durable what must be, before anybody hears of it: a new epoch, a newer bundle."""
         cluster = session.cluster
-        known = self.registry.epoch(cluster)
-        if batch.epoch > known + MOST_EPOCHS_AHEAD:
-            raise ProtocolViolation(cluster, f"epoch {batch.epoch}, and its last one was {known}")
-        if batch.epoch > known:
-            await self.registry.raise_epoch(cluster, batch.epoch)
-            if session.closed is None:
-                self._exchange.epoch_reached(cluster, batch.epoch)
+        if batch.epoch > self.registry.epoch(cluster):
+            await self._change(lambda: self._reached(session, batch.epoch))
         for entry in batch.entries:
             if entry.key == BUNDLE:
                 fact = codec.decode(cluster, max(batch.epoch, 1), entry.SerializeToString(), self.base)
                 if isinstance(fact, Bundle):
-                    await self._offered(cluster, fact)
+                    await self._change(partial(self._offered, cluster, fact))
+
+    async def _reached(self, session: Session, epoch: int) -> None:
+        cluster, known = session.cluster, self.registry.epoch(session.cluster)
+        if epoch > known + MOST_EPOCHS_AHEAD:
+            raise ProtocolViolation(cluster, f"epoch {epoch}, and its last one was {known}")
+        await self.registry.raise_epoch(cluster, epoch)
+        if session.closed is None:
+            self._exchange.epoch_reached(cluster, epoch)
 
     async def _offered(self, cluster: str, offered: Bundle) -> None:
         row = self.registry.find(cluster)

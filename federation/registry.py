@@ -15,12 +15,14 @@ import msgspec
 
 from federation.errors import FederationError
 from federation.model import Member, MemberState, Network, Position
-from federation.store import Change, Committed, Store
-from federation.tokens import settle
+from federation.store import Change, Committed, Conflict, Fenced, Store
+from federation.store.contract import MOST_KEYS
+from federation.tokens import join_tokens, row_key, settle
 from pki import bundle as bundles
 from pki.bundle import FIRST_SEQUENCE, Bundle
 from pki.certificate import load_der
 from pki.spiffe import TrustDomain
+from pki.token import TokenRecord
 
 MEMBER = "member/"
 EPOCH = "epoch/"
@@ -66,7 +68,9 @@ def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 class Registry:
-    """The rows as they were last read or written; this process is their only writer."""
+    """The rows as they were last read or written. This process is their only writer, one change after the other:
+    whoever changes something lets the change before it end first.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -100,32 +104,51 @@ class Registry:
         return self._epochs.get(owner, 0)
 
     async def raise_epoch(self, owner: str, epoch: int) -> None:
-        """Make it durable that `owner` was in `epoch`."""
-        change = Change(uuid4().hex, put={EPOCH + owner: str(epoch).encode()})
-        await settle(self._store, change)
-        self._epochs[owner] = epoch
+        """Make it durable that `owner` was in `epoch`; it never falls. Raises StoreError."""
+        if epoch > self.epoch(owner):
+            change = Change(uuid4().hex, put={EPOCH + owner: str(epoch).encode()})
+            await settle(self._store, change)
+            self._epochs[owner] = epoch
+
+    async def add(self, row: MemberRow, token: TokenRecord) -> bool:
+        """Store a new member; False if its join token was taken away meanwhile. Raises as `put` does."""
+        ticket = row_key(token)
+        held = (await self._store.load(ticket)).rows.get(ticket)
+        if held is None:
+            return False
+        key = MEMBER + row.name
+        expect = {key: 0, ticket: held.revision}
+        outcome = await settle(
+            self._store, Change(uuid4().hex, put={key: msgspec.json.encode(row)}, expect=expect)
+        )
+        if isinstance(outcome, Conflict) and ticket in outcome.actual:
+            return False
+        self._rows[row.name] = (row, _revision(row.name, outcome))
+        return True
 
     async def put(self, row: MemberRow) -> None:
-        """Store a member, new or changed. Raises StoreError, or FederationError if somebody else wrote it meanwhile."""
-        revision = self._rows[row.name][1] if row.name in self._rows else 0
-        key = MEMBER + row.name
+        """Store a changed member. Raises StoreError, or FederationError if another process wrote to this store."""
+        key, (_, revision) = MEMBER + row.name, self._rows[row.name]
         change = Change(uuid4().hex, put={key: msgspec.json.encode(row)}, expect={key: revision})
-        outcome = await settle(self._store, change)
-        if not isinstance(outcome, Committed):
-            raise FederationError(
-                f"the record of {row.name} was changed by somebody else", "restart the hub, then try again"
-            )
-        self._rows[row.name] = (row, outcome.revision)
+        self._rows[row.name] = (row, _revision(row.name, await settle(self._store, change)))
 
     async def remove(self, name: str) -> None:
-        """Delete a member. Raises as `put` does."""
-        _, revision = self._rows[name]
-        key = MEMBER + name
-        outcome = await settle(
-            self._store, Change(uuid4().hex, delete=frozenset({key}), expect={key: revision})
-        )
-        if not isinstance(outcome, Committed):
-            raise FederationError(
-                f"the record of {name} was changed by somebody else", "restart the hub, then try again"
-            )
+        """Delete a member, and with it every token that would bring it back. Raises as `put` does."""
+        key, (_, revision) = MEMBER + name, self._rows[name]
+        tokens = await join_tokens(self._store, name)
+        while len(tokens) >= MOST_KEYS:
+            await settle(self._store, Change(uuid4().hex, delete=frozenset(tokens[:MOST_KEYS])))
+            tokens = tokens[MOST_KEYS:]
+        gone = frozenset({key, *tokens})
+        _revision(name, await settle(self._store, Change(uuid4().hex, delete=gone, expect={key: revision})))
         del self._rows[name]
+
+
+def _revision(name: str, outcome: Committed | Conflict | Fenced) -> int:
+    """The revision that a change of `name` got. Raises FederationError if it was not taken."""
+    if isinstance(outcome, Committed):
+        return outcome.revision
+    raise FederationError(
+        f"the record of {name} in the store is not the one that this hub wrote",
+        "see that nothing else writes to the store, and restart the hub: it reads everything anew",
+    )

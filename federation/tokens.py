@@ -35,7 +35,7 @@ class TokenStore:
 
     async def add(self, record: TokenRecord) -> None:
         """Store a new token; forgets old ones on the way. Raises StoreError; then the token was not made."""
-        key = PREFIX + record.hash.hex()
+        key = row_key(record)
         old = [
             row_key
             for row_key, (known, _) in (await self._all()).items()
@@ -99,6 +99,16 @@ def _record(row: Row) -> TokenRecord:
         raise FederationError(
             f"a stored token cannot be read: {error}", "it was written by another version"
         ) from error
+
+
+def row_key(record: TokenRecord) -> str:
+    return PREFIX + record.hash.hex()
+
+
+async def join_tokens(store: Store, cluster: str) -> list[str]:
+    """The keys of all tokens, used or not, by which `cluster` may join. Raises StoreError."""
+    records = [_record(row) for row in (await store.load(PREFIX)).rows.values()]
+    return [row_key(one) for one in records if one.kind == "join" and one.subject == cluster]
 
 
 async def settle(store: Store, change: Change) -> Committed | Conflict | Fenced:

@@ -18,7 +18,7 @@ from federation.listen import HostPort
 from federation.model import MemberState
 from federation.registry import Registry
 from federation.store import Change, MemoryStore
-from federation.store.contract import Outcome
+from federation.store.contract import Image, Outcome
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import csr
@@ -38,7 +38,12 @@ LIFETIME = timedelta(minutes=5)
 
 
 class SlowStore(MemoryStore):
-    """Between asking and storing others get their turn, as with a disk."""
+    """Between asking and being answered others get their turn, as with a disk."""
+
+    async def load(self, prefix: str) -> Image:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return await super().load(prefix)
 
     async def commit(self, change: Change) -> Outcome:
         for _ in range(5):
@@ -234,3 +239,61 @@ async def test_the_registry_outlives_the_hub_and_its_epoch_rises(installation: I
     with pytest.raises(FederationError, match="is not a pattern"):
         await installation.hub.set_member("east", may_export=("*",))
     assert await installation.hub.set_member("nobody") is None
+
+
+async def test_the_token_of_a_cluster_that_was_removed_is_as_good_as_any_wrong_one(
+    installation: Installation,
+) -> None:
+    """Else whoever was removed would come back by asking once more, with the same key."""
+    spare, token = await installation.token("east"), await installation.token("east")
+    other, east = await installation.token("west"), await installation.cluster("east")
+    request = await east.csr()
+    assert isinstance(await installation.admission.redeem_join(token.secret, "east", request), Joined)
+    assert await installation.hub.remove_member("east")
+    for known in (token, spare):
+        assert isinstance(await installation.admission.redeem_join(known.secret, "east", request), Refused)
+    assert installation.hub.members() == ()
+    await installation.start()
+    assert isinstance(await installation.admission.redeem_join(token.secret, "east", request), Refused)
+    assert installation.hub.members() == ()
+    [left] = await TokenStore(installation.store, CLOCK.now).listed()
+    assert left.hash == other.hash()
+    again = await installation.token("east")
+    assert isinstance(await installation.admission.redeem_join(again.secret, "east", request), Joined)
+
+
+async def test_a_removal_while_the_same_key_asks_again_is_not_undone(installation: Installation) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    request = await east.csr()
+    assert isinstance(await installation.admission.redeem_join(token.secret, "east", request), Joined)
+
+    async def removed_after(turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await installation.hub.remove_member("east")
+
+    for turns in range(12):
+        again = asyncio.gather(
+            *(installation.admission.redeem_join(token.secret, "east", request) for _ in range(5))
+        )
+        await removed_after(turns)
+        await again
+        assert installation.hub.members() == (), turns
+        token = await installation.token("east")
+        assert isinstance(await installation.admission.redeem_join(token.secret, "east", request), Joined)
+
+
+async def test_a_token_revoked_while_its_cluster_joins_lets_nobody_in(installation: Installation) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    request = await east.csr()
+    tokens = TokenStore(installation.store, CLOCK.now)
+    await tokens.redeem(token.secret, "east", csr_key(request))
+    sign = installation.root.sign_cluster_ca
+
+    async def revoked_meanwhile(*arguments: object, **named: object) -> object:
+        await tokens.revoke(token.hash().hex()[:12])
+        return await sign(*arguments, **named)  # type: ignore[arg-type]
+
+    installation.root.sign_cluster_ca = revoked_meanwhile  # type: ignore[method-assign, assignment]
+    assert isinstance(await installation.admission.redeem_join(token.secret, "east", request), Refused)
+    assert installation.hub.members() == ()

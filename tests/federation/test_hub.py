@@ -1,0 +1,175 @@
+"""Many at once ask the hub to change its registry, over a real store: memory and disk agree, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+
+from federation.clock import SystemClock
+from federation.hub import Hub
+from federation.model import HUB, MemberState, Position
+from federation.registry import MemberRow, Registry
+from federation.store import SqliteStore
+from federation.sync.errors import ProtocolViolation
+from federation.telemetry import HubMetrics
+from federation.tokens import TokenStore
+from pki import token
+from pki.certificate import der
+from pki.keys.file import FileKeyStore
+from pki.root import RootAuthority
+
+BASE = "mesh.example"
+CLOCK = SystemClock()
+
+
+class Installation:
+    """A hub without streams or doors; its store is a file."""
+
+    def __init__(self, root: RootAuthority, store: SqliteStore) -> None:
+        self.root, self.store = root, store
+        self.tokens = TokenStore(store, CLOCK.now)
+
+    async def start(self) -> Hub:
+        """The hub as it is after a restart: what it knows comes from the store."""
+        hub = Hub(Registry(self.store), self.root.certificate, BASE, CLOCK, HubMetrics())
+        await hub.start()
+        return hub
+
+    async def add(self, hub: Hub, name: str) -> bool:
+        """Make `name` a member, as a join does once its token is used and the root has signed."""
+        secret = name.encode().ljust(token.SECRET_BYTES, b".")
+        _, record = token.mint(secret, CLOCK.now(), kind="join", url="https://hub", subject=name, pin=b"")
+        await self.tokens.add(record)
+        row = MemberRow(
+            name=name,
+            may_export=("default/*",),
+            ranges=("10.1.0.0/16",),
+            joined_at=datetime(2026, 1, 1, tzinfo=UTC),
+            key="00",
+            rooted=der(self.root.certificate),
+        )
+        return await hub.add_member(row, record)
+
+
+@pytest.fixture
+async def installation(tmp_path: Path) -> AsyncIterator[Installation]:
+    root = await RootAuthority.create(tmp_path / "root", FileKeyStore(tmp_path / "keys"), BASE, CLOCK)
+    async with await SqliteStore.open(tmp_path / "hub.db") as store:
+        yield Installation(root, store)
+    await root.close()
+
+
+async def test_many_hellos_at_once_never_take_the_epoch_back(installation: Installation) -> None:
+    """Each of them remembers more than the hub, as after a backup was put back; the furthest is overtaken."""
+    hub = await installation.start()
+    claims = [Position(epoch, 7) for epoch in (3, 90, 12, 90, 41, 2, 77, 89)]
+    for number in range(len(claims)):
+        await installation.add(hub, f"c{number}")
+    with structlog.testing.capture_logs() as logs:
+        sessions = await asyncio.gather(
+            *(hub.open(f"c{number}", {HUB: at}, lambda: None) for number, at in enumerate(claims))
+        )
+    assert all(session.closed is None for session in sessions)
+    said = [entry for entry in logs if "remembers more of this hub" in entry["event"]]
+    assert {"3.7", "90.7"} <= {entry["remembers"] for entry in said}
+    epochs = [entry["epoch"] for entry in said]
+    assert epochs == sorted(set(epochs))
+    assert hub.registry.epoch(HUB) == epochs[-1] == 91
+    assert (await installation.start()).registry.epoch(HUB) == 92
+
+
+async def test_an_epoch_never_falls(installation: Installation) -> None:
+    registry = Registry(installation.store)
+    for epoch in (5, 9, 4, 9, 1):
+        await registry.raise_epoch("east", epoch)
+    again = Registry(installation.store)
+    await again.load()
+    assert again.epoch("east") == 9
+
+
+async def test_nobody_may_claim_what_nobody_could_have_seen(installation: Installation) -> None:
+    hub = await installation.start()
+    await installation.add(hub, "east")
+    with pytest.raises(ProtocolViolation, match="is claimed"):
+        await hub.open("east", {HUB: Position(2**40, 1)}, lambda: None)
+    assert hub.registry.epoch(HUB) == 1
+
+
+async def test_changes_of_one_cluster_at_once_all_count(installation: Installation) -> None:
+    """Two operators change different settings, a third drains it: none undoes what another did."""
+    hub = await installation.start()
+    await installation.add(hub, "east")
+    for number in range(20):
+        exports, ranges = (f"n{number}/*",), (f"10.{number}.0.0/16",)
+        state = MemberState.DRAINING if number % 2 else MemberState.ACTIVE
+        await asyncio.gather(
+            hub.set_member("east", may_export=exports),
+            hub.set_member("east", ranges=ranges),
+            hub.set_member("east", state=state),
+        )
+        row = hub.registry.rows["east"]
+        assert (row.may_export, row.ranges, row.state) == (exports, ranges, state)
+    assert (await installation.start()).registry.rows == hub.registry.rows
+
+
+async def test_sets_and_removals_at_once_leave_memory_and_disk_the_same(installation: Installation) -> None:
+    hub = await installation.start()
+    names = [f"c{number}" for number in range(6)]
+    for name in names:
+        await installation.add(hub, name)
+    removed = await asyncio.gather(
+        *(hub.remove_member(name) for name in names[:3] for _ in range(3)),
+        *(hub.set_member(name, may_export=(f"{name}/*",)) for name in names for _ in range(2)),
+        *(hub.remove_member(name) for name in names[3:5]),
+    )
+    assert removed[:9] == [True, False, False] * 3
+    assert removed[-2:] == [True, True]
+    assert list(hub.registry.rows) == ["c5"]
+    assert hub.registry.rows["c5"].may_export == ("c5/*",)
+    assert (await installation.start()).registry.rows == hub.registry.rows
+
+
+async def test_whoever_asks_for_a_change_and_leaves_does_not_stop_it_halfway(
+    installation: Installation,
+) -> None:
+    """A stream that ends takes its task with it; the store writes on, so the registry must hear of it."""
+    hub = await installation.start()
+    await installation.add(hub, "east")
+    for turns in range(6):
+        asked = asyncio.create_task(hub.set_member("east", may_export=(f"t{turns}/*",)), name="asked")
+        for _ in range(turns + 1):
+            await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        changed = await hub.set_member("east", ranges=(f"10.{turns}.0.0/16",))
+        assert changed is not None
+        assert changed.may_export == (f"t{turns}/*",)
+    assert (await installation.start()).registry.rows == hub.registry.rows
+
+
+async def test_a_cluster_with_more_tokens_than_fit_into_one_change_is_removed_all_the_same(
+    installation: Installation,
+) -> None:
+    hub = await installation.start()
+    for number in range(230):
+        secret = b"%032d" % number
+        _, record = token.mint(
+            secret,
+            CLOCK.now(),
+            kind="join",
+            url="https://hub",
+            subject="east",
+            pin=b"",
+            lifetime=timedelta(minutes=1),
+        )
+        await installation.tokens.add(record)
+    await installation.add(hub, "east")
+    assert await hub.remove_member("east")
+    assert await installation.tokens.listed() == ()
+    assert hub.members() == ()
