@@ -2,6 +2,8 @@
 
 A file that cannot be read is moved aside and said so; the gateway then starts with what its agent sends. It is never
 silently empty. Each row carries a checksum, because SQLite checks its own structure and not the bytes of a value.
+The file is locked for this process alone, and then needs no shared memory beside it: what is stored can be read where
+there is no room for anything more (sqlite.org/wal.html, "Use of WAL Without Shared-Memory").
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class ResourceStore:
         if created:
             self._path.touch(mode=0o600)
         database = self._database = sqlite3.connect(self._path, isolation_level=None)
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()

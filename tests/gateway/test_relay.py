@@ -71,8 +71,12 @@ class World:
         return {resource for kind in found.types.values() for resource in kind.values()}
 
     async def on_disk(self, path: Path) -> Snapshot:
+        """What the next process would find if this one ended now, without a word."""
         await self.relay.flush()
-        other = ResourceStore(path)
+        copy = path.with_name("copy")
+        for suffix in ("", "-wal"):
+            copy.with_name(f"copy{suffix}").write_bytes(path.with_name(f"{path.name}{suffix}").read_bytes())
+        other = ResourceStore(copy)
         found = await other.open(self.clock.now())
         await other.close()
         return found
@@ -247,6 +251,37 @@ async def test_envoy_hears_that_there_is_nothing_when_the_disk_says_so(tmp_path:
     assert clusters == Response(CLUSTER, "1")
     _, replies = advance(stream, Request(CLUSTER, "1"))
     assert replies == (Response(LISTENER, "2"),)
+
+
+async def test_a_refusal_is_shown_until_the_agent_offers_something_else_or_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path / "db", OLD) as found:
+        found.connect()
+        found.say(Request(CLUSTER, "1"))
+        await found.agent("a", NEW)
+        (offered,) = found.sync()
+        found.say(Request(CLUSTER, offered.nonce, error="no"))
+        await found.settle()
+        (restored,) = found.sync()
+        assert restored.put == (OLD,)
+        found.say(Request(CLUSTER, restored.nonce))
+        assert found.relay.rejected == {NEW.key: "no"}
+        await found.agent("b", OLD)
+        found.sync()
+        await found.settle()
+        assert found.relay.rejected == {}
+        await found.agent("c", OTHER)
+        (offered,) = found.sync()
+        found.say(Request(CLUSTER, offered.nonce, error="no"))
+        await found.settle()
+        (removal,) = found.sync()
+        assert removal.removed == ("other",)
+        found.say(Request(CLUSTER, removal.nonce))
+        assert found.relay.rejected == {OTHER.key: "no"}
+        await found.agent("d", removed=("other",))
+        found.sync()
+        await found.settle()
+        assert found.relay.rejected == {}
+        assert found.answers == [("a", "echo: no"), ("b", None), ("c", "other: no"), ("d", None)]
 
 
 async def test_what_envoy_refuses_from_disk_is_shown(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -102,14 +103,44 @@ async def test_what_an_older_version_stored_is_there(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.parametrize("crashed", [False, True])
+async def test_what_was_written_is_read_where_there_is_no_room(tmp_path: Path, crashed: bool) -> None:
+    """A gateway that restarts on a full disk serves; what it cannot keep is for later (setrlimit(2))."""
+    path = tmp_path / "resources.sqlite"
+    await written(path)
+    if crashed:
+        before = ResourceStore(path)
+        await before.open(NOW)
+        await before.write([], [B.key])
+        log = path.with_name("resources.sqlite-wal")
+        left = {found: found.read_bytes() for found in (path, log)}
+        await before.close()
+        for found, content in left.items():
+            found.write_bytes(content)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        store = ResourceStore(path)
+        assert await store.open(NOW) == Snapshot().replace([A] if crashed else [A, B], ())
+        with pytest.raises(StoreError):
+            await store.write([Resource.of(CLUSTER, "c", b"body of c")], [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await store.write([B], [])
+    await store.close()
+    store = ResourceStore(path)
+    assert await store.open(NOW) == Snapshot().replace([A, B], ())
+    await store.close()
+
+
 async def test_a_full_disk_refuses_and_stores_nothing(tmp_path: Path) -> None:
     store = ResourceStore(tmp_path / "resources.sqlite")
     await store.open(NOW)
     assert store._database is not None
     pages = store._thread.submit(
-        lambda: store._database and store._database.execute("PRAGMA max_page_count = 4")
+        lambda: store._database and store._database.execute("PRAGMA max_page_count = 4").fetchall()
     )
-    pages.result()
+    assert pages.result() == [(4,)]
     with pytest.raises(StoreFull):
         await store.write([A, Resource.of(CLUSTER, "large", b"x" * 100_000)], [])
     await store.write([B], [])
