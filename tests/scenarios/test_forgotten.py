@@ -25,12 +25,24 @@ async def forget(cluster: Cluster) -> None:
     await cluster.agent.start()
 
 
+async def waits_for(cluster: Cluster, what: str) -> None:
+    """Until the agent says that its gateways are not served because of `what`."""
+
+    async def told() -> bool:
+        problems = (await ask(cluster.socket, "/v1/status"))["problems"]
+        return any("gateways are not served yet" in one and what in one for one in problems)
+
+    await until(f"{cluster.name} waiting for {what}", told, watch=(cluster.agent,))
+
+
 async def test_gateways_lose_nothing_to_an_agent_that_remembers_nothing(federation: World) -> None:
-    east = federation.clusters["east"]
+    """The hub is dead when it starts, and when the hub returns, the exporter's agent is still missing."""
+    east, west = federation.clusters["east"], federation.clusters["west"]
     (gateway,) = east.gateways
     to = await reach(federation, "east", "remote")
     listening, imports = await listeners(gateway), await east.imports()
     await federation.hub.kill()
+    await west.agent.kill()
     async with running(to) as load:
         await forget(east)
 
@@ -39,11 +51,12 @@ async def test_gateways_lose_nothing_to_an_agent_that_remembers_nothing(federati
             return [gateway["state"] for gateway in seen] == ["serving"]
 
         await until("the gateway's report", reported, watch=(east.agent,))
+        await waits_for(east, "its own record from the hub")
         assert await ready(federation, "east") == 503
-        problems = (await ask(east.socket, "/v1/status"))["problems"]
-        assert any("gateways are not served yet" in problem for problem in problems), problems
-        assert await listeners(gateway) == listening
         await federation.hub.start()
+        await waits_for(east, "the first word of west (")
+        assert await listeners(gateway) == listening
+        await west.agent.start()
         await until("the agents' return", federation.served, watch=(federation.hub, east.agent))
         await planned(federation, "east", "remote", {"west", "central"})
         await settled(federation)
