@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from federation.demo.load import Answer
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One sentence that is true or not; `figure` was measured, `goal` is what it is compared with by a reader."""
+    """One sentence that is true or not; `figure` was measured, `goal` is what a reader compares it with.
+
+    `answers` are those of a load on whose account it is made.
+    """
 
     text: str
     holds: bool
     figure: str = ""
     goal: str = ""
+    answers: tuple[Answer, ...] = ()
 
 
 class Screen(Protocol):
@@ -24,6 +30,8 @@ class Screen(Protocol):
     def step(self, title: str) -> None: ...
 
     def progress(self, text: str) -> None: ...
+
+    def watch(self, text: str, answers: Sequence[Answer]) -> None: ...
 
     def claim(self, claim: Claim) -> None: ...
 
@@ -38,8 +46,10 @@ class Record:
     screen: Screen
     claims: list[Claim] = field(default_factory=list)
 
-    def claim(self, text: str, holds: bool, figure: str = "", goal: str = "") -> None:
-        made = Claim(text, holds, figure, goal)
+    def claim(
+        self, text: str, holds: bool, figure: str = "", goal: str = "", answers: Sequence[Answer] = ()
+    ) -> None:
+        made = Claim(text, holds, figure, goal, tuple(answers))
         self.claims.append(made)
         self.screen.claim(made)
 

@@ -104,7 +104,8 @@ def _lock(folder: Path) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         raise FederationError(
-            f"another demo is up in {folder}", f"see `federation demo status --directory {folder}`, or {OTHER}"
+            f"another demo is up in {folder}",
+            f"see `federation demo status --directory {folder}`, or {OTHER}",
         ) from error
     except FederationError:
         os.close(descriptor)

@@ -10,7 +10,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from federation.api.client import Refusal
@@ -113,7 +114,7 @@ class Tour:
     async def everything_returns(self) -> None:
         self._screen.step("5. Everything returns")
         east, west = self._world.clusters["east"], self._world.clusters["west"]
-        async with running(self._echo) as load:
+        async with running(self._echo) as load, self._watched("everything starts", load):
             began = time.monotonic()
             for process in (
                 west.agent,
@@ -128,7 +129,9 @@ class Tour:
             await asyncio.sleep(SETTLE)
         last = load.since(time.monotonic() - SETTLE / 2).clusters
         self._record.claim("east answers again", set(last) == {"east"}, f"after {returned:.1f} s")
-        self._record.claim("no request fails on the way back", load.failed == 0, _figure(load))
+        self._record.claim(
+            "no request fails on the way back", load.failed == 0, _figure(load), answers=load.answers
+        )
         await until("the clusters' meeting", self._world.connected, watch=self._world.processes)
 
     async def control_plane_dies(self) -> None:
@@ -170,8 +173,7 @@ class Tour:
         self, text: str, fault: Callable[[], Awaitable[None]], who: str, goal: str = ""
     ) -> None:
         """Strike under load, and claim who answers afterwards and that only what was in flight could fail."""
-        self._screen.progress(text)
-        async with running(self._echo) as load:
+        async with running(self._echo) as load, self._watched(text, load):
             await asyncio.sleep(SETTLE)
             moment = time.monotonic()
             await fault()
@@ -185,7 +187,24 @@ class Tour:
             set(last) == {who} and load.failed <= in_flight,
             _figure(load),
             "; ".join(part for part in (f"failed at most {in_flight} in flight", goal) if part),
+            load.answers,
         )
+
+    @asynccontextmanager
+    async def _watched(self, text: str, load: Load) -> AsyncIterator[None]:
+        """Show who answers, ten times a second."""
+
+        async def watch() -> None:
+            while True:
+                self._screen.watch(text, load.answers)
+                await asyncio.sleep(0.1)
+
+        watching = asyncio.create_task(watch(), name="demo-watch")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     def _answered_by(self, who: str) -> Callable[[], Awaitable[bool]]:
         async def answered() -> bool:
