@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,29 +27,20 @@ from federation.api.server import (
     with_health,
 )
 from federation.api.tls import renewable, server_context
+from federation.app.agent_settings import me_of, tuning_of
 from federation.app.agent_state import AgentState
+from federation.app.gateway_reports import read_report
 from federation.attest import Attestor, Instances
 from federation.clock import Clock
-from federation.config import AgentSettings, Rule
+from federation.config import AgentSettings
 from federation.discovery.files import FileDiscovery
 from federation.errors import FederationError
-from federation.gateways import Gateways, Report
+from federation.gateways import Gateways
 from federation.identity import Identity
 from federation.join import Membership, join, membership, open_authority
 from federation.knowledge import Knowledge
 from federation.listen import HostPort
-from federation.model import (
-    ImportPolicy,
-    ImportRule,
-    LeaseSettings,
-    Me,
-    OwnGateway,
-    Position,
-    Service,
-)
-from federation.model import (
-    Path as PathSeen,
-)
+from federation.model import Position
 from federation.opening import Known, Opening
 from federation.store import SqliteStore
 from federation.sync.client import Credentials, Ports, SyncClient
@@ -58,7 +49,6 @@ from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
 from federation.tokens import TokenStore
 from gateway.report_pb2 import GatewayReport
-from gateway.tuning import PathTuning, Tuning, TunnelTuning
 from gateway.xds.reports import ReportServer
 from gateway.xds.server import AdsServer, Client, ServerCredentials, add_secure_port, new_server
 from pki import durable
@@ -146,13 +136,13 @@ class _Process:
             self.settings.cluster, base, lambda before, offered: accept(before, offered, self.member.root)
         )
         events = importer.restore(remembered.heard, remembered.cursors)
-        view = remembered_view(self._me(), remembered, events, self.clock.now())
+        view = remembered_view(me_of(self.settings, base), remembered, events, self.clock.now())
         outlets = Outlets(self.publisher, lambda snapshots: self.gateways.publish(snapshots))
         self.agent = Agent(
             view,
             Opening(remembered.without),
             partial(self._known, importer, forgot=remembered.epoch == 0),
-            self._tuning(),
+            tuning_of(self.settings),
             self.knowledge,
             outlets,
             self.metrics,
@@ -218,36 +208,6 @@ class _Process:
         await self.discovery.listed.wait()
         self.agent.services_listed()
 
-    # ---- settings ------------------------------------------------------------------------------------------------
-
-    def _me(self) -> Me:
-        settings = self.settings
-        return Me(
-            name=settings.cluster,
-            base=self.member.base,
-            region=settings.region,
-            zone=settings.zone or "",
-            regions=settings.regions,
-            import_policy=ImportPolicy(_rules(settings.imports.allow), _rules(settings.imports.deny)),
-            port_range=(settings.ports.first, settings.ports.last),
-            leases=LeaseSettings(settings.leases.suspect, settings.leases.expired),
-        )
-
-    def _tuning(self) -> Tuning:
-        paths, tunnels = self.settings.paths, self.settings.tunnels
-        return Tuning(
-            path=PathTuning(
-                connect_timeout=tunnels.connect,
-                probe_interval=paths.probe,
-                probe_timeout=paths.timeout,
-                probe_failures=paths.failures,
-                ping_interval=paths.ping,
-                ping_timeout=paths.timeout,
-            ),
-            tunnel=TunnelTuning(idle_timeout=tunnels.idle),
-            access_log=self.settings.access_log,
-        )
-
     # ---- doors ---------------------------------------------------------------------------------------------------
 
     def _tls(self) -> Any:
@@ -282,32 +242,6 @@ class _Process:
         leaf = self.identity.current
         return ServerCredentials(leaf.chain, leaf.key, self.authority.bundle().pem())
 
-    def _reported(self, client: Client, report: GatewayReport) -> None:
-        gateway = OwnGateway(
-            name=client.instance,
-            cls=client.gateway_class,
-            address=report.address,
-            port=report.port,
-            bind=report.bind,
-            bind_port=report.bind_port,
-            serving=report.state == GatewayReport.STATE_SERVING,
-        )
-        said = Report(
-            at=self.clock.now(),
-            envoy=report.envoy_version,
-            certificate_expires_at=_instant(report.certificate_not_after_ms),
-            draining=report.state == GatewayReport.STATE_DRAINING,
-        )
-        paths = {path.cluster: PathSeen(path.healthy, path.total) for path in report.paths}
-        failed = {
-            (Service(one.namespace, one.name), one.port): frozenset(one.failed) for one in report.backends
-        }
-        self.gateways.reported(client, gateway, said, paths, failed)
-
-
-def _rules(rules: tuple[Rule, ...]) -> tuple[ImportRule, ...]:
-    return tuple(ImportRule(rule.clusters, rule.services) for rule in rules)
-
-
-def _instant(milliseconds: int) -> datetime | None:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds else None
+    def _reported(self, client: Client, message: GatewayReport) -> None:
+        seen = read_report(client, message, self.clock.now())
+        self.gateways.reported(client, seen.gateway, seen.report, seen.paths, seen.failed)

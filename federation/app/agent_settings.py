@@ -1,0 +1,42 @@
+"""What an agent's settings mean to those who decide and compile: the only place where the one becomes the other."""
+
+from __future__ import annotations
+
+from federation.config import AgentSettings, Rule
+from federation.model import ImportPolicy, ImportRule, LeaseSettings, Me
+from gateway.tuning import PathTuning, Tuning, TunnelTuning
+
+
+def me_of(settings: AgentSettings, base: str) -> Me:
+    """Who the agent is and what it accepts; `base` is the one below which all trust domains lie."""
+    return Me(
+        name=settings.cluster,
+        base=base,
+        region=settings.region,
+        zone=settings.zone or "",
+        regions=settings.regions,
+        import_policy=ImportPolicy(_rules(settings.imports.allow), _rules(settings.imports.deny)),
+        port_range=(settings.ports.first, settings.ports.last),
+        leases=LeaseSettings(settings.leases.suspect, settings.leases.expired),
+    )
+
+
+def tuning_of(settings: AgentSettings) -> Tuning:
+    """How its gateways' Envoys probe, time out and log."""
+    paths, tunnels = settings.paths, settings.tunnels
+    return Tuning(
+        path=PathTuning(
+            connect_timeout=tunnels.connect,
+            probe_interval=paths.probe,
+            probe_timeout=paths.timeout,
+            probe_failures=paths.failures,
+            ping_interval=paths.ping,
+            ping_timeout=paths.timeout,
+        ),
+        tunnel=TunnelTuning(idle_timeout=tunnels.idle),
+        access_log=settings.access_log,
+    )
+
+
+def _rules(rules: tuple[Rule, ...]) -> tuple[ImportRule, ...]:
+    return tuple(ImportRule(rule.clusters, rule.services) for rule in rules)
