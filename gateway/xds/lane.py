@@ -26,9 +26,6 @@ LARGEST_RESPONSE = 3 << 20
 LONGEST_ERROR = 1024
 """Characters of a client's error that are kept."""
 
-_REPEAT = ""
-"""Stands for the version of what the client holds and must be sent again all the same."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
@@ -40,23 +37,19 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A response that the client has not answered yet.
-
-    `sent` has the versions that are under way; `put` what the client holds once it accepts, which is `_REPEAT` where
-    the same must be sent once more.
-    """
+    """A response that the client has not answered yet: name to version of what was put, or names removed."""
 
     nonce: str
-    sent: HashTrieMap[str, str]
-    put: HashTrieMap[str, str]
-    removed: frozenset[str]
+    put: Mapping[str, str] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
     """`known` is what the client holds, by its own word; `due` and `gone` are names to be sent and to be removed.
 
-    `alone` are those of `due` that go in a response of their own, because they may be refused.
+    `again` are names whose next word goes out even if the client seems to have it: it asked for it again, or refused
+    something in between. `alone` are those of `due` that go in a response of their own, because they may be refused.
 
     `unheard`: the client has asked for everything and was told nothing yet. It waits for a first response, even if that
     is empty (Envoy is not live before; see `initial_fetch_timeout`).
@@ -69,6 +62,7 @@ class Lane:
     rejected: HashTrieMap[str, Rejected] = field(default_factory=HashTrieMap)
     due: HashTrieSet[str] = field(default_factory=HashTrieSet)
     gone: HashTrieSet[str] = field(default_factory=HashTrieSet)
+    again: HashTrieSet[str] = field(default_factory=HashTrieSet)
     alone: HashTrieSet[str] = field(default_factory=HashTrieSet)
     in_flight: InFlight | None = None
     unheard: bool = False
@@ -109,36 +103,38 @@ class Lane:
 
     def look(self, name: str, wanted: Resource | None) -> Lane:
         """Compare what there is with what the client has, or will have: is anything to be sent?"""
-        rejected = self.rejected
-        if name in rejected and (wanted is None or wanted.version != rejected[name].version):
-            rejected = rejected.remove(name)
-        due, gone, alone = self.due.discard(name), self.gone.discard(name), self.alone
-        if self._is_due(name, wanted, rejected):
+        lane = self
+        if name in self.rejected and (wanted is None or wanted.version != self.rejected[name].version):
+            lane = replace(self, rejected=self.rejected.remove(name), again=self.again.insert(name))
+        due, gone, alone = lane.due.discard(name), lane.gone.discard(name), lane.alone
+        if lane._is_due(name, wanted):
             due = due.insert(name)
         else:
             alone = alone.discard(name)
-            gone = gone.insert(name) if self._is_gone(name, wanted) else gone
-        return replace(self, due=due, gone=gone, alone=alone, rejected=rejected)
+            gone = gone.insert(name) if lane._is_gone(name, wanted) else gone
+        return replace(lane, due=due, gone=gone, alone=alone)
 
     def look_at_all(self, wanted: Mapping[str, Resource]) -> Lane:
         """`look` at every name that either side has: for a new stream, and when `*` is subscribed to later."""
         names = {*self.known, *(wanted if self.everything else self.names)}
-        kept = {n: r for n, r in self.rejected.items() if n in wanted and wanted[n].version == r.version}
-        rejected = HashTrieMap.convert(kept)
-        due = HashTrieSet(name for name in names if self._is_due(name, wanted.get(name), rejected))
+        due = HashTrieSet(name for name in names if self._is_due(name, wanted.get(name)))
         gone = HashTrieSet(name for name in names if self._is_gone(name, wanted.get(name)))
-        alone = HashTrieSet(name for name in self.alone if name in due)
-        return replace(self, due=due, gone=gone, alone=alone, rejected=rejected)
+        lane = replace(self, due=due, gone=gone)
+        for name in {*self.rejected, *self.again, *self.alone}:
+            lane = lane.look(name, wanted.get(name))
+        return lane
 
-    def _is_due(self, name: str, wanted: Resource | None, rejected: Mapping[str, Rejected]) -> bool:
+    def _is_due(self, name: str, wanted: Resource | None) -> bool:
         if wanted is None or not self.wants(name):
             return False
-        if name in rejected and name not in self.alone:
+        if name in self.rejected and name not in self.alone:
             return False
-        return self.expected(name) != wanted.version
+        return self.expected(name) != wanted.version or name in self.again
 
     def _is_gone(self, name: str, wanted: Resource | None) -> bool:
-        return wanted is None and self.wants(name) and self.expected(name) is not None
+        if wanted is not None or not self.wants(name):
+            return False
+        return self.expected(name) is not None or (self.everything and name in self.again)
 
     def retry(self, wanted: Mapping[str, Resource]) -> Lane:
         """Offer what is refused once more, each resource alone; it counts as refused until it is accepted."""
@@ -149,14 +145,8 @@ class Lane:
 
     def repeat(self, name: str, wanted: Resource | None) -> Lane:
         """Send again what the client has, or is getting."""
-        lane = self
-        if lane.in_flight is not None and name in lane.in_flight.put:
-            lane = replace(
-                lane, in_flight=replace(lane.in_flight, put=lane.in_flight.put.insert(name, _REPEAT))
-            )
-        elif name in lane.known:
-            lane = replace(lane, known=lane.known.insert(name, _REPEAT))
-        return replace(lane, rejected=lane.rejected.discard(name)).look(name, wanted)
+        again = self.again if self.expected(name) is None else self.again.insert(name)
+        return replace(self, again=again, rejected=self.rejected.discard(name)).look(name, wanted)
 
     def subscribe(self, request: Request, wanted: Mapping[str, Resource]) -> Lane:
         """Asking again for what one has means that it is to be sent again (xDS protocol, delta variant)."""
@@ -185,7 +175,12 @@ class Lane:
         lane = self
         for name in names:
             if not lane.wants(name):
-                lane = replace(lane, known=lane.known.discard(name), rejected=lane.rejected.discard(name))
+                lane = replace(
+                    lane,
+                    known=lane.known.discard(name),
+                    rejected=lane.rejected.discard(name),
+                    again=lane.again.discard(name),
+                )
             lane = lane.look(name, wanted.get(name))
         return lane
 
@@ -208,12 +203,12 @@ class Lane:
             if put and size > LARGEST_RESPONSE:
                 break
             put.append(resource)
-        versions = HashTrieMap.convert({resource.name: resource.version for resource in put})
-        due, alone = self.due, self.alone
-        for name in versions:
-            due, alone = due.discard(name), alone.discard(name)
-        flight = InFlight(nonce, versions, versions, frozenset())
-        lane = replace(self, due=due, alone=alone, in_flight=flight, unheard=False)
+        due, again, alone = self.due, self.again, self.alone
+        for resource in put:
+            name = resource.name
+            due, again, alone = due.discard(name), again.discard(name), alone.discard(name)
+        flight = InFlight(nonce, put={resource.name: resource.version for resource in put})
+        lane = replace(self, due=due, again=again, alone=alone, in_flight=flight, unheard=False)
         return lane, Response(self.type_url, nonce, put=tuple(put))
 
     def next_removal(self, nonce: str, may_go: Iterable[str]) -> tuple[Lane, Response | None]:
@@ -222,11 +217,12 @@ class Lane:
         names = tuple(nsmallest(LONGEST_RESPONSE, may_go))
         if not names:
             return self, None
-        gone = self.gone
+        gone, again = self.gone, self.again
         for name in names:
-            gone = gone.discard(name)
-        flight = InFlight(nonce, HashTrieMap(), HashTrieMap(), frozenset(names))
-        return replace(self, gone=gone, in_flight=flight), Response(self.type_url, nonce, removed=names)
+            gone, again = gone.discard(name), again.discard(name)
+        flight = InFlight(nonce, removed=frozenset(names))
+        lane = replace(self, gone=gone, again=again, in_flight=flight)
+        return lane, Response(self.type_url, nonce, removed=names)
 
     def answered(self, error: str | None, wanted: Mapping[str, Resource]) -> Lane:
         """The client accepted (`error` is None) or refused what is in flight. A removal cannot be refused."""
@@ -249,15 +245,15 @@ class Lane:
 
     def _refused(self, flight: InFlight, error: str, wanted: Mapping[str, Resource]) -> Lane:
         """The only resource of a response is refused itself; of several it is not known what became of each."""
-        alone, rejected, known = self.alone, self.rejected, self.known
-        for name, version in flight.sent.items():
+        rejected, again, alone = self.rejected, self.again, self.alone
+        for name, version in flight.put.items():
             if not self.wants(name):
                 continue
-            if len(flight.sent) == 1:
+            if len(flight.put) == 1:
                 rejected = rejected.insert(name, Rejected(version, error[:LONGEST_ERROR]))
             else:
-                alone, known = alone.insert(name), known.insert(name, _REPEAT)
-        lane = replace(self, in_flight=None, alone=alone, rejected=rejected, known=known)
-        for name in flight.sent:
+                again, alone = again.insert(name), alone.insert(name)
+        lane = replace(self, in_flight=None, rejected=rejected, again=again, alone=alone)
+        for name in flight.put:
             lane = lane.look(name, wanted.get(name))
         return lane

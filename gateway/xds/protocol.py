@@ -192,11 +192,11 @@ def _settle(sub: Subscription, request: Request, lane: Lane) -> Subscription:
     if (
         flight is None
         or request.type_url not in _IMMEDIATE
-        or (request.error is not None and len(flight.sent) > 1)
+        or (request.error is not None and len(flight.put) > 1)
     ):
         return sub
     owed = sub.owed
-    for name in flight.sent:
+    for name in flight.put:
         owed = owed.discard((request.type_url, name))
     return replace(sub, owed=owed)
 
