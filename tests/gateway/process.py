@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from federation.clock import SystemClock
 from gateway import names
 from gateway.report_pb2 import GatewayReport
 from gateway.snapshot import Snapshot
+from gateway.store import ResourceStore
 from gateway.xds.latest import Latest
 from gateway.xds.reports import ReportServer
 from gateway.xds.server import RETRY_EVERY, AdsServer, Client, Denied, new_server
@@ -164,11 +166,13 @@ class Gateway:
         assert self._process is not None
         return self._process
 
-    def start(self) -> None:
-        with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", MAIN, json.dumps(self._given)], stdout=log, stderr=log
-            )
+    def start(self, *, no_room: bool = False) -> None:
+        """With `no_room` no file of its own can grow; nor its log, for which Envoy would be killed (SIGXFSZ)."""
+        command = [sys.executable, "-c", MAIN, json.dumps(self._given)]
+        if no_room:
+            command = ["/bin/sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *command]
+        with (Path(os.devnull) if no_room else self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
 
     def stop(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -201,6 +205,18 @@ class Gateway:
 
     async def ready(self) -> bool:
         return (await self.get("/readyz"))[0] == 200
+
+
+async def on_disk(path: Path) -> Snapshot:
+    """What the next process would find in the store at `path` if its owner ended now, without a word."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        for suffix in ("", "-wal"):
+            copy.with_name(copy.name + suffix).write_bytes(path.with_name(path.name + suffix).read_bytes())
+        store = ResourceStore(copy)
+        found = await store.open(datetime.now(UTC))
+        await store.close()
+        return found
 
 
 def alive(pid: int) -> bool:

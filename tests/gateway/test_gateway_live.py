@@ -21,7 +21,7 @@ from gateway.tuning import Tuning
 from tests.gateway.certificates import ca
 from tests.gateway.envoys import Backend, free_port
 from tests.gateway.plans import ECHO, fabric, plan
-from tests.gateway.process import Agent, Gateway, agent, alive, attest, kill
+from tests.gateway.process import Agent, Gateway, agent, alive, attest, kill, on_disk
 
 pytestmark = pytest.mark.live
 
@@ -61,6 +61,15 @@ class World:
 
     async def wait_for_answers(self) -> None:
         await until(self.answers, self.gateway)
+
+    async def wait_for_disk(self) -> None:
+        """Until the gateway's store has all that the agent sent."""
+
+        async def stored() -> bool:
+            found = await on_disk(self.gateway.directory / "resources.sqlite")
+            return found.types == self.snapshot.types
+
+        await until(stored, self.gateway)
 
     async def wait_for_status(self, **wanted: object) -> None:
         async def as_wanted() -> bool:
@@ -143,12 +152,7 @@ async def test_envoy_that_is_killed_is_started_again(world: World) -> None:
 async def test_no_envoy_survives_a_killed_gateway_and_the_next_one_serves_without_the_agent(
     world: World,
 ) -> None:
-    async def stored() -> bool:
-        (stream,) = world.agent.ads.streams
-        await asyncio.sleep(1.0)
-        return stream.subscription.acked == world.snapshot.number
-
-    await until(stored, world.gateway)
+    await world.wait_for_disk()
     envoy = (await world.gateway.status())["envoy_pid"]
     await world.agent.stop()
     world.gateway.kill()
@@ -163,6 +167,18 @@ async def test_no_envoy_survives_a_killed_gateway_and_the_next_one_serves_withou
     status = await world.gateway.status()
     assert not status["agent_connected"]
     assert status["problems"][0].startswith("no stream to the agent")
+
+
+@pytest.mark.parametrize("end", [Gateway.stop, Gateway.kill])
+async def test_a_gateway_that_restarts_on_a_full_disk_serves_without_the_agent(
+    world: World, end: Callable[[Gateway], None]
+) -> None:
+    await world.wait_for_disk()
+    await world.agent.stop()
+    end(world.gateway)
+    world.gateway.start(no_room=True)
+    await world.wait_for_answers()
+    await until(world.gateway.ready, world.gateway)
 
 
 async def test_traffic_goes_on_while_the_agent_is_gone_and_it_catches_up(world: World) -> None:

@@ -14,6 +14,7 @@ from gateway.snapshot import CLUSTER, ENDPOINTS, LISTENER, SECRET, Key, Resource
 from gateway.store import ResourceStore
 from gateway.xds.messages import Published, Request, Response
 from gateway.xds.protocol import Subscription, advance
+from tests.gateway.process import on_disk
 
 OLD = Resource.of(CLUSTER, "echo", b"old")
 NEW = Resource.of(CLUSTER, "echo", b"new")
@@ -71,15 +72,8 @@ class World:
         return {resource for kind in found.types.values() for resource in kind.values()}
 
     async def on_disk(self, path: Path) -> Snapshot:
-        """What the next process would find if this one ended now, without a word."""
         await self.relay.flush()
-        copy = path.with_name("copy")
-        for suffix in ("", "-wal"):
-            copy.with_name(f"copy{suffix}").write_bytes(path.with_name(f"{path.name}{suffix}").read_bytes())
-        other = ResourceStore(copy)
-        found = await other.open(self.clock.now())
-        await other.close()
-        return found
+        return await on_disk(path)
 
     def fill_disk(self) -> Callable[[], None]:
         """No write succeeds until the returned function is called."""
