@@ -23,13 +23,14 @@ from federation.clock import Clock
 from federation.errors import FederationError, Unreachable
 from federation.model import HUB, Member, MemberState, Position
 from federation.registry import MemberRow, Registry, networks
-from federation.sync import channel, codec
+from federation.sync import channel, codec, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.codec import BUNDLE, Fact
 from federation.sync.errors import ProtocolViolation
-from federation.sync.exchange import Exchange, Session
+from federation.sync.exchange import Exchange
 from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, beat_count, next_epoch
-from federation.sync.relay import Refusal
+from federation.sync.refusals import Refusal, Refusals
+from federation.sync.session import Session
 from federation.telemetry import HubMetrics
 from pki import bundle as bundles
 from pki.bundle import Bundle, Rejected, accept, content
@@ -142,6 +143,10 @@ class Hub:
             return None
         changed = msgspec.structs.replace(row, **given)
         check_grants(changed.may_export, changed.ranges)
+        if (changed.may_export, changed.ranges) != (row.may_export, row.ranges):
+            # What others hold up to a position is what the old rights let through. So the owner begins an epoch at its
+            # next stream, in which it lists everything to everybody; only the store remembers that over a restart.
+            await self.registry.raise_epoch(name, self._exchange.highest(name).epoch + 1)
         if changed != row:
             await self.registry.put(changed)
             self._take_up(changed)
@@ -264,16 +269,15 @@ class Hub:
 
     async def receive(self, session: Session, message: pb.FromAgent) -> None:
         """What an agent says. Raises ProtocolViolation, StoreError."""
-        if message.WhichOneof("message") == "publish" and message.publish.owner == session.cluster:
-            await self._keep(session, message.publish)
-        if session.closed is not None:
-            return
-        self._heard[session.cluster] = self._clock.monotonic()
-        report = session.receive(message)
-        if report is not None:
-            self._answered(session, report)
-        elif (feed := self._exchange.feed(session.cluster)) is not None:
-            self._metrics.entries.labels(session.cluster).set(len(feed.items))
+        match message.WhichOneof("message"):
+            case "publish":
+                await self._published(session, message.publish)
+            case "report":
+                self._answered(session, message.report)
+            case _:
+                self._exchange.receive(session, message)
+        if session.closed is None:
+            self._heard[session.cluster] = self._clock.monotonic()
 
     def close(self, session: Session) -> None:
         """The stream ended. What its cluster said stays."""
@@ -282,6 +286,17 @@ class Hub:
             if asked is session and not future.done():
                 future.set_exception(Unreachable(f"the agent of {session.cluster}", "its stream ended"))
         self._count()
+
+    async def _published(self, session: Session, batch: pb.Batch) -> None:
+        """Take a batch in piece by piece, so that nobody has to wait for a long one."""
+        pieces = wire.read_batch(batch, session.cluster)
+        if batch.owner == session.cluster:
+            await self._keep(session, batch)
+        for _ in self._exchange.publish(session, pieces):
+            await asyncio.sleep(0)
+        feed = self._exchange.feed(session.cluster)
+        if session.closed is None and feed is not None:
+            self._metrics.entries.labels(session.cluster).set(len(feed.items))
 
     async def _keep(self, session: Session, batch: pb.Batch) -> None:
         """Make durable what must be, before anybody hears of it: a new epoch, a newer bundle."""
@@ -325,15 +340,10 @@ class Hub:
         why = str(outcome) if isinstance(outcome, Rejected) else "it is not the one that is held"
         return Refused("bundle", f"the bundle {offered.sequence} of {cluster}: {why}")
 
-    def _refused(self, cluster: str, refusal: Refusal) -> None:
-        self._metrics.refusals.labels(cluster, refusal.why.rule).inc()
-        log.warning(
-            "entry refused",
-            cluster=cluster,
-            key=refusal.key,
-            rule=refusal.why.rule,
-            detail=refusal.why.detail,
-        )
+    def _refused(self, cluster: str, refused: Refusals) -> None:
+        for rule, times in refused.rules.items():
+            self._metrics.refusals.labels(cluster, rule).inc(times)
+        log.warning("entries refused", cluster=cluster, count=len(refused), first=refused.first())
 
     # ---- questions --------------------------------------------------------------------------------------------------
 
@@ -347,7 +357,7 @@ class Hub:
         number = next(self._questions)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asked[number] = (session, future)
-        session.say(pb.FromHub(directive=pb.Directive(id=number, path=path)))
+        session.say(("directive", number), pb.FromHub(directive=pb.Directive(id=number, path=path)))
         try:
             async with asyncio.timeout(seconds):
                 return await future

@@ -1,15 +1,15 @@
 """The hub's half of the protocol: one relay an owner, one session a connected agent, and who owes what to whom.
 
 It checks who says what, and invents nothing: a cluster changes what it owns within what the registry lets it say,
-the registry's own facts are the only ones of the hub itself. Registry facts go first on every stream, so that nobody
-judges a cluster by an outdated record. Nothing here waits: a session is woken when it has something to say.
+the registry's own facts are the only ones of the hub itself. Nothing here waits; what may take long is done step by
+step, so that whoever asked for it can let others run between two steps.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from federation import admit
 from federation.admit import Refused
@@ -18,123 +18,25 @@ from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
 from federation.sync.feed import Feed, Item
-from federation.sync.protocol import HIGHEST, Counts, Outbound
-from federation.sync.relay import Refusal, Relay
+from federation.sync.protocol import HIGHEST, Batch, Counts
+from federation.sync.refusals import Refusal, Refusals
+from federation.sync.relay import Relay
+from federation.sync.session import Session
 from pki.bundle import Bundle
-
-MOST_REFUSED = 1000
-"""Refused keys of one owner that are remembered for people to see."""
-
-
-class Session:
-    """One agent's stream. `closed` says why nothing more may be said on it, None while it lives."""
-
-    def __init__(
-        self, exchange: Exchange, cluster: str, have: Mapping[str, Position], wake: Callable[[], None]
-    ):
-        self.cluster = cluster
-        self.closed: str | None = None
-        self._exchange = exchange
-        self._wake = wake
-        self._outbounds = {owner: Outbound.resume(at) for owner, at in have.items()}
-        self._words: deque[bytes] = deque()
-        self._beats: dict[str, bytes] = {}
-        self._due = set(exchange.owners) - {cluster}
-
-    def acknowledged(self, owner: str) -> Position:
-        """How far this agent has applied the word of `owner`."""
-        return self._outbounds.get(owner, Outbound()).cursor
-
-    def receive(self, message: pb.FromAgent) -> pb.Report | None:
-        """Take in what the agent says; a report is for whoever asked. Raises ProtocolViolation."""
-        if self.closed is not None:
-            return None
-        match message.WhichOneof("message"):
-            case "publish":
-                self._exchange.publish(self, message.publish)
-            case "ack":
-                self._acknowledge(message.ack)
-            case "beat":
-                self._exchange.beat(self, message.beat)
-            case "report":
-                return message.report
-            case "hello":
-                raise ProtocolViolation(self.cluster, "a second hello")
-        return None
-
-    def take(self) -> bytes | None:
-        """The next message to send, None if there is nothing to say now."""
-        if self.closed is not None:
-            return None
-        if self._words:
-            return self._words.popleft()
-        if self._beats:
-            return self._beats.pop(next(iter(self._beats)))
-        registry = self._next(HUB)
-        if registry is not None or self.acknowledged(HUB) < self._exchange.own.position:
-            return registry
-        for owner in sorted(self._due):
-            if (batch := self._next(owner)) is not None:
-                return batch
-        return None
-
-    def say(self, message: pb.FromHub) -> None:
-        self._words.append(message.SerializeToString())
-        self._wake()
-
-    def pass_on(self, beat: pb.Beat) -> None:
-        """Only the newest beat of an owner waits: an old one proves less."""
-        self._beats[beat.owner] = pb.FromHub(beat=beat).SerializeToString()
-        self._wake()
-
-    def owed(self, owner: str, *, afresh: bool = False) -> None:
-        """`owner` has something new; `afresh`: what it may say is not what it was."""
-        if owner != self.cluster:
-            if afresh and owner in self._outbounds:
-                self._outbounds[owner] = self._outbounds[owner].afresh()
-            self._due.add(owner)
-            self._wake()
-
-    def forget(self, owner: str) -> None:
-        self._outbounds.pop(owner, None)
-        self._due.discard(owner)
-
-    def close(self, why: str) -> None:
-        self.closed = why
-        self._wake()
-
-    def _acknowledge(self, have: pb.Have) -> None:
-        outbound = self._outbounds.get(have.owner)
-        if outbound is not None:
-            at = wire.read_position(have.at, self.cluster)
-            self._outbounds[have.owner] = outbound.acknowledged(self.cluster, at)
-            self.owed(have.owner)
-
-    def _next(self, owner: str) -> bytes | None:
-        feed = self._exchange.feed(owner)
-        batch = None
-        if feed is not None and owner in self._due:
-            outbound, batch = self._outbounds.get(owner, Outbound()).next(feed)
-            self._outbounds[owner] = outbound
-        if batch is None:
-            self._due.discard(owner)
-            return None
-        return wire.relay(batch)
 
 
 @dataclass(slots=True)
 class Owner:
-    """A member, its relay, the highest epoch that is on the hub's disk, and what was refused of it."""
+    """A member, its relay, and the highest epoch that is on the hub's disk."""
 
     member: Member
     relay: Relay
     epoch: int = 0
-    refused: dict[str, Refusal] = field(default_factory=dict)
 
 
 class Exchange:
     """`own` is the hub's own feed. `vouch` says whether a bundle of a cluster is the one that the hub holds; `refused`
-    is told of every entry that is not relayed.
+    is told, batch by batch, what is not relayed.
     """
 
     def __init__(
@@ -143,7 +45,7 @@ class Exchange:
         base: str,
         epoch: int,
         vouch: Callable[[str, Bundle], Refused | None],
-        refused: Callable[[str, Refusal], None],
+        refused: Callable[[str, Refusals], None],
     ) -> None:
         self.name = name
         self.own = Feed(HUB, epoch)
@@ -167,9 +69,9 @@ class Exchange:
         return None if known is None else known.relay.feed
 
     def highest(self, cluster: str) -> Position:
-        """The furthest that is remembered of a cluster; seq 0 stands for an epoch without keys."""
+        """The furthest that is remembered of a cluster; seq 0 stands for an epoch of which all is to be said."""
         owner = self._owners[cluster]
-        return max(Position(owner.epoch, 0), owner.relay.position)
+        return max(Position(owner.epoch, 0), owner.relay.resume)
 
     def epoch_reached(self, cluster: str, epoch: int) -> None:
         """The hub's disk holds that `cluster` has been in `epoch`."""
@@ -177,7 +79,8 @@ class Exchange:
         owner.epoch = max(owner.epoch, epoch)
 
     def refused(self, cluster: str) -> tuple[Refusal, ...]:
-        return tuple(self._owners[cluster].refused.values())
+        """What is not relayed of a cluster; of many only the first, and how many others there are."""
+        return tuple(self._owners[cluster].relay.refused)
 
     def lag(self, cluster: str) -> int:
         """How many changes of `cluster` the slowest connected agent has not acknowledged."""
@@ -195,14 +98,13 @@ class Exchange:
         if owner is None:
             owner = Owner(member, Relay(member.name, codec.tombstone))
             self._owners[member.name] = owner
+        rights = (owner.member.may_export, owner.member.ranges)
         owner.member = member
         owner.epoch = max(owner.epoch, epoch)
         key = codec.key_of(member)
         self._publish_own(Item(key, self.own.seq + 1, codec.encode(key, self.own.seq + 1, member)))
-        dropped = owner.relay.reconsider(lambda item: self._admit(owner, item))
-        if dropped:
-            self._refuse(owner, dropped)
-            self._tell(member.name, afresh=True)
+        if (member.may_export, member.ranges) != rights:
+            self._reconsider(owner)
 
     def remove_member(self, name: str) -> None:
         """Tell everybody that the cluster left; cuts its stream and forgets what it said."""
@@ -221,6 +123,13 @@ class Exchange:
         self.own.epoch = epoch
         self._tell(HUB)
 
+    def _reconsider(self, owner: Owner) -> None:
+        refused = Refusals()
+        refused.add(owner.relay.reconsider(partial(self._admit, owner)))
+        if refused:
+            self._refuse(owner, refused)
+            self._tell(owner.member.name, afresh=True)
+
     def _publish_own(self, item: Item) -> None:
         self.own.put(item)
         self.own.advance(item.seq)
@@ -236,10 +145,11 @@ class Exchange:
             older.close("a newer stream of this cluster took over")
         self._owners[cluster].relay.interrupted()
         known = {owner: at for owner, at in have.items() if owner in self.owners and owner != cluster}
-        session = Session(self, cluster, known, wake)
+        session = Session(cluster, known, self.owners, self.feed, wake)
         self.sessions[cluster] = session
         highest = wire.position(self.highest(cluster))
-        session.say(pb.FromHub(welcome=pb.Welcome(hub=self.name, highest_of_you=highest, time_ms=now_ms)))
+        welcome = pb.Welcome(hub=self.name, highest_of_you=highest, time_ms=now_ms)
+        session.say(("welcome", cluster), pb.FromHub(welcome=welcome))
         return session
 
     def close(self, session: Session) -> None:
@@ -248,20 +158,39 @@ class Exchange:
             del self.sessions[session.cluster]
             self._owners[session.cluster].relay.interrupted()
 
-    def publish(self, session: Session, message: pb.Batch) -> None:
-        """A cluster speaks: pass on what it may say, refuse the rest, and say how far it got."""
-        if message.owner != session.cluster:
-            raise ProtocolViolation(session.cluster, f"it speaks for {message.owner[:80]!r}")
-        owner = self._owners[session.cluster]
-        batch = wire.read_batch(message, session.cluster)
-        if batch.full and owner.relay.gathering != batch.epoch:
-            owner.refused.clear()
-        for item in batch.items:
-            owner.refused.pop(item.key, None)
-        refusals = owner.relay.receive(batch, lambda item: self._admit(owner, item))
-        self._refuse(owner, refusals)
-        session.say(pb.FromHub(ack=wire.have(session.cluster, owner.relay.position)))
-        self._tell(session.cluster)
+    def receive(self, session: Session, message: pb.FromAgent) -> None:
+        """Take in an acknowledgement or a beat. Raises ProtocolViolation."""
+        match message.WhichOneof("message"):
+            case "ack" if session.closed is None:
+                session.acknowledge(message.ack)
+            case "beat" if session.closed is None:
+                self.beat(session, message.beat)
+            case "hello":
+                raise ProtocolViolation(session.cluster, "a second hello")
+
+    def publish(self, session: Session, pieces: Iterator[Batch]) -> Iterator[None]:
+        """A cluster speaks: pass on what it may say, refuse the rest, and say how far it got; piece by piece.
+
+        Raises ProtocolViolation. A stream that is closed meanwhile is not heard any further.
+        """
+        cluster = session.cluster
+        owner = self._owners.get(cluster)
+        refused, afresh = Refusals(), False
+        for piece in pieces:
+            if session.closed is not None or owner is None:
+                break
+            if piece.owner != cluster:
+                raise ProtocolViolation(cluster, f"it speaks for {piece.owner[:80]!r}")
+            received = owner.relay.receive(piece, partial(self._admit, owner))
+            refused.add(received.refused)
+            afresh = afresh or received.afresh
+            yield
+        if owner is None or self._owners.get(cluster) is not owner:
+            return
+        if refused:
+            self._refuse(owner, refused)
+        session.say(("ack", cluster), pb.FromHub(ack=wire.have(cluster, owner.relay.position)))
+        self._tell(cluster, afresh=afresh)
 
     def beat(self, session: Session, beat: pb.Beat) -> None:
         """A cluster lives: pass it on if that is news."""
@@ -282,17 +211,11 @@ class Exchange:
         for each in self.sessions.values():
             each.owed(owner, afresh=afresh)
 
-    def _refuse(self, owner: Owner, refusals: tuple[Refusal, ...]) -> None:
+    def _refuse(self, owner: Owner, refused: Refusals) -> None:
+        self._tell_refused(owner.member.name, refused)
         session = self.sessions.get(owner.member.name)
-        for refusal in refusals:
-            self._tell_refused(owner.member.name, refusal)
-            if len(owner.refused) < MOST_REFUSED:
-                owner.refused[refusal.key] = refusal
-            if session is not None:
-                said = pb.Refusal(
-                    key=refusal.key, seq=refusal.seq, rule=refusal.why.rule, detail=refusal.why.detail
-                )
-                session.say(pb.FromHub(refusal=said))
+        if session is not None:
+            session.refuse(refused)
 
     def _admit(self, owner: Owner, item: Item) -> Refused | None:
         fact = codec.decode(owner.member.name, 1, item.body, self._base)

@@ -2,12 +2,12 @@
 
 Nothing is queued: a key that changes twice before somebody asks is sent once, as it is then. Each entry is encoded by
 whoever puts it here, once, and the bytes are shared by all streams. Positions order everything, so "what changed after
-N" costs what changed.
+N" costs what changed; the index is put in order when somebody asks, so that entries may come in any order.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -44,6 +44,7 @@ class Feed:
         self.whole = True
         self._items: dict[str, Item] = {}
         self._order: list[tuple[int, str]] = []
+        self._sorted = True
 
     @property
     def position(self) -> Position:
@@ -62,9 +63,13 @@ class Feed:
             return False
         self.size += len(item.body) - (len(held.body) if held is not None else 0)
         self._items[item.key] = item
-        insort(self._order, (item.seq, item.key))
+        place = (item.seq, item.key)
+        if self._order and place < self._order[-1]:
+            self._sorted = False
+        self._order.append(place)
         if len(self._order) > 2 * len(self._items) + _SLACK:
-            self._order = sorted((each.seq, each.key) for each in self._items.values())
+            self._order = [(each.seq, each.key) for each in self._items.values()]
+            self._sorted = False
         return True
 
     def drop(self, key: str) -> None:
@@ -79,6 +84,9 @@ class Feed:
 
     def after(self, mark: tuple[int, str]) -> Iterator[Item]:
         """The keys whose last change lies behind `mark` (seq, key), in that order, each once."""
+        if not self._sorted:
+            self._order.sort()
+            self._sorted = True
         for index in range(bisect_right(self._order, mark), len(self._order)):
             seq, key = self._order[index]
             item = self._items.get(key)

@@ -19,11 +19,10 @@ from federation.sync import codec
 from federation.sync.codec import Fact
 from federation.sync.errors import ProtocolViolation
 from federation.sync.protocol import NOTHING, Batch, Change, Inbound, Seen
-from federation.sync.relay import Refusal
+from federation.sync.refusals import Refusal
+from federation.sync.wire import MOST_OWNERS
 from pki.bundle import Accepted, Bundle, Rejected
 from pki.names import is_dns_label
-
-MOST_OWNERS = 10_000
 
 Accept = Callable[[Bundle | None, Bundle], Accepted | Rejected]
 """`pki.bundle.accept` with our own root."""
@@ -41,7 +40,8 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What followed from a batch: events in order, what to keep on disk and what to drop from it, and where we are."""
+    """What followed from a piece of a batch: events in order, what to keep on disk and what to drop from it, and where
+    we are."""
 
     owner: str
     cursor: Position
@@ -107,7 +107,7 @@ class Importer:
             if change.item is None:
                 forgotten.append(change.key)
             elif isinstance(outcome, Refused):
-                refused.append(Refusal(change.key, change.at.seq, outcome))
+                refused.append(Refusal.of(change.key, change.at.seq, outcome))
                 continue
             else:
                 heard.append(Heard(batch.owner, change.key, change.at, change.item.body))

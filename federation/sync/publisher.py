@@ -13,7 +13,7 @@ from federation.sync import codec
 from federation.sync.codec import Fact
 from federation.sync.feed import Feed, Item
 from federation.sync.protocol import next_epoch
-from federation.sync.relay import Refusal
+from federation.sync.refusals import OTHERS, Refusal
 
 
 class Publisher:
@@ -61,15 +61,18 @@ class Publisher:
     def refuse(self, refusal: Refusal) -> None:
         """The hub did not pass this on. An older refusal of what we have said anew since does not count."""
         held = self.feed.items.get(refusal.key)
-        if held is not None and held.seq == refusal.seq:
+        if refusal.key == OTHERS or (held is not None and held.seq == refusal.seq):
             self.refused[refusal.key] = refusal
 
     def say_refused_again(self) -> None:
-        """The registry's record of us changed: what was refused may be allowed now."""
-        for key in sorted(self.refused):
+        """The registry's record of us changed: what was refused may be allowed now. When refusals were only counted,
+        everything is said again."""
+        again = self.feed.items if self.refused.pop(OTHERS, None) else self.refused
+        for key in sorted(again):
             held = self.feed.items[key]
             seq = self.feed.seq + 1
-            self._put(Item(key, seq, codec.restamp(held.body, seq)))
+            if not held.gone:
+                self._put(Item(key, seq, codec.restamp(held.body, seq)))
 
     def _put(self, item: Item) -> None:
         self.refused.pop(item.key, None)

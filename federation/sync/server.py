@@ -23,8 +23,8 @@ from federation.model import Position
 from federation.sync import channel, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import PeerRefused, ProtocolViolation
-from federation.sync.exchange import Session
 from federation.sync.protocol import VERSION
+from federation.sync.session import Session
 from pki.bundle import Bundle
 from pki.certificate import load_pem, presented_chain
 from pki.errors import Untrusted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from federation.model import Position
@@ -10,16 +10,23 @@ from federation.sync import codec
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
 from federation.sync.feed import Item
-from federation.sync.protocol import HIGHEST, Batch
+from federation.sync.protocol import BATCH_BYTES, HIGHEST, Batch
 
 METHOD_SERVICE = "federation.sync.v1.Federation"
 METHOD_NAME = "Sync"
-LONGEST_MESSAGE = 4 * 1024 * 1024
-"""Bytes of one message in either direction."""
+LONGEST_MESSAGE = 1280 * 1024
+"""Bytes of one message in either direction; a report is the longest kind, a hello of all owners comes next."""
+LONGEST_BATCH = 2 * BATCH_BYTES + codec.LONGEST_ENTRY
+"""Bytes of one batch: what a sender cuts at, with room for what surrounds the entries, and one entry of any length."""
 LONGEST_TOMBSTONE = 1024
 """Bytes of a tombstone, which is relayed without a look at what it withdraws."""
 MOST_ENTRIES = 20_000
 """Entries of one batch."""
+MOST_OWNERS = 10_000
+"""Owners in one hello."""
+PIECE_ENTRIES = 500
+PIECE_BYTES = 64 * 1024
+"""Entries, and bytes of them, that are taken in at a stretch; a single entry may be longer."""
 
 _ENTRIES = bytes([pb.Batch.ENTRIES_FIELD_NUMBER << 3 | 2])
 _PUBLISH = bytes([pb.FromAgent.PUBLISH_FIELD_NUMBER << 3 | 2])
@@ -36,28 +43,56 @@ def relay(batch: Batch) -> bytes:
     return _wrapped(_RELAY, batch)
 
 
-def read_batch(message: pb.Batch, peer: str) -> Batch:
-    """The batch in a decoded message of `peer`; raises ProtocolViolation for figures that cannot be."""
-    if not 1 <= message.epoch < HIGHEST or message.to_seq >= HIGHEST:
-        raise ProtocolViolation(peer, f"a batch of epoch {message.epoch} up to {message.to_seq}")
+def read_batch(message: pb.Batch, peer: str) -> Iterator[Batch]:
+    """The batch in a decoded message of `peer`, in pieces that are batches themselves: whoever takes them in may turn
+    to others between two of them. The answer to all of them is the answer to the batch.
+
+    Raises ProtocolViolation for a batch that cannot be, at once; for an entry that cannot be, when its piece is due.
+    """
     if len(message.entries) > MOST_ENTRIES:
         raise ProtocolViolation(
             peer, f"a batch of {len(message.entries)} entries, allowed are {MOST_ENTRIES}"
         )
-    if any(not entry.key or not 1 <= entry.seq < HIGHEST for entry in message.entries):
+    if message.ByteSize() > LONGEST_BATCH:
+        raise ProtocolViolation(peer, f"a batch of {message.ByteSize()} bytes, allowed are {LONGEST_BATCH}")
+    if not 1 <= message.epoch < HIGHEST or message.to_seq >= HIGHEST:
+        raise ProtocolViolation(peer, f"a batch of epoch {message.epoch} up to {message.to_seq}")
+    if len({entry.key for entry in message.entries}) < len(message.entries):
+        raise ProtocolViolation(peer, "a batch that says two things under one key")
+    return _pieces(message, peer)
+
+
+def _pieces(message: pb.Batch, peer: str) -> Iterator[Batch]:
+    """A delta is cut where the next position begins; so each piece promises what it can keep."""
+    entries = message.entries if message.full else sorted(message.entries, key=_seq)
+    items: list[Item] = []
+    size = 0
+    for entry in entries:
+        item = _item(entry, peer)
+        full_up = len(items) == PIECE_ENTRIES or size + len(item.body) > PIECE_BYTES
+        if items and full_up:
+            to_seq = message.to_seq if message.full else item.seq - 1
+            yield Batch(message.owner, message.epoch, to_seq, message.full, last=False, items=tuple(items))
+            items, size = [], 0
+        items.append(item)
+        size += len(item.body)
+    yield Batch(message.owner, message.epoch, message.to_seq, message.full, message.last, tuple(items))
+
+
+def _seq(entry: pb.Entry) -> int:
+    return entry.seq
+
+
+def _item(entry: pb.Entry, peer: str) -> Item:
+    if not entry.key or not 1 <= entry.seq < HIGHEST:
         raise ProtocolViolation(peer, "an entry without a key or without a position")
-    if any(
-        entry.WhichOneof("value") == "gone" and entry.ByteSize() > LONGEST_TOMBSTONE
-        for entry in message.entries
-    ):
+    gone = entry.WhichOneof("value") == "gone"
+    body = entry.SerializeToString()
+    if gone and len(body) > LONGEST_TOMBSTONE:
         raise ProtocolViolation(
             peer, f"a tombstone over {LONGEST_TOMBSTONE} bytes: relayed, it would fit no message"
         )
-    items = tuple(
-        Item(entry.key, entry.seq, entry.SerializeToString(), gone=entry.WhichOneof("value") == "gone")
-        for entry in message.entries
-    )
-    return Batch(message.owner, message.epoch, message.to_seq, message.full, message.last, items)
+    return Item(entry.key, entry.seq, body, gone)
 
 
 def read_position(message: pb.Position, peer: str) -> Position:
@@ -67,7 +102,10 @@ def read_position(message: pb.Position, peer: str) -> Position:
     return Position(message.epoch, message.seq)
 
 
-def read_have(messages: Iterable[pb.Have], peer: str) -> dict[str, Position]:
+def read_have(messages: Sequence[pb.Have], peer: str) -> dict[str, Position]:
+    """Raises ProtocolViolation for more owners than there can be, and for impossible positions."""
+    if len(messages) > MOST_OWNERS:
+        raise ProtocolViolation(peer, f"it has the word of {len(messages)} owners, allowed are {MOST_OWNERS}")
     return {message.owner: read_position(message.at, peer) for message in messages}
 
 

@@ -31,7 +31,26 @@ async def test_waits_double_up_to_the_longest_and_begin_anew() -> None:
     for _ in range(6):
         await backoff.wait()
     for slept, span in zip(clock.sleeps, [0.1, 0.2, 0.4, 0.8, 1.0, 1.0], strict=True):
-        assert span / 2 <= slept <= span
+        assert 0 <= slept <= span
     clock.elapsed += 1.0
     await backoff.wait()
     assert clock.sleeps[-1] <= 0.1
+
+
+async def test_who_was_let_in_for_a_while_is_back_soon() -> None:
+    clock = Slept()
+    backoff = Backoff(clock, 0.1, 1000.0)
+    for _ in range(12):
+        await backoff.wait()
+    backoff.reset()
+    await backoff.wait()
+    assert clock.sleeps[-1] <= 0.1
+
+
+async def test_waits_are_drawn_from_all_of_their_span() -> None:
+    clock = Slept()
+    backoff = Backoff(clock, 1.0, 1.0)
+    for _ in range(200):
+        await backoff.wait()
+    assert min(clock.sleeps) < 0.25
+    assert max(clock.sleeps) > 0.75

@@ -20,7 +20,8 @@ from federation.sync.protocol import (
     Seen,
     next_epoch,
 )
-from federation.sync.relay import Refusal, Relay
+from federation.sync.refusals import Refusal
+from federation.sync.relay import Relay
 
 OWNER = "east"
 FORBIDDEN = "forbidden"
@@ -31,18 +32,13 @@ def tombstone(key: str, seq: int) -> bytes:
     return b"gone"
 
 
-def admit(item: Item) -> Refused | None:
-    return (
-        Refused("may-export", "the registry does not allow it") if item.body == FORBIDDEN.encode() else None
-    )
-
-
 @dataclass
 class Owner:
     """Its disk holds the epoch, its memory the rest; `truth` is what it wants others to see."""
 
     disk: int = 0
     feed: Feed = field(default_factory=lambda: Feed(OWNER, 0))
+    refused: dict[str, int] = field(default_factory=dict)
 
     @property
     def truth(self) -> dict[str, str]:
@@ -51,6 +47,21 @@ class Owner:
     def restart(self, highest: Position) -> None:
         self.disk = next_epoch(OWNER, self.disk, highest)
         self.feed = Feed(OWNER, self.disk)
+        self.refused = {}
+
+    def hear_refused(self, refusals: tuple[Refusal, ...]) -> None:
+        """What was said anew since does not count."""
+        for each in refusals:
+            held = self.feed.items.get(each.key)
+            if held is not None and held.seq == each.seq:
+                self.refused[each.key] = each.seq
+
+    def say_refused_again(self) -> None:
+        for key, seq in sorted(self.refused.items()):
+            held = self.feed.items[key]
+            if held.seq == seq:
+                self._change(key, held.body, gone=False)
+        self.refused = {}
 
     def set(self, key: str, value: str) -> None:
         self._change(key, value.encode(), gone=False)
@@ -65,15 +76,17 @@ class Owner:
 
 @dataclass
 class Hub:
-    """`disk` is the highest epoch of the owner that was ever let in; relays and streams are memory."""
+    """`disk` is the highest epoch of the owner that was ever let in; relays and streams are memory. `forbidden` are the
+    keys that the registry does not allow."""
 
     disk: int = 0
+    forbidden: set[str] = field(default_factory=set)
     relay: Relay = field(default_factory=lambda: Relay(OWNER, tombstone))
     streams: dict[str, Outbound] = field(default_factory=dict)
 
     @property
     def highest(self) -> Position:
-        return max(Position(self.disk, 0), self.relay.position)
+        return max(Position(self.disk, 0), self.relay.resume)
 
     def restart(self) -> None:
         self.relay = Relay(OWNER, tombstone)
@@ -81,7 +94,27 @@ class Hub:
 
     def receive(self, batch: Batch) -> tuple[Refusal, ...]:
         self.disk = max(self.disk, batch.epoch)
-        return self.relay.receive(batch, admit)
+        received = self.relay.receive(batch, self.admit)
+        if received.afresh:
+            self.list_afresh()
+        return received.refused
+
+    def reconsider(self) -> tuple[Refusal, ...]:
+        dropped = self.relay.reconsider(self.admit)
+        if dropped:
+            self.list_afresh()
+        return dropped
+
+    def rights_changed(self) -> None:
+        self.disk = self.highest.epoch + 1
+
+    def list_afresh(self) -> None:
+        self.streams = {name: stream.afresh() for name, stream in self.streams.items()}
+
+    def admit(self, item: Item) -> Refused | None:
+        if item.key in self.forbidden or item.body == FORBIDDEN.encode():
+            return Refused("may-export", "the registry does not allow it")
+        return None
 
 
 @dataclass
@@ -143,8 +176,25 @@ class Network:
     def hub_receives(self, batch: Batch) -> tuple[Refusal, ...]:
         refusals = self.hub.receive(batch)
         assert self.to_hub is not None
+        self.owner.hear_refused(refusals)
         self.to_hub = self.to_hub.acknowledged("hub", self.hub.relay.position)
         return refusals
+
+    def forbid(self, key: str) -> tuple[Refusal, ...]:
+        """The registry forbids a key; the owner hears of it if it is connected."""
+        self.hub.forbidden.add(key)
+        self.hub.rights_changed()
+        dropped = self.hub.reconsider()
+        if self.to_hub is not None:
+            self.owner.hear_refused(dropped)
+        return dropped
+
+    def allow(self, key: str) -> None:
+        """The registry allows a key; a connected owner says again what was refused."""
+        self.hub.forbidden.discard(key)
+        self.hub.rights_changed()
+        if self.to_hub is not None:
+            self.owner.say_refused_again()
 
     def relay(self, name: str, limit: int = BATCH_BYTES) -> Batch | None:
         feed = self.hub.relay.feed

@@ -17,7 +17,8 @@ from tests.federation.sync.network import FORBIDDEN, Importer, Network, Owner
 
 KEYS = "abe"
 REFUSABLE = "e"
-"""The one key whose values the hub sometimes refuses: what an importer holds of it may be older than the truth."""
+"""The one key that is sometimes refused, for its value or for the owner's rights: what an importer holds of it may be
+older than the truth, or gone."""
 
 
 class Walk:
@@ -43,6 +44,7 @@ class Walk:
             self.cut,
             self.hub_restarts,
             self.list_afresh,
+            self.rights_change,
             self.save,
             self.west_restarts,
         )
@@ -134,6 +136,18 @@ class Walk:
         if "west" in streams:
             streams["west"] = streams["west"].afresh()
 
+    def rights_change(self) -> None:
+        """Both hubs read the same registry."""
+        forbidden = REFUSABLE in self.hubs[0].hub.forbidden
+        for hub in self.hubs:
+            if forbidden:
+                hub.allow(REFUSABLE)
+            else:
+                hub.forbid(REFUSABLE)
+        epoch = max(hub.hub.disk for hub in self.hubs)
+        for hub in self.hubs:
+            hub.hub.disk = epoch
+
     def save(self) -> None:
         self.west.save()
 
@@ -145,6 +159,8 @@ class Walk:
 
     def settle(self) -> None:
         """One hub is enough, whatever the other has said so far."""
+        if REFUSABLE in self.hubs[0].hub.forbidden:
+            self.rights_change()
         for which in range(2):
             self.hubs[which].cut_owner()
             self._cut(which)
@@ -166,7 +182,7 @@ class Walk:
     def _arrives(self, which: int, batch: Batch) -> None:
         held = dict(self.west.inbound.held)
         for change in self.hubs[which].importer_receives("west", batch):
-            if change.item is None:
+            if change.item is None and change.key != REFUSABLE:
                 removed = self.removed[change.key]
                 assert any(held[change.key] < at <= change.at for at in removed), "silence deleted a key"
 

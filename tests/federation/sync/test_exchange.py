@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
 
 import pytest
 
 from federation.admit import Refused
-from federation.model import HUB, Cluster, Member, MemberState, Position
+from federation.model import HUB, Cluster, Load, Member, MemberState, Position, Service
 from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
-from federation.sync.exchange import Exchange, Session
-from federation.sync.relay import Refusal
+from federation.sync.exchange import Exchange
+from federation.sync.refusals import MOST_KEPT, Refusals
+from federation.sync.session import Session
 from pki.spiffe import TrustDomain
+
+ECHO = Service("default", "echo")
 
 
 def member(name: str, state: MemberState = MemberState.ACTIVE) -> Member:
@@ -33,13 +38,16 @@ class Wakes:
 
 @pytest.fixture
 def exchange() -> Exchange:
-    refusals: list[Refusal] = []
+    return exchange_of(lambda cluster, refused: None)
+
+
+def exchange_of(refused: Callable[[str, Refusals], None]) -> Exchange:
     exchange = Exchange(
         "hub.mesh.example",
         "mesh.example",
         1,
         lambda cluster, bundle: Refused("bundle", "no bundles here"),
-        lambda cluster, refusal: refusals.append(refusal),
+        refused,
     )
     for name in ("east", "west"):
         exchange.set_member(member(name))
@@ -59,19 +67,24 @@ def said(session: Session) -> pb.FromHub:
 
 
 def acknowledge(session: Session, owner: str, epoch: int, seq: int) -> None:
-    session.receive(pb.FromAgent(ack=wire.have(owner, Position(epoch, seq))))
+    session.acknowledge(wire.have(owner, Position(epoch, seq)))
 
 
-def publish(session: Session, owner: str, epoch: int = 1) -> None:
+def publish(exchange: Exchange, session: Session, owner: str, epoch: int = 1) -> None:
     cluster = Cluster(owner, "eu", "", (), Position())
     entry = pb.Entry.FromString(codec.encode("cluster", 1, cluster))
     batch = pb.Batch(owner=owner, epoch=epoch, to_seq=1, full=True, last=True, entries=[entry])
-    session.receive(pb.FromAgent(publish=batch))
+    take_in(exchange, session, batch)
+
+
+def take_in(exchange: Exchange, session: Session, batch: pb.Batch) -> int:
+    """How many steps it took."""
+    return sum(1 for _ in exchange.publish(session, wire.read_batch(batch, session.cluster)))
 
 
 def test_the_registry_is_settled_before_anybody_is_heard(exchange: Exchange) -> None:
     east, west = opened(exchange, "east"), opened(exchange, "west")
-    publish(east, "east")
+    publish(exchange, east, "east")
     first = said(west).relay
     assert (first.owner, [entry.key for entry in first.entries]) == (HUB, ["member/east", "member/west"])
     assert west.take() is None, "the registry is not acknowledged yet"
@@ -82,7 +95,7 @@ def test_the_registry_is_settled_before_anybody_is_heard(exchange: Exchange) -> 
 
 def test_an_owner_is_answered_and_not_told_what_it_said(exchange: Exchange) -> None:
     east = opened(exchange, "east")
-    publish(east, "east")
+    publish(exchange, east, "east")
     answer = said(east).ack
     assert (answer.owner, wire.read_position(answer.at, "hub")) == ("east", Position(1, 1))
     assert said(east).relay.owner == HUB
@@ -93,11 +106,11 @@ def test_an_owner_is_answered_and_not_told_what_it_said(exchange: Exchange) -> N
 def test_nobody_speaks_for_another(exchange: Exchange) -> None:
     east = opened(exchange, "east")
     with pytest.raises(ProtocolViolation, match="speaks for 'west'"):
-        publish(east, "west")
+        publish(exchange, east, "west")
     with pytest.raises(ProtocolViolation, match="speaks for 'hub'"):
-        publish(east, HUB)
+        publish(exchange, east, HUB)
     with pytest.raises(ProtocolViolation, match="a beat of somebody else"):
-        east.receive(pb.FromAgent(beat=pb.Beat(owner="west", count=1)))
+        exchange.receive(east, pb.FromAgent(beat=pb.Beat(owner="west", count=1)))
     assert exchange.feed("west") is None
 
 
@@ -105,7 +118,7 @@ def test_the_newest_stream_of_a_cluster_wins(exchange: Exchange) -> None:
     older = opened(exchange, "east")
     newer = opened(exchange, "east")
     assert older.closed == "a newer stream of this cluster took over"
-    publish(older, "east")
+    publish(exchange, older, "east")
     assert exchange.feed("east") is None
     assert older.take() is None
     exchange.close(older)
@@ -115,16 +128,16 @@ def test_the_newest_stream_of_a_cluster_wins(exchange: Exchange) -> None:
 def test_only_the_newest_beat_waits_and_an_echo_is_not_passed_on(exchange: Exchange) -> None:
     east, west = opened(exchange, "east"), opened(exchange, "west")
     for count in (5, 6, 6, 4):
-        east.receive(pb.FromAgent(beat=pb.Beat(owner="east", count=count)))
+        exchange.receive(east, pb.FromAgent(beat=pb.Beat(owner="east", count=count)))
     assert said(west).beat.count == 6
     assert said(west).WhichOneof("message") == "relay"
-    west.receive(pb.FromAgent(beat=pb.Beat(owner="west", count=1)))
+    exchange.receive(west, pb.FromAgent(beat=pb.Beat(owner="west", count=1)))
     assert said(east).beat.owner == "west"
 
 
 def test_a_second_hello_is_a_violation(exchange: Exchange) -> None:
     with pytest.raises(ProtocolViolation, match="second hello"):
-        opened(exchange, "east").receive(pb.FromAgent(hello=pb.Hello(version=1)))
+        exchange.receive(opened(exchange, "east"), pb.FromAgent(hello=pb.Hello(version=1)))
 
 
 def test_a_removed_member_is_cut_and_the_others_are_told(exchange: Exchange) -> None:
@@ -148,8 +161,98 @@ def test_a_lag_is_what_the_slowest_has_not_acknowledged(exchange: Exchange) -> N
     east, west = opened(exchange, "east"), opened(exchange, "west")
     said(west)
     acknowledge(west, HUB, 1, 2)
-    publish(east, "east")
+    publish(exchange, east, "east")
     assert exchange.lag("east") == 1
     said(west)
     acknowledge(west, "east", 1, 1)
     assert exchange.lag("east") == 0
+
+
+def refused_entries(count: int, first: int = 1) -> pb.Batch:
+    """What a hostile member sends: keys as long as it likes, of services that it may not export."""
+    entries = [
+        pb.Entry(key=f"spec/elsewhere/{number:013d}", seq=number, spec=pb.ExportSpec())
+        for number in range(first, first + count)
+    ]
+    return pb.Batch(owner="east", epoch=1, to_seq=first + count, full=True, last=False, entries=entries)
+
+
+def drained(session: Session) -> list[pb.FromHub]:
+    messages = []
+    while (message := session.take()) is not None:
+        messages.append(pb.FromHub.FromString(message))
+    return messages
+
+
+def test_a_batch_of_refused_entries_costs_bounded_words_and_one_line() -> None:
+    told: list[Refusals] = []
+    exchange = exchange_of(lambda cluster, refused: told.append(refused))
+    east = opened(exchange, "east")
+    assert take_in(exchange, east, refused_entries(10_000)) == 20
+    assert [len(each) for each in told] == [10_000]
+    assert len(told[0].first()) == 3
+    messages = drained(east)
+    refusals = [each.refusal for each in messages if each.WhichOneof("message") == "refusal"]
+    assert len(refusals) == MOST_KEPT + 1
+    assert (refusals[-1].key, refusals[-1].detail) == ("others", "9000 more entries are refused")
+    assert sum(each.WhichOneof("message") == "ack" for each in messages) == 1
+
+
+def test_a_member_that_sends_and_does_not_read_lets_nothing_pile_up(exchange: Exchange) -> None:
+    east = opened(exchange, "east")
+    for _ in range(1000):
+        take_in(exchange, east, pb.Batch(owner="east", epoch=1, to_seq=1, full=True, last=True))
+    assert [each.ack.owner for each in drained(east) if each.WhichOneof("message") == "ack"] == ["east"]
+
+
+def test_a_member_that_is_refused_again_and_again_and_does_not_read_is_cut(exchange: Exchange) -> None:
+    east, first = opened(exchange, "east"), 1
+    while east.closed is None:
+        take_in(exchange, east, refused_entries(1000, first))
+        first += 1000
+        assert first < 100_000
+    assert east.closed == "it does not read what is said to it"
+    assert east.take() is None
+
+
+def test_a_stream_that_is_closed_between_two_pieces_is_not_heard_any_further(exchange: Exchange) -> None:
+    east = opened(exchange, "east")
+    entries = [
+        pb.Entry.FromString(codec.encode(f"load/default/{number}/80/", number, load(number)))
+        for number in range(1, 1001)
+    ]
+    batch = pb.Batch(owner="east", epoch=1, to_seq=1000, full=True, last=True, entries=entries)
+    steps = exchange.publish(east, wire.read_batch(batch, "east"))
+    next(steps)
+    newer = opened(exchange, "east")
+    assert list(steps) == []
+    assert exchange.feed("east") is None
+    take_in(exchange, newer, batch)
+    feed = exchange.feed("east")
+    assert feed is not None
+    assert len(feed.items) == 1000
+
+
+def load(number: int) -> Load:
+    return Load("east", Service("default", str(number)), 80, "", 1, 1, 1, Position())
+
+
+def test_an_owner_that_was_away_while_its_rights_changed_is_asked_for_everything(exchange: Exchange) -> None:
+    east = opened(exchange, "east")
+    entry = pb.Entry.FromString(codec.encode("load/default/echo/80/", 1, replace(load(1), service=ECHO)))
+    batch = pb.Batch(owner="east", epoch=1, to_seq=1, full=True, last=True, entries=[entry])
+    take_in(exchange, east, batch)
+    exchange.close(east)
+    assert exchange.highest("east") == Position(1, 1)
+    exchange.set_member(replace(member("east"), may_export=()))
+    exchange.set_member(member("east"))
+    assert exchange.highest("east") == Position(1, 0)
+    west = opened(exchange, "west")
+    said(west)
+    acknowledge(west, HUB, 1, 4)
+    assert not said(west).relay.entries
+    acknowledge(west, "east", 1, 1)
+    assert west.take() is None
+    take_in(exchange, opened(exchange, "east"), batch)
+    assert [entry.key for entry in said(west).relay.entries] == ["load/default/echo/80/"]
+    assert exchange.highest("east") == Position(1, 1)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from federation.admit import Refused
 from federation.model import Position
 from federation.sync.feed import Item
 from federation.sync.protocol import Batch, Outbound
+from federation.sync.refusals import LONGEST_DETAIL, LONGEST_KEY, MOST_KEPT
 from federation.sync.relay import Relay
 
 
@@ -66,3 +70,56 @@ def test_an_interrupted_listing_is_worth_nothing() -> None:
     relay.interrupted()
     relay.receive(listing(1, 2, item("b", 2)), lambda _: None)
     assert keys(relay) == ["b"]
+
+
+def forbid(*keys: str) -> Callable[[Item], Refused | None]:
+    return lambda item: Refused("may-export", "not allowed") if item.key in keys else None
+
+
+def test_while_something_is_refused_the_owner_is_asked_for_everything_at_its_next_stream() -> None:
+    relay = relay_with(listing(1, 2, item("a", 1), item("b", 2)))
+    assert relay.resume == Position(1, 2)
+    relay.receive(delta(3, item("c", 3)), forbid("c"))
+    assert (relay.position, relay.resume) == (Position(1, 3), Position(1, 0))
+    relay.receive(delta(4, item("c", 4)), forbid())
+    assert relay.resume == Position(1, 4)
+
+
+def test_what_may_no_longer_be_said_is_dropped_from_a_listing_on_its_way_too() -> None:
+    relay = relay_with(Batch("east", 1, 2, full=True, last=False, items=(item("a", 1),)))
+    assert [each.key for each in relay.reconsider(forbid("a"))] == ["a"]
+    relay.receive(listing(1, 2, item("b", 2)), forbid("a"))
+    assert keys(relay) == ["b"]
+    assert [each.key for each in relay.refused] == ["a"]
+
+
+def test_a_key_that_is_listed_with_a_word_that_is_refused_keeps_its_last_word() -> None:
+    relay = relay_with(listing(1, 2, item("a", 1), item("b", 2)))
+    relay.receive(delta(3, item("a", 3)), forbid("a"))
+    relay.receive(listing(1, 3, item("b", 2), item("a", 3)), forbid("a"))
+    assert relay.feed is not None
+    assert (keys(relay), relay.feed.items["a"].seq) == (["a", "b"], 1)
+
+
+def test_receivers_who_are_up_to_date_are_told_of_what_comes_back_at_an_old_position() -> None:
+    relay = relay_with(listing(1, 2, item("a", 1), item("b", 2)))
+    relay.reconsider(forbid("a"))
+    again = listing(1, 2, item("a", 1), item("b", 2))
+    assert not relay.receive(again, forbid("a")).afresh
+    assert relay.receive(again, forbid()).afresh
+    assert not relay.receive(again, forbid()).afresh
+
+
+def test_of_many_refusals_the_first_are_kept_and_the_rest_is_counted() -> None:
+    items = [item(f"spec/{'x' * 1000}/{number}", number) for number in range(1, 2001)]
+    short = [item(f"spec/default/{number}", 2000 + number) for number in range(1, 2001)]
+    relay = relay_with()
+    relay.receive(
+        listing(1, 5000, *items, *short), lambda _: Refused("may-export", "no, because: " + "y" * 5000)
+    )
+    *kept, others = relay.refused
+    assert len(kept) == MOST_KEPT
+    assert max(len(each.key) for each in kept) == LONGEST_KEY
+    assert max(len(each.why.detail) for each in kept) == LONGEST_DETAIL
+    assert (others.key, others.why.detail) == ("others", "1001 more entries are refused")
+    assert relay.refused.rules["may-export"] == 4000

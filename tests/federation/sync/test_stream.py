@@ -104,6 +104,35 @@ async def test_what_a_cluster_may_not_say_is_refused_and_said_again_when_it_may(
         assert other.sees("east", "echo")
 
 
+async def test_rights_that_changed_while_their_cluster_was_away_count_when_it_is_back(
+    world: HubWorld,
+) -> None:
+    east, west = await world.join("east"), await world.join("west")
+    one = Agent(east)
+    async with running(Agent(west)) as other:
+        async with running(one):
+            one.publish(spec("east", "echo"), spec("east", "secret"))
+            await eventually(lambda: other.sees("east", "echo") and other.sees("east", "secret"))
+        await world.hub.set_member("east", may_export=("default/echo",))
+        await eventually(lambda: not other.sees("east", "secret"))
+        await world.stop()
+        await world.start()
+        await world.hub.set_member("east", may_export=("default/*",))
+        async with running(one):
+            await eventually(lambda: other.sees("east", "secret"))
+            assert other.sees("east", "echo")
+        assert not [each for each in other.events if isinstance(each, ExportGone)][1:]
+
+
+async def test_many_exports_arrive_whole(world: HubWorld) -> None:
+    """They take several batches, and each batch several pieces, at the hub and at the importer."""
+    east, west = await world.join("east"), await world.join("west")
+    async with running(Agent(east)) as one, running(Agent(west)) as other:
+        one.publish(*(spec("east", f"s{number}") for number in range(8_000)))
+        await eventually(lambda: other.sees("east", "s7999") and other.sees("east", "s0"), seconds=60)
+        assert one.client.acknowledged == one.publisher.feed.position
+
+
 async def test_a_removed_cluster_is_cut_and_may_join_anew_with_another_key(
     world: HubWorld, tmp_path: Path
 ) -> None:

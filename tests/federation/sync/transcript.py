@@ -12,7 +12,7 @@ from federation.model import Position
 from federation.sync.errors import ProtocolViolation
 from federation.sync.feed import Item
 from federation.sync.protocol import BATCH_BYTES, Batch, Change, Counts, beat_count
-from federation.sync.relay import Refusal
+from federation.sync.refusals import Refusal
 from tests.federation.sync.network import OWNER, Importer, Network, Owner
 
 RULE = "----"
@@ -84,6 +84,10 @@ def _run(network: Network, counts: Counts, command: str) -> list[str]:
                 return [*map(_change, importer.receive(batch)[1]), f"  ack {importer.inbound.cursor}"]
             case "afresh", [name]:
                 network.hub.streams[name] = network.hub.streams[name].afresh()
+            case "forbid", [key]:
+                return [_refusal(one) for one in network.forbid(key)]
+            case "allow", [key]:
+                network.allow(key)
             case "beat", [count]:
                 epoch, _, beats = count.rpartition(".")
                 number = beat_count(int(epoch), int(beats))
