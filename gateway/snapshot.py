@@ -66,6 +66,21 @@ class Snapshot:
     def of(self, type_url: str) -> Resources:
         return self.types.get(type_url) or HashTrieMap()
 
+    def differences(self, before: Snapshot) -> frozenset[Key]:
+        """Keys that may differ: what `changed` says if `before` is the previous snapshot, else by comparing all."""
+        if self.number == before.number + 1:
+            return self.changed
+        return frozenset(
+            (type_url, name)
+            for type_url in TYPES
+            for name in {*before.of(type_url), *self.of(type_url)}
+            if before._version(type_url, name) != self._version(type_url, name)
+        )
+
+    def _version(self, type_url: str, name: str) -> str | None:
+        resource = self.get(type_url, name)
+        return None if resource is None else resource.version
+
     def replace(
         self, put: Iterable[Resource], remove: Iterable[Key], known_types: Iterable[str] = ()
     ) -> Snapshot:

@@ -39,7 +39,7 @@ from gateway.snapshot import (
     Resources,
     Snapshot,
 )
-from gateway.xds.lane import Lane, Rejected
+from gateway.xds.lane import InFlight, Lane, Rejected
 from gateway.xds.messages import Message, Overloaded, Published, Reply, Request, Response, Retry
 
 MOST_NAMES = 200_000
@@ -130,7 +130,7 @@ def advance(subscription: Subscription, message: Message) -> tuple[Subscription,
 
 
 def _published(sub: Subscription, snapshot: Snapshot) -> Subscription:
-    keys = _differences(sub.latest, snapshot)
+    keys = snapshot.differences(sub.latest)
     sub = replace(sub, latest=snapshot, waiting=sub.waiting.update(keys))
     return _look(sub, (key for key in keys if key[0] in _IMMEDIATE))
 
@@ -138,23 +138,6 @@ def _published(sub: Subscription, snapshot: Snapshot) -> Subscription:
 def _retried(sub: Subscription) -> Subscription:
     lanes = {type_url: lane.retry(sub.offers(type_url)) for type_url, lane in sub.lanes.items()}
     return replace(sub, lanes=HashTrieMap.convert(lanes))
-
-
-def _differences(before: Snapshot, after: Snapshot) -> frozenset[Key]:
-    """Keys that may differ: as the snapshot says if it is the next one, else by comparing all."""
-    if after.number == before.number + 1:
-        return after.changed
-    return frozenset(
-        (type_url, name)
-        for type_url in TYPES
-        for name in {*before.of(type_url), *after.of(type_url)}
-        if _version(before, type_url, name) != _version(after, type_url, name)
-    )
-
-
-def _version(snapshot: Snapshot, type_url: str, name: str) -> str | None:
-    resource = snapshot.get(type_url, name)
-    return None if resource is None else resource.version
 
 
 def _look(sub: Subscription, keys: Iterable[Key]) -> Subscription:
@@ -174,8 +157,8 @@ def _requested(sub: Subscription, request: Request) -> Subscription:
         asked: Iterable[str] = lane.due
     else:
         if request.nonce:
-            if lane.in_flight is not None and lane.in_flight.nonce == request.nonce:
-                sub = _settle(sub, request, lane)
+            if (flight := lane.in_flight) is not None and flight.nonce == request.nonce:
+                sub = _settled(sub, request, flight)
                 lane = lane.answered(request.error, offered)
             else:
                 sub = replace(sub, stray_nonces=sub.stray_nonces + 1)
@@ -186,14 +169,9 @@ def _requested(sub: Subscription, request: Request) -> Subscription:
     return replace(sub, owed=sub.owed.update(key for key in keys if _is_outstanding(sub, key)))
 
 
-def _settle(sub: Subscription, request: Request, lane: Lane) -> Subscription:
-    """Listeners wait no longer for what was accepted, or refused alone."""
-    flight = lane.in_flight
-    if (
-        flight is None
-        or request.type_url not in _IMMEDIATE
-        or (request.error is not None and len(flight.put) > 1)
-    ):
+def _settled(sub: Subscription, request: Request, flight: InFlight) -> Subscription:
+    """Listeners wait no longer for what was accepted or refused alone, even if something newer is due by now."""
+    if request.error is not None and len(flight.put) > 1:
         return sub
     owed = sub.owed
     for name in flight.put:
@@ -205,8 +183,7 @@ def _fill(sub: Subscription) -> tuple[Subscription, tuple[Response, ...]]:
     """Send all that may be sent now, and begin the next round if this one is complete."""
     replies: list[Response] = []
     while True:
-        sub, sent = _send(sub)
-        replies.extend(sent)
+        sub = _send(sub, replies)
         if not _is_complete(sub):
             return sub, tuple(replies)
         sub = _close_round(sub)
@@ -215,14 +192,13 @@ def _fill(sub: Subscription) -> tuple[Subscription, tuple[Response, ...]]:
         sub = _open_round(sub)
 
 
-def _send(sub: Subscription) -> tuple[Subscription, list[Response]]:
-    replies: list[Response] = []
+def _send(sub: Subscription, replies: list[Response]) -> Subscription:
     if _may_put(sub, ROUTES) and _is_idle(sub, ROUTES):
         sub = _remove(sub, replies)
     for type_url in TYPES:
         if _may_put(sub, type_url):
             sub = _put(sub, type_url, replies)
-    return sub, replies
+    return sub
 
 
 def _may_put(sub: Subscription, type_url: str) -> bool:
