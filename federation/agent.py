@@ -90,8 +90,9 @@ class Agent:
         self._outlets = outlets
         self._metrics = metrics
         self._inbox: deque[Event] = deque()
-        self._began: float | None = None
         self._wake = asyncio.Event()
+        self._began: float | None = None
+        """When the first of the events came that are decided on and not handed out, by `perf_counter`."""
         self._new: set[Service] = set()
         """Services of which the disk may hold nothing yet."""
         self._uncompiled: set[Service] = set(self.decisions.services)
@@ -147,7 +148,7 @@ class Agent:
         self._hand_out()
 
     def step(self, events: Iterable[Event]) -> None:
-        """Take events in, decide, and hand out what follows, whatever the disk holds: for one life with no other."""
+        """Take events in, decide, and hand out what follows, whatever the disk holds: for who keeps no memory."""
         self._take_in(tuple(events))
         self._new.clear()
         self._hand_out()
@@ -184,15 +185,15 @@ class Agent:
 
     def _hand_out(self) -> None:
         """Tell the others and our gateways what was decided. A first word is whole, so it waits for the disk."""
+        began, self._began = self._began, None
         if not self.speaks or (self._new and not (self.serving and self.telling)):
             return
         if self.telling or self.opening.may_tell:
             self._publish_facts()
         if self.serving or self.opening.may_serve:
             self._publish_snapshots()
-        if self._began is not None:
-            self._metrics.decision.observe(time.perf_counter() - self._began)
-            self._began = None
+        if began is not None and self.serving:
+            self._metrics.decision.observe(time.perf_counter() - began)
 
     def _remember(self, before: View, touched: Iterable[Service]) -> None:
         """Note what has to survive a restart. Maps that are the same object did not change."""

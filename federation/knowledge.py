@@ -18,9 +18,10 @@ from here. What it decides goes out when the facts behind it were written (`writ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from uuid import uuid4
 
 import msgspec
@@ -154,8 +155,9 @@ class Knowledge:
     async def flush(self) -> None:
         """Write everything noted so far. Raises StoreError; what was not written stays noted."""
         async with self._writing:
-            facts, cursors = _changes(self._put, self._delete), _changes(self._cursors, ())
-            for change in (*facts, *cursors):
+            facts = _changes(dict(self._put), frozenset(self._delete))
+            cursors = _changes(dict(self._cursors), frozenset())
+            for change in chain(facts, cursors):
                 await self._commit(change)
                 self._written(change)
 
@@ -176,26 +178,22 @@ class Knowledge:
             raise FederationError(f"the store answered {outcome} to a change without conditions")
 
 
-def _changes(put: Mapping[str, bytes], delete: Iterable[str]) -> tuple[Change, ...]:
+def _changes(put: Mapping[str, bytes], delete: frozenset[str]) -> Iterator[Change]:
     """All of it, in order, cut into changes that a store takes."""
-    changes: list[Change] = []
     taken: dict[str, bytes] = {}
     size = 0
     for key, value in put.items():
         cost = len(key) + len(value)
         if taken and (len(taken) == MOST_KEYS or size + cost > BATCH_BYTES):
-            changes.append(Change(uuid4().hex, put=taken))
+            yield Change(uuid4().hex, put=taken)
             taken, size = {}, 0
         taken[key] = value
         size += cost
     if taken:
-        changes.append(Change(uuid4().hex, put=taken))
+        yield Change(uuid4().hex, put=taken)
     gone = sorted(delete)
-    changes += (
-        Change(uuid4().hex, delete=frozenset(gone[at : at + MOST_KEYS]))
-        for at in range(0, len(gone), MOST_KEYS)
-    )
-    return tuple(changes)
+    for at in range(0, len(gone), MOST_KEYS):
+        yield Change(uuid4().hex, delete=frozenset(gone[at : at + MOST_KEYS]))
 
 
 def _remembered(rows: Mapping[str, Row]) -> Remembered:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from federation.clock import ManualClock, SystemClock
 from federation.discovery.files import FileDiscovery
@@ -253,6 +255,47 @@ async def test_a_full_disk_keeps_back_what_is_new_and_nothing_that_ends() -> Non
         life.agent.submit(Tick(NOW, 1.0))
         await eventually(lambda: "spec/default/new" in life.said.facts)
         assert "default/new:80" in resources(life.said.snapshots)[PLACE][LISTENER]
+
+
+class Flaky(MemoryStore):
+    """A disk that is full at some of its commits."""
+
+    def __init__(self, full: list[bool]) -> None:
+        super().__init__()
+        self._full = full
+
+    async def commit(self, change: Change) -> Outcome:
+        await asyncio.sleep(0)
+        if self._full and self._full.pop(0):
+            raise StoreFull(Path("agent.db"), "no space left")
+        return await super().commit(change)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=12),
+    st.lists(st.booleans(), max_size=12),
+)
+async def test_whoever_was_told_of_a_service_is_not_told_that_it_is_gone_by_a_crash(
+    changes: list[tuple[int, int]], full: list[bool]
+) -> None:
+    """After a crash at any moment, and with nobody who repeats anything, what was told is known still."""
+    store = Flaky(full)
+    life = await Life.begin(store, EVERYBODY)
+    life.agent.services_listed()
+    async with deciding(life):
+        life.agent.submit(GatewayReported(gateway(), {}, {}))
+        for number, yields in changes:
+            service = Service("default", f"s{number}")
+            life.agent.submit(LocalChanged(local(backend(1), service=service)))
+            for _ in range(yields):
+                await asyncio.sleep(0)
+            told = set(life.said.facts)
+            served = set(resources(life.said.snapshots).get(PLACE, {}).get(LISTENER, {}))
+            after = await Life.begin(store, EVERYBODY)
+            after.agent.services_listed()
+            after.agent.step([GatewayReported(gateway(), {}, {})])
+            assert told <= set(after.said.facts)
+            assert served <= set(resources(after.said.snapshots)[PLACE][LISTENER])
 
 
 async def test_with_a_full_disk_and_no_memory_nothing_is_said_at_all() -> None:
