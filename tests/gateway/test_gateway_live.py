@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +23,7 @@ from gateway.tuning import Tuning
 from tests.gateway.certificates import ca
 from tests.gateway.envoys import Backend, free_port
 from tests.gateway.plans import ECHO, fabric, plan
-from tests.gateway.process import Agent, Gateway, agent, alive, attest, kill, on_disk
+from tests.gateway.process import Agent, Gateway, agent, alive, attest, kill, on_disk, with_argument
 
 pytestmark = pytest.mark.live
 
@@ -179,6 +181,69 @@ async def test_a_gateway_that_restarts_on_a_full_disk_serves_without_the_agent(
     world.gateway.start(no_room=True)
     await world.wait_for_answers()
     await until(world.gateway.ready, world.gateway)
+
+
+def freeze_and_kill(gateway: Gateway, envoy: int) -> None:
+    gateway.process.send_signal(signal.SIGSTOP)
+    gateway.kill()
+
+
+def kill_beside_a_frozen_envoy(gateway: Gateway, envoy: int) -> None:
+    os.kill(envoy, signal.SIGSTOP)
+    gateway.kill()
+
+
+def stop_beside_a_frozen_envoy(gateway: Gateway, envoy: int) -> None:
+    """It cannot be drained, and does not hear a SIGTERM."""
+    os.kill(envoy, signal.SIGSTOP)
+    gateway.stop()
+    assert gateway.process.returncode == 0, gateway.log()
+
+
+def kill_while_envoy_starts(gateway: Gateway, envoy: int) -> None:
+    kill(envoy)
+    gateway.kill()
+
+
+def stop_while_envoy_starts(gateway: Gateway, envoy: int) -> None:
+    kill(envoy)
+    gateway.stop()
+    assert gateway.process.returncode == 0, gateway.log()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        freeze_and_kill,
+        kill_beside_a_frozen_envoy,
+        stop_beside_a_frozen_envoy,
+        kill_while_envoy_starts,
+        stop_while_envoy_starts,
+    ],
+)
+async def test_whatever_ends_a_gateway_no_envoy_of_it_is_left(
+    world: World, end: Callable[[Gateway, int], None]
+) -> None:
+    end(world.gateway, (await world.gateway.status())["envoy_pid"])
+
+    async def none_left() -> bool:
+        return not with_argument(str(world.gateway.directory / "bootstrap.json"))
+
+    await until(none_left, world.gateway)
+    assert not await world.answers()
+    world.gateway.start()
+    await world.wait_for_answers()
+
+
+async def test_a_frozen_gateway_leaves_the_traffic_alone(world: World) -> None:
+    envoy = (await world.gateway.status())["envoy_pid"]
+    world.gateway.process.send_signal(signal.SIGSTOP)
+    try:
+        assert await world.answers()
+        assert alive(envoy)
+    finally:
+        world.gateway.process.send_signal(signal.SIGCONT)
+    await world.wait_for_status(agent_connected=True, envoy_pid=envoy)
 
 
 async def test_traffic_goes_on_while_the_agent_is_gone_and_it_catches_up(world: World) -> None:
