@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography import x509
 
+from federation.identity import Identity
 from pki.certificate import pem
 
 
@@ -33,6 +34,23 @@ def renewable(current: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
 
     outer.sni_callback = choose
     return outer
+
+
+def served(identity: Identity, anchors: Sequence[x509.Certificate]) -> ssl.SSLContext:
+    """A context for a listener that serves the newest leaf of `identity`, read and parsed once for each leaf: anybody
+    may begin as many handshakes as he likes.
+    """
+    leaf = identity.current
+    context = server_context(leaf.path, leaf.path, anchors)
+
+    def newest() -> ssl.SSLContext:
+        nonlocal leaf, context
+        if leaf is not (renewed := identity.current):
+            context = server_context(renewed.path, renewed.path, anchors)
+            leaf = renewed
+        return context
+
+    return renewable(newest)
 
 
 def _server() -> ssl.SSLContext:

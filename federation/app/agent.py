@@ -9,7 +9,6 @@ from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -26,7 +25,7 @@ from federation.api.server import (
     serving,
     with_health,
 )
-from federation.api.tls import renewable, server_context
+from federation.api.tls import served
 from federation.app.agent_settings import me_of, tuning_of
 from federation.app.agent_state import AgentState
 from federation.app.gateway_reports import read_report
@@ -190,7 +189,7 @@ class _Process:
         access = AgentAccess(self.authority.bundle, self.clock.now)
         api = api_application("federation agent", version("federation"), routes, access)
         health = partial(health_application, state.healthy, state.ready, state.exposition)
-        tls = TcpDoor(listen.api, renewable(self._tls))
+        tls = TcpDoor(listen.api, served(self.identity, (self.authority.self_signed,)))
         async with (
             self._xds(listen.xds),
             serving(with_health(api, health()), UnixDoor(self.folder / "api.sock"), tls),
@@ -209,10 +208,6 @@ class _Process:
         self.agent.services_listed()
 
     # ---- doors ---------------------------------------------------------------------------------------------------
-
-    def _tls(self) -> Any:
-        leaf = self.identity.current
-        return server_context(leaf.path, leaf.path, (self.authority.self_signed,))
 
     def _credentials(self) -> Credentials:
         leaf = self.identity.current

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from ssl import SSLContext
 from typing import Any
 
 import structlog
@@ -18,14 +17,14 @@ from federation.admission import Admission
 from federation.api.hub_routes import HubRoutes
 from federation.api.messages import CheckGroup, ClusterInfo, HubStatus
 from federation.api.server import TcpDoor, UnixDoor, api_application, health_application, serving, with_health
-from federation.api.tls import renewable, server_context
+from federation.api.tls import served
 from federation.checks import hub_checks
 from federation.clock import Clock
 from federation.config import HubSettings
 from federation.hub import Hub
 from federation.identity import Identity
 from federation.registry import Registry
-from federation.store import SqliteStore
+from federation.store import SqliteStore, WatchedStore
 from federation.sync.server import ServerCredentials, SyncServer
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
@@ -43,14 +42,14 @@ async def run(settings: HubSettings, clock: Clock) -> None:
     """Run a hub until cancelled. Raises FederationError or PkiError if it cannot start."""
     folder = Path(settings.directory)
     durable.private_folder(folder)
-    durable.sweep(folder)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await SqliteStore.open(folder / "hub.db"))
+        durable.sweep(folder)  # it is ours alone: the store is locked
         root = await _root(folder, settings.base, clock)
         stack.push_async_callback(root.close)
         authority = await _authority(folder, settings.base, root, clock)
         stack.push_async_callback(authority.close)
-        await _Process(settings, store, root, authority, clock).run()
+        await _Process(settings, WatchedStore(store), root, authority, clock).run()
 
 
 async def _root(folder: Path, base: str, clock: Clock) -> RootAuthority:
@@ -85,12 +84,13 @@ class _Process:
     def __init__(
         self,
         settings: HubSettings,
-        store: SqliteStore,
+        store: WatchedStore,
         root: RootAuthority,
         authority: Authority,
         clock: Clock,
     ) -> None:
         self.settings = settings
+        self.store = store
         self.root = root
         self.authority = authority
         self.clock = clock
@@ -139,12 +139,13 @@ class _Process:
                 serving(
                     with_health(api, self._health()),
                     socket,
-                    TcpDoor(settings.listen.api, renewable(self._tls)),
+                    TcpDoor(settings.listen.api, served(self.identity, (self.authority.self_signed,))),
                 ),
                 serving(self._health(), TcpDoor(settings.listen.telemetry)),
             ):
                 group.create_task(self.identity.run(), name="identity")
                 group.create_task(self.hub.run(), name="hub")
+                group.create_task(self.store.run(self.clock), name="store")
                 log.info(
                     "hub runs",
                     base=settings.base,
@@ -154,10 +155,6 @@ class _Process:
                 await asyncio.Event().wait()
         finally:
             await self.sync.stop()
-
-    def _tls(self) -> SSLContext:
-        leaf = self.identity.current
-        return server_context(leaf.path, leaf.path, (self.authority.self_signed,))
 
     def _credentials(self) -> ServerCredentials:
         """Before anybody joined, our own anchor stands where gRPC wants one; no member has it."""
@@ -173,8 +170,9 @@ class _Process:
             base=self.settings.base,
             root=self.settings.root,
             clusters=clusters,
-            problems=tuple(
-                f"{cluster.name}: {refused}" for cluster in clusters for refused in cluster.refused
+            problems=(
+                *(() if self.store.problem is None else (self.store.problem,)),
+                *(f"{cluster.name}: {refused}" for cluster in clusters for refused in cluster.refused),
             ),
             certificate_expires_at=self.identity.current.certificate.not_valid_after_utc,
             root_expires_at=self.root.certificate.not_valid_after_utc,
@@ -190,7 +188,9 @@ class _Process:
         return True, {"healthy": True}
 
     async def _ready(self) -> tuple[bool, dict[str, Any]]:
-        return True, {"ready": True}
+        """A hub that cannot store anything can let nobody join and change nothing; it goes on relaying."""
+        waiting = [] if self.store.problem is None else [f"its store: {self.store.problem}"]
+        return not waiting, {"ready": not waiting, "waiting_for": waiting}
 
     async def _exposition(self) -> bytes:
         return self.metrics.render()

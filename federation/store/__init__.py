@@ -1,7 +1,7 @@
 """What must survive and agree: the registry, tokens and the audit, behind compare-and-set on every write.
 
 `Store` is the contract; `MemoryStore` is its reference and the double for tests, `SqliteStore` keeps it on
-disk.
+disk, and `WatchedStore` knows whether the one that it stands before works.
 """
 
 from federation.store.contract import (
@@ -19,6 +19,7 @@ from federation.store.contract import (
 )
 from federation.store.memory import MemoryStore
 from federation.store.sqlite import SqliteStore
+from federation.store.watched import WatchedStore
 
 __all__ = [
     "Change",
@@ -34,4 +35,5 @@ __all__ = [
     "Store",
     "Term",
     "Unknown",
+    "WatchedStore",
 ]

@@ -1,0 +1,108 @@
+"""The process of a hub: what it owns before it starts, and what it says of itself when its disk takes no more."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from federation.api.client import Target
+from federation.api.messages import NewOperator
+from federation.app import hub
+from federation.clock import SystemClock
+from federation.config import HubSettings, read_settings
+from federation.errors import StoreHeld
+from federation.store import SqliteStore
+from tests.federation.api.world import ask
+from tests.federation.store.test_sqlite import files_limited_to
+
+TEMPORARY = ".leaf.pem.0123456789abcdef.partial"
+
+
+def settings(folder: Path) -> HubSettings:
+    address = f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1"
+    places = {"api": f"{address}:8443", "sync": f"{address}:8444"}
+    written = {
+        "base": "mesh.example",
+        "directory": str(folder / "state"),
+        "advertise": places,
+        "listen": places | {"telemetry": f"{address}:9464"},
+    }
+    file = folder / "hub.yaml"
+    file.write_text(yaml.safe_dump(written))
+    return read_settings(file, HubSettings)
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Target]:
+    """A hub in this process, from when it answers at its socket."""
+    task = asyncio.create_task(hub.run(settings(folder), SystemClock()), name="hub process")
+    target = Target(f"unix://{folder / 'state' / 'api.sock'}")
+    try:
+        async with asyncio.timeout(60):
+            while not await answers(target):
+                assert not task.done(), task.result()
+                await asyncio.sleep(0.02)
+        yield target
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def answers(target: Target) -> bool:
+    try:
+        return (await ask(target, "GET", "/healthz"))[0] == 200
+    except (aiohttp.ClientError, OSError):
+        return False
+
+
+async def readiness(target: Target, status: int) -> Any:
+    async with asyncio.timeout(60):
+        while True:
+            found, said = await ask(target, "GET", "/readyz")
+            if found == status:
+                return said
+            await asyncio.sleep(0.02)
+
+
+async def test_a_hub_started_twice_by_mistake_leaves_the_first_one_alone(tmp_path: Path) -> None:
+    """What looks like the remains of a crash may be a file that the first is just writing."""
+    state = tmp_path / "state"
+    async with await SqliteStore.open(state / "hub.db"):
+        folders = [state, state / "keys", state / "root-keys"]
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            (folder / TEMPORARY).touch()
+        with pytest.raises(StoreHeld):
+            await hub.run(settings(tmp_path), SystemClock())
+        assert all((folder / TEMPORARY).exists() for folder in folders)
+
+
+async def test_a_hub_whose_disk_takes_no_more_says_so_and_is_ready_again_by_itself(tmp_path: Path) -> None:
+    async with running(tmp_path) as target:
+        assert await readiness(target, 200) == {"ready": True, "waiting_for": []}
+        log = tmp_path / "state" / "hub.db-wal"
+        with files_limited_to(log.stat().st_size):
+            wanted = NewOperator(name="ada", role="viewer")
+            status, problem = await ask(target, "POST", "/v1/operators", body=wanted)
+            assert (status, problem["code"]) == (409, "refused")
+            said = await readiness(target, 503)
+            assert said["ready"] is False
+            [reason] = said["waiting_for"]
+            assert "the disk takes no more" in reason
+            _, state = await ask(target, "GET", "/v1/status")
+            assert state["problems"] == [reason.removeprefix("its store: ")]
+            _, groups = await ask(target, "GET", "/v1/checks")
+            assert "failure" in [check["result"] for check in groups[0]["checks"]]
+            assert (await ask(target, "GET", "/healthz"))[0] == 200
+        await readiness(target, 200)
+        _, state = await ask(target, "GET", "/v1/status")
+        assert state["problems"] == []
+        assert (await ask(target, "POST", "/v1/operators", body=wanted))[0] == 200
