@@ -23,7 +23,7 @@ from federation.clock import Clock
 from federation.errors import FederationError, Unreachable
 from federation.model import HUB, Member, MemberState, Position
 from federation.registry import MemberRow, Registry, networks
-from federation.sync import channel, codec, wire
+from federation.sync import channel, codec, forms, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.codec import BUNDLE, Fact
 from federation.sync.errors import ProtocolViolation
@@ -247,7 +247,7 @@ class Hub:
             await self._change(lambda: self._outrun(cluster, ours))
         if self.registry.find(cluster) is None:
             raise ProtocolViolation(cluster, "the cluster was removed from the federation")
-        session = self._exchange.open(cluster, have, codec.milliseconds(self._clock.now()), wake)
+        session = self._exchange.open(cluster, have, forms.milliseconds(self._clock.now()), wake)
         self._heard[cluster] = self._clock.monotonic()
         self._count()
         return session

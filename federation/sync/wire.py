@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from federation.model import Position
-from federation.sync import codec
+from federation.sync import codec, forms
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
 from federation.sync.feed import Item
@@ -112,7 +112,7 @@ def read_have(messages: Sequence[pb.Have], peer: str) -> dict[str, Position]:
 def read_moment(milliseconds: int, peer: str) -> datetime:
     """Raises ProtocolViolation for a time that no calendar knows."""
     try:
-        return codec.moment(milliseconds)
+        return forms.moment(milliseconds)
     except OverflowError as error:
         raise ProtocolViolation(peer, f"time {milliseconds} ms") from error
 

@@ -25,7 +25,7 @@ from federation.model import (
     Position,
     Service,
 )
-from federation.sync import codec, wire
+from federation.sync import codec, forms, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.codec import Fact
 from federation.sync.errors import ProtocolViolation
@@ -36,7 +36,7 @@ from pki.spiffe import TrustDomain
 BASE = "mesh.example"
 AT = Position(3, 7)
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
-MOMENTS = st.integers(0, 4_000_000_000_000).map(codec.moment)
+MOMENTS = st.integers(0, 4_000_000_000_000).map(forms.moment)
 NUMBERS = st.integers(0, 2**31 - 1)
 SERVICES = st.builds(Service, LABELS, LABELS)
 PORTS = st.builds(Port, LABELS, NUMBERS, st.sampled_from(("TCP", "UDP", "SCTP")), st.text(max_size=8))
@@ -130,6 +130,34 @@ def test_what_has_no_form_is_refused_alone(entry: pb.Entry, rule: str) -> None:
     assert refused("east", entry) == rule
 
 
+MANY = {
+    "ports": (pb.ExportSpec(kind=HEADLESS, ports=[pb.Port()] * 50_000), "50000 ports, allowed are 100"),
+    "scope": (
+        pb.ExportSpec(kind=HEADLESS, scope=pb.Scope(clusters=["x"] * 50_000)),
+        "50000 clusters in its scope, allowed are 1000",
+    ),
+    "families": (
+        pb.ExportSpec(kind=HEADLESS, families=["IPv4"] * 20_000),
+        "20000 IP families, allowed are 2",
+    ),
+    "labels": (
+        pb.ExportSpec(kind=HEADLESS, labels={str(number): "" for number in range(10_000)}),
+        "10000 labels, allowed are 64",
+    ),
+    "gateways": (pb.Cluster(gateways=[pb.Gateway()] * 50_000), "50000 gateways, allowed are 100"),
+}
+
+
+@pytest.mark.parametrize(("value", "why"), MANY.values(), ids=MANY)
+def test_things_are_counted_before_they_are_looked_at(value: pb.ExportSpec | pb.Cluster, why: str) -> None:
+    entry = (
+        pb.Entry(key="cluster", cluster=value)
+        if isinstance(value, pb.Cluster)
+        else pb.Entry(key="spec/a/b", spec=value)
+    )
+    assert codec.decode("east", 1, entry.SerializeToString(), BASE) == Refused("form", f"{entry.key}: {why}")
+
+
 @given(st.binary(max_size=200))
 def test_a_batch_reads_back_as_protobuf_wrote_it(body: bytes) -> None:
     entry = pb.Entry(key="cluster", seq=300, cluster=pb.Cluster(region=body.hex()))
@@ -181,4 +209,4 @@ def test_removals_are_events() -> None:
 
 def test_time_on_the_wire_is_milliseconds() -> None:
     moment = datetime(2026, 11, 21, 12, 0, 0, 999_999, tzinfo=UTC)
-    assert codec.moment(codec.milliseconds(moment)) == moment - timedelta(microseconds=999)
+    assert forms.moment(forms.milliseconds(moment)) == moment - timedelta(microseconds=999)

@@ -1,0 +1,200 @@
+"""Each kind of fact as a message of the wire, and back.
+
+What comes in is a stranger's: numbers of things are looked at before the things, and whatever does not make a fact is a
+ValueError, an OverflowError, or an error of `pki`. Whether the fact may be said is not asked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+
+from federation.admit import MOST_GATEWAYS, MOST_PAIRS, MOST_PATTERNS, MOST_PORTS, MOST_RANGES, MOST_SCOPE
+from federation.model import (
+    Affinity,
+    Cluster,
+    ExportSpec,
+    Gateway,
+    Kind,
+    Load,
+    Member,
+    MemberState,
+    Port,
+    Position,
+    Service,
+)
+from federation.sync import sync_pb2 as pb
+from pki.bundle import MOST_ANCHORS, Bundle, Proof
+from pki.certificate import der, load_der
+from pki.spiffe import TrustDomain
+
+MOST_FAMILIES = 2
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KINDS = {Kind.CLUSTER_SET_IP: pb.ExportSpec.KIND_CLUSTER_SET_IP, Kind.HEADLESS: pb.ExportSpec.KIND_HEADLESS}
+_KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
+_STATES = {
+    MemberState.ACTIVE: pb.Member.STATE_ACTIVE,
+    MemberState.DRAINING: pb.Member.STATE_DRAINING,
+    MemberState.DRAINED: pb.Member.STATE_DRAINED,
+    MemberState.QUARANTINED: pb.Member.STATE_QUARANTINED,
+}
+_STATES_BACK = {number: state for state, number in _STATES.items()}
+
+
+def milliseconds(time: datetime) -> int:
+    """Unix milliseconds, rounded down."""
+    return (time - _EPOCH) // timedelta(milliseconds=1)
+
+
+def moment(since: int) -> datetime:
+    """From Unix milliseconds. Raises OverflowError for a time that no calendar knows."""
+    return _EPOCH + timedelta(milliseconds=since)
+
+
+# ---- out ----------------------------------------------------------------------------------------------------------
+
+
+def spec_out(spec: ExportSpec) -> pb.ExportSpec:
+    return pb.ExportSpec(
+        namespace=spec.service.namespace,
+        name=spec.service.name,
+        ports=[
+            pb.Port(
+                name=port.name, number=port.number, protocol=port.protocol, app_protocol=port.app_protocol
+            )
+            for port in spec.ports
+        ],
+        kind=_KINDS[spec.kind],
+        exported_at_ms=milliseconds(spec.exported_at),
+        scope=None if spec.scope is None else pb.Scope(clusters=sorted(spec.scope)),
+        affinity=None
+        if spec.affinity is None
+        else pb.SessionAffinity(client_ip=True, timeout_seconds=spec.affinity.timeout),
+        families=spec.families,
+        labels=dict(spec.labels),
+        annotations=dict(spec.annotations),
+    )
+
+
+def load_out(load: Load) -> pb.Load:
+    return pb.Load(
+        namespace=load.service.namespace,
+        name=load.service.name,
+        port=load.port,
+        zone=load.zone,
+        healthy=load.healthy,
+        total=load.total,
+        capacity=load.capacity,
+    )
+
+
+def cluster_out(cluster: Cluster) -> pb.Cluster:
+    gateways = []
+    for gateway in cluster.gateways:
+        message = pb.Gateway(name=gateway.name, address=gateway.address, port=gateway.port)
+        setattr(message, "class", gateway.cls)
+        gateways.append(message)
+    return pb.Cluster(region=cluster.region, zone=cluster.zone, gateways=gateways)
+
+
+def member_out(member: Member) -> pb.Member:
+    return pb.Member(
+        trust_domain=member.trust_domain.name,
+        may_export=member.may_export,
+        ranges=[str(network) for network in member.ranges],
+        joined_at_ms=milliseconds(member.joined_at),
+        state=_STATES[member.state],
+    )
+
+
+def bundle_out(bundle: Bundle) -> pb.Bundle:
+    signature = bundle.proof.signature
+    return pb.Bundle(
+        trust_domain=bundle.trust_domain.name,
+        sequence=bundle.sequence,
+        anchors=[der(anchor) for anchor in bundle.anchors],
+        root_signed=[der(form) for form in bundle.proof.rooted],
+        signatures=[pb.Signature(signature=signature)] if signature else [],
+    )
+
+
+# ---- in -----------------------------------------------------------------------------------------------------------
+
+
+def spec_in(owner: str, at: Position, spec: pb.ExportSpec) -> ExportSpec:
+    _at_most(MOST_PORTS, spec.ports, "ports")
+    _at_most(MOST_SCOPE, spec.scope.clusters, "clusters in its scope")
+    _at_most(MOST_PAIRS, spec.labels, "labels")
+    _at_most(MOST_PAIRS, spec.annotations, "annotations")
+    _at_most(MOST_FAMILIES, spec.families, "IP families")
+    if spec.kind not in _KINDS_BACK:
+        raise ValueError(f"{spec.kind} is not a kind of service")
+    if spec.HasField("affinity") and not spec.affinity.client_ip:
+        raise ValueError("a session affinity other than by client address")
+    return ExportSpec(
+        cluster=owner,
+        service=Service(spec.namespace, spec.name),
+        ports=tuple(Port(port.name, port.number, port.protocol, port.app_protocol) for port in spec.ports),
+        kind=_KINDS_BACK[spec.kind],
+        exported_at=moment(spec.exported_at_ms),
+        at=at,
+        scope=frozenset(spec.scope.clusters) if spec.HasField("scope") else None,
+        affinity=Affinity(spec.affinity.timeout_seconds) if spec.HasField("affinity") else None,
+        families=tuple(spec.families),
+        labels=tuple(sorted(spec.labels.items())),
+        annotations=tuple(sorted(spec.annotations.items())),
+    )
+
+
+def load_in(owner: str, at: Position, load: pb.Load) -> Load:
+    service = Service(load.namespace, load.name)
+    return Load(owner, service, load.port, load.zone, load.healthy, load.total, load.capacity, at)
+
+
+def cluster_in(owner: str, at: Position, cluster: pb.Cluster) -> Cluster:
+    _at_most(MOST_GATEWAYS, cluster.gateways, "gateways")
+    gateways = tuple(
+        Gateway(gateway.name, getattr(gateway, "class"), gateway.address, gateway.port)
+        for gateway in cluster.gateways
+    )
+    return Cluster(owner, cluster.region, cluster.zone, gateways, at)
+
+
+def member_in(at: Position, key: str, member: pb.Member) -> Member:
+    _at_most(MOST_PATTERNS, member.may_export, "patterns")
+    _at_most(MOST_RANGES, member.ranges, "ranges")
+    if member.state not in _STATES_BACK:
+        raise ValueError(f"{member.state} is not a state of a member")
+    return Member(
+        name=key.removeprefix("member/"),
+        trust_domain=TrustDomain.parse(member.trust_domain),
+        may_export=tuple(member.may_export),
+        ranges=tuple(ip_network(text) for text in member.ranges),
+        joined_at=moment(member.joined_at_ms),
+        state=_STATES_BACK[member.state],
+        at=at,
+    )
+
+
+def bundle_in(trust_domain: TrustDomain, bundle: pb.Bundle) -> Bundle:
+    if bundle.trust_domain != trust_domain.name:
+        raise ValueError(f"it is about {bundle.trust_domain[:255]!r}, expected {trust_domain}")
+    _at_most(MOST_ANCHORS, bundle.anchors, "anchors")
+    _at_most(MOST_ANCHORS, bundle.root_signed, "root-signed forms")
+    _at_most(1, bundle.signatures, "signatures")
+    return Bundle(
+        trust_domain,
+        bundle.sequence,
+        tuple(load_der(anchor) for anchor in bundle.anchors),
+        Proof(
+            tuple(load_der(form) for form in bundle.root_signed),
+            bundle.signatures[0].signature if bundle.signatures else b"",
+        ),
+    )
+
+
+def _at_most(allowed: int, things: Sized, what: str) -> None:
+    if len(things) > allowed:
+        raise ValueError(f"{len(things)} {what}, allowed are {allowed}")
