@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from federation.errors import FederationError
 
 
@@ -19,6 +21,18 @@ class EnvoyMissing(GatewayError):
         )
 
 
+class EnvoyPrivileged(GatewayError):
+    """The binary at `path` has privileges of its own, with which it would outlive its gateway."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} has set-user-ID, set-group-ID or file capabilities, and so would outlive its gateway",
+            f"take them away (`setcap -r {path}`, `chmod ug-s {path}`) and give them to the gateway process,"
+            " with AmbientCapabilities= in its systemd unit",
+        )
+        self.path = path
+
+
 class EnvoyAdminError(GatewayError):
     """Envoy's admin interface did not answer `path`, or not as expected."""
 
@@ -28,9 +42,7 @@ class EnvoyAdminError(GatewayError):
 
 
 class EnvoyFailed(GatewayError):
-    """Envoy cannot be started at all."""
+    """Envoy cannot be started now; what prevents it may pass."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(
-            f"Envoy cannot be started: {problem}", "check the setting envoy.path and the gateway's folder"
-        )
+        super().__init__(f"Envoy cannot be started: {problem}")

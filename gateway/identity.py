@@ -78,7 +78,6 @@ class GatewayIdentity:
 
     async def start(self, token_file: Path | None) -> None:
         """Take the certificate on disk, else attest with the token. Raises FederationError or PkiError."""
-        durable.sweep(self._folder)
         self._current = await self._stored()
         if self._current is None or self._current.ends <= self._clock.now():
             self._current = await self._attest(token_file)

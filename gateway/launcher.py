@@ -42,6 +42,7 @@ from gateway.watch import Watch
 from gateway.xds.client import Upstream, in_turn
 from gateway.xds.reports import Reporting
 from gateway.xds.server import AdsServer, Client, Stream, new_server
+from pki import durable
 from pki.errors import PkiError
 
 LONGEST_SOCKET_PATH = 107
@@ -95,6 +96,7 @@ async def opened(
     store = ResourceStore(settings.resources)
     try:
         stored = await store.open(clock.now())
+        _sweep(settings.directory)
         if store.set_aside is not None:
             log.error("the stored configuration is damaged and kept aside", file=str(store.set_aside))
         relay = Relay(store, stored, clock)
@@ -208,6 +210,14 @@ def _first_for_people(group: ExceptionGroup[Exception]) -> Exception:
     while isinstance(found, ExceptionGroup):
         found = found.exceptions[0]
     return group if found is None else found
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a crash left; for whoever holds the store, so that nobody sweeps another's work away."""
+    try:
+        durable.sweep(folder)
+    except OSError as error:
+        log.warning("what a crash left cannot be removed", folder=str(folder), reason=error.strerror)
 
 
 def _check_paths(settings: GatewaySettings) -> None:

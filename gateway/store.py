@@ -16,11 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from federation.errors import StoreError, StoreFull
+from federation.errors import StoreError, StoreFull, StoreHeld
 from gateway.snapshot import Key, Resource, Snapshot
 
 SCHEMA = 2
 """1 had no `known`, so that what was stored with it knows of the types of its resources alone."""
+
+LONGEST_WAIT = 1.0
+"""Seconds for another process to let go of the file."""
 
 _TABLES = (
     """
@@ -43,7 +46,8 @@ class ResourceStore:
         self.set_aside: Path | None = None
 
     async def open(self, now: datetime) -> Snapshot:
-        """What is stored; nothing if the file is new, or damaged, which `set_aside` tells. Raises StoreError."""
+        """What is stored; nothing if the file is new, or damaged, which `set_aside` tells. Raises StoreHeld or
+        StoreError."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._open, now)
 
     async def write(
@@ -63,6 +67,8 @@ class ResourceStore:
             return self._read()
         except (sqlite3.DatabaseError, _Damaged) as error:
             self._close()
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+                raise StoreHeld(self._path, None) from error
             if isinstance(error, sqlite3.OperationalError):
                 raise StoreError(self._path, f"cannot be opened: {error}") from error
         self.set_aside = self._move_aside(now)
@@ -72,7 +78,7 @@ class ResourceStore:
         created = not self._path.exists()
         if created:
             self._path.touch(mode=0o600)
-        database = self._database = sqlite3.connect(self._path, isolation_level=None)
+        database = self._database = sqlite3.connect(self._path, LONGEST_WAIT, isolation_level=None)
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")

