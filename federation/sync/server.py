@@ -96,6 +96,7 @@ class SyncServer:
         self._clock = clock
         self._served = ServerCredentials(b"", b"", b"")
         self._server: grpc.aio.Server | None = None
+        self._sessions: set[Session] = set()
 
     async def start(self, address: HostPort) -> HostPort:
         """Listen; returns where, which differs from `address` if its port is 0. Raises CannotListen."""
@@ -123,6 +124,9 @@ class SyncServer:
         return HostPort.of(address.host, port)
 
     async def stop(self) -> None:
+        """End each stream with a reason, and then the server, which would cut them without one."""
+        for session in self._sessions:
+            session.close("the hub stops")
         if self._server is not None:
             await self._server.stop(GRACE)
             self._server = None
@@ -154,9 +158,11 @@ class SyncServer:
             log.error("stream refused, the hub cannot store", cluster=cluster, problem=str(error))
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the hub cannot store anything now")
         log.info("agent connected", cluster=cluster, address=context.peer())
+        self._sessions.add(session)
         try:
             await self._converse(session, wake, context)
         finally:
+            self._sessions.discard(session)
             self._hub.close(session)
             log.info("agent disconnected", cluster=cluster, reason=session.closed or "its stream ended")
 

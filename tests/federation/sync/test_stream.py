@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -67,6 +68,18 @@ async def test_everybody_survives_a_restart_of_the_hub(world: HubWorld) -> None:
         await eventually(lambda: other.sees("east", "new") and not other.sees("east", "old"))
         gone = [each for each in other.events if isinstance(each, ExportGone)]
         assert gone == [ExportGone("east", Service("default", "old"))]
+
+
+async def test_a_hub_that_stops_says_so(world: HubWorld, caplog: pytest.LogCaptureFixture) -> None:
+    east = await world.join("east")
+    async with running(Agent(east)) as one:
+        await eventually(lambda: one.client.connected)
+        await world.stop()
+        await eventually(lambda: not one.client.connected)
+        assert HubChanged(up=False) in one.events
+        await world.start()
+        await eventually(lambda: one.client.connected)
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 async def test_an_agent_starts_with_what_it_knew_and_asks_for_the_rest(world: HubWorld) -> None:
