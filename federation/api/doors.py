@@ -1,4 +1,9 @@
-"""Where an application is served: unix sockets that the kernel guards, and TCP addresses with or without TLS."""
+"""Where an application is served: unix sockets that the kernel guards, and TCP addresses with or without TLS.
+
+Anybody may knock at a TCP address, so what a stranger can hold there is bounded: so many connections at a time, of
+which the oldest gives way to a new one, and so many seconds without a whole request. Every call here is short, so
+the oldest is not one that somebody waits for, and a crowd of silent strangers keeps nobody out.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,13 @@ import os
 import socket
 import ssl
 import stat
+from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+import structlog
 from aiohttp import web
 
 from federation.errors import FederationError
@@ -22,8 +29,19 @@ from federation.listen import HostPort, listen
 CLOSE_GRACE = 1.0
 """Seconds that open requests get when the process stops."""
 
+PATIENCE = 15.0
+"""Seconds that a handshake, the head of a request, its body, and the pause until the next one may take."""
+
+MOST_CONNECTIONS = 256
+"""Connections at one TCP address; a process may have 1024 files open unless it is told otherwise."""
+
+ACCEPT_AGAIN = 0.1
+"""Seconds until the next attempt when the process cannot open any more files."""
+
 LONGEST_SOCKET_PATH = 107
 """Bytes of a unix socket's path (unix(7))."""
+
+log = structlog.get_logger()
 
 
 class Door(Protocol):
@@ -31,22 +49,32 @@ class Door(Protocol):
 
     async def open(self, runner: web.AppRunner) -> HostPort | None: ...
 
-    def close(self) -> None: ...
+    async def close(self) -> None: ...
 
 
 @asynccontextmanager
-async def serving(app: web.Application, *doors: Door) -> AsyncIterator[tuple[HostPort | None, ...]]:
-    """Serve `app` at `doors` for as long as the context lives; gives the bound address of each (None: unix)."""
+async def serving(
+    app: web.Application, *doors: Door, patience: float = PATIENCE
+) -> AsyncIterator[tuple[HostPort | None, ...]]:
+    """Serve `app` at `doors` for as long as the context lives; gives the bound address of each (None: unix).
+
+    Who sends no whole head of a request for `patience` seconds is cut.
+    """
     runner = web.AppRunner(
-        app, access_log=None, shutdown_timeout=CLOSE_GRACE, auto_decompress=False, logger=_strangers()
+        app,
+        access_log=None,
+        shutdown_timeout=CLOSE_GRACE,
+        keepalive_timeout=patience,
+        auto_decompress=False,
+        logger=_strangers(),
     )
     await runner.setup()
     try:
         yield tuple([await door.open(runner) for door in doors])
     finally:
-        await runner.cleanup()
         for door in doors:
-            door.close()
+            await door.close()
+        await runner.cleanup()
 
 
 def _strangers() -> logging.Logger:
@@ -127,23 +155,85 @@ class UnixDoor:
             os.umask(before)
         return opened
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._ours:
             self.path.unlink(missing_ok=True)
 
 
 class TcpDoor:
-    """A TCP address, with TLS if a context is given."""
+    """A TCP address, with TLS if a context is given, and at most `most` connections at a time."""
 
-    def __init__(self, address: HostPort, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        address: HostPort,
+        tls: ssl.SSLContext | None = None,
+        *,
+        most: int = MOST_CONNECTIONS,
+        patience: float = PATIENCE,
+    ) -> None:
         self.address = address
         self.tls = tls
+        self._most = most
+        self._shaking = (
+            {"ssl_handshake_timeout": patience, "ssl_shutdown_timeout": CLOSE_GRACE} if tls else {}
+        )
+        self._inside: deque[socket.socket] = deque()
+        self._accepting: asyncio.Task[None] | None = None
 
     async def open(self, runner: web.AppRunner) -> HostPort:
-        opened = listen(self.address)
-        bound = HostPort.of(self.address.host, opened.getsockname()[1])
-        await web.SockSite(runner, opened, ssl_context=self.tls).start()
+        listening = listen(self.address)
+        bound = HostPort.of(self.address.host, listening.getsockname()[1])
+        assert runner.server is not None
+        self._accepting = asyncio.create_task(self._accept(listening, runner.server), name=f"door {bound}")
+        self._accepting.add_done_callback(self._ended)
         return bound
 
-    def close(self) -> None:
-        """The runner has closed the socket."""
+    async def close(self) -> None:
+        """Let nobody in any more; who is inside is the runner's affair."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait((self._accepting,))
+
+    async def _accept(self, listening: socket.socket, server: web.Server) -> None:
+        with listening:
+            async with asyncio.TaskGroup() as entering:
+                while True:
+                    try:
+                        accepted, _ = await asyncio.get_running_loop().sock_accept(listening)
+                    except OSError as error:
+                        await self._not_accepted(error)
+                        continue
+                    self._make_room()
+                    self._inside.append(accepted)
+                    entering.create_task(self._enter(accepted, server), name="handshake")
+
+    def _ended(self, accepting: asyncio.Task[None]) -> None:
+        if not accepting.cancelled() and (error := accepting.exception()) is not None:
+            log.critical("nobody is let in any more", address=str(self.address), exc_info=error)
+
+    async def _not_accepted(self, error: OSError) -> None:
+        """Out of files or memory, or the caller is gone already: go on listening, without turning in circles."""
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            log.warning("no connection can be accepted", address=str(self.address), problem=error.strerror)
+            self._cut_oldest()
+            await asyncio.sleep(ACCEPT_AGAIN)
+
+    def _make_room(self) -> None:
+        if len(self._inside) >= self._most:
+            self._inside = deque(one for one in self._inside if one.fileno() >= 0)
+        if len(self._inside) >= self._most:
+            self._cut_oldest()
+
+    def _cut_oldest(self) -> None:
+        if self._inside:
+            with suppress(OSError):
+                self._inside.popleft().shutdown(socket.SHUT_RDWR)
+
+    async def _enter(self, accepted: socket.socket, server: web.Server) -> None:
+        """Shake hands; whoever fails to is gone without a word, as anybody may fail."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                server, accepted, ssl=self.tls, **self._shaking
+            )
+        except OSError:
+            accepted.close()

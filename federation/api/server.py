@@ -20,7 +20,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from federation.api.doors import CannotListenUnix, TcpDoor, UnixDoor, serving
+from federation.api.doors import PATIENCE, CannotListenUnix, TcpDoor, UnixDoor, serving
 from federation.api.routes import (
     Access,
     ApiProblem,
@@ -114,7 +114,11 @@ async def _body(request: web.Request, shape: type) -> Any:
     if request.content_type != "application/json":
         raise ApiProblem(415, "not-json", "the body is not JSON", "send Content-Type: application/json")
     try:
-        return msgspec.json.decode(await request.read(), type=shape)
+        async with asyncio.timeout(PATIENCE):
+            sent = await request.read()
+        return msgspec.json.decode(sent, type=shape)
+    except TimeoutError as error:
+        raise ApiProblem(408, "slow", f"the body did not come within {PATIENCE:g} s", "try again") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ApiProblem(
             400, "bad-body", f"the body does not fit: {error}", "see /v1/openapi.json"
