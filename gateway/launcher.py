@@ -138,7 +138,15 @@ class Gateway:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then drain."""
         grpc_server = new_server(self._server.handler())
-        grpc_server.add_insecure_port(f"unix:{self._settings.xds_socket}")
+        socket = self._settings.xds_socket
+        try:
+            grpc_server.add_insecure_port(f"unix:{socket}")
+        except RuntimeError as error:
+            raise CannotListenUnix(
+                socket,
+                "gRPC cannot bind it",
+                "remove it if it is no socket, and see whether another process serves it",
+            ) from error
         await grpc_server.start()
         try:
             async with self._doors.open(), asyncio.TaskGroup() as group:

@@ -1,0 +1,54 @@
+"""What a gateway says when it cannot start at all, in a folder in which it has its certificate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from federation.api.server import CannotListenUnix
+from federation.clock import SystemClock
+from federation.listen import HostPort
+from gateway.errors import EnvoyMissing
+from gateway.identity import GatewayIdentity
+from gateway.launcher import run
+from gateway.settings import GatewaySettings
+from tests.gateway.agent_api import agent_api
+from tests.gateway.envoys import free_port
+
+HERE = "127.0.0.1"
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+async def settings(tmp_path: Path) -> AsyncIterator[GatewaySettings]:
+    port = free_port(HERE)
+    made = GatewaySettings(
+        "gateway-1", tmp_path / "g", HostPort.of(HERE, port), HERE, port, HostPort("127.0.0.1:0"), drain=0.0
+    )
+    async with agent_api(tmp_path / "agent", "127.0.0.1:1", CLOCK) as api:
+        await GatewayIdentity(made.name, made.directory, CLOCK).start(await api.token(tmp_path))
+        yield made
+
+
+async def test_no_envoy_at_the_first_start(settings: GatewaySettings, tmp_path: Path) -> None:
+    with pytest.raises(EnvoyMissing, match="is not a program"):
+        await run(replace(settings, envoy=tmp_path / "none"), asyncio.Event(), CLOCK)
+
+
+async def test_a_path_for_a_socket_that_is_something_else(settings: GatewaySettings) -> None:
+    (settings.xds_socket / "full").mkdir(parents=True)
+    with pytest.raises(CannotListenUnix, match=r"xds\.sock"):
+        await run(settings, asyncio.Event(), CLOCK)
+
+
+async def test_what_a_crash_left_is_swept_away(settings: GatewaySettings) -> None:
+    left = settings.directory / ".chain.pem.0123456789abcdef.partial"
+    left.touch()
+    (settings.xds_socket / "full").mkdir(parents=True)
+    with pytest.raises(CannotListenUnix):
+        await run(settings, asyncio.Event(), CLOCK)
+    assert not left.exists()
