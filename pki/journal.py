@@ -75,7 +75,7 @@ class Journal:
                 self.append(Opened(now, authority))
             for serial in tuple(self._ledger.pending):
                 self.append(Failed(now, serial, "interrupted"))
-            self._ledger.living(now)
+            self._ledger.forget(now)
         except BaseException:
             self.close()
             raise
@@ -121,6 +121,11 @@ class Journal:
         """Every certificate that was handed out and has not ended."""
         with self._lock:
             return self._ledger.living(now)
+
+    def forget(self, now: datetime) -> None:
+        """Keep in memory only what has not ended; the file keeps everything."""
+        with self._lock:
+            self._ledger.forget(now)
 
     def close(self) -> None:
         """Release the file; appending raises from now on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from heapq import heappop, heappush
 
 import msgspec
 
@@ -75,7 +76,8 @@ class Ledger:
         self.last: datetime | None = None
         """The latest time in any record."""
         self._entries: dict[str, Entry] = {}
-        self._holders: dict[str, str] = {}
+        self._ends: list[tuple[datetime, str]] = []
+        self._serials: dict[str, set[str]] = {}
 
     def objection(self, record: Record) -> str | None:
         """Why this record cannot come next, or None."""
@@ -111,14 +113,20 @@ class Ledger:
 
     def holder(self, spki: str) -> str | None:
         """The identity to which this key belongs, or None for a key that has no living certificate."""
-        return self._holders.get(spki)
+        return next((self._entries[serial].identity for serial in self._serials.get(spki, ())), None)
+
+    def forget(self, now: datetime) -> None:
+        """Let go of all entries that have ended, clock skew allowed for; costs what it lets go of."""
+        while self._ends and now > self._ends[0][0] + MOST_SKEW:
+            _, serial = heappop(self._ends)
+            spki = self._entries.pop(serial).spki
+            self._serials[spki].remove(serial)
+            if not self._serials[spki]:
+                del self._serials[spki]
 
     def living(self, now: datetime) -> tuple[Entry, ...]:
-        """All entries that have not ended, clock skew allowed for; the others are forgotten."""
-        self._entries = {
-            serial: entry for serial, entry in self._entries.items() if now <= entry.not_after + MOST_SKEW
-        }
-        self._holders = {entry.spki: entry.identity for entry in self._entries.values()}
+        """All entries that have not ended; the others are forgotten."""
+        self.forget(now)
         return tuple(self._entries.values())
 
     def _taken(self, serial: str) -> bool:
@@ -128,7 +136,8 @@ class Ledger:
         self._entries[intent.serial] = Entry(
             int(intent.serial, 16), intent.profile, intent.identity, intent.spki, intent.not_after
         )
-        self._holders[intent.spki] = intent.identity
+        heappush(self._ends, (intent.not_after, intent.serial))
+        self._serials.setdefault(intent.spki, set()).add(intent.serial)
         old = self._entries.get(intent.replaces) if intent.replaces is not None else None
         if old is not None and intent.replaces is not None:
             self._entries[intent.replaces] = replace(old, successors=old.successors | {intent.spki})

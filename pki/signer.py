@@ -94,6 +94,7 @@ class Signer:
         now = self._clock.now()
         if self.journal.last is not None:
             check_forward(now, self.journal.last, "the last entry of our own journal")
+        self.journal.forget(now)
         template = plan(self.fresh_serial(), now)
         intent = _intent(template, now, who, why, replaces)
         self._check_key(intent, own=not issuer)

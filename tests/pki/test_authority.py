@@ -259,8 +259,16 @@ async def test_keys_belong_to_one_identity(east: Authority, clock: StoppedClock)
     with pytest.raises(Refused, match="key of the authority itself"):
         await east.issue(own, GRANT, who="t", why="t")
     clock.time += timedelta(days=1, minutes=6)
-    east.ledger(clock.time)
     await issued(east, key, granted(SpiffeId.gateway(EAST, "ingress")))
+
+
+async def test_what_has_ended_is_forgotten_as_it_goes(east: Authority, clock: StoppedClock) -> None:
+    """An agent runs for years, and each of its gateways asks twice a day; nobody asks for the whole ledger."""
+    key = new_key()
+    for _ in range(20):
+        clock.time += timedelta(hours=12)
+        await issued(east, key)
+    assert len(east._signer.journal._ledger._entries) <= 4
 
 
 async def test_another_trust_domain_is_refused(east: Authority) -> None:

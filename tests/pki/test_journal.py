@@ -6,10 +6,11 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from pki import durable
 from pki.errors import JournalError, KeyFileError
 from pki.journal import Head, Journal, verify
-from pki.ledger import Failed, Intent, Record, Released
+from pki.ledger import Failed, Intent, Ledger, Record, Released
 from pki.skew import MOST_SKEW
 from tests.pki.world import NOW
 
@@ -329,3 +330,29 @@ def test_a_kill_at_any_system_call_loses_no_acknowledged_line(tmp_path: Path) ->
         journal.close()
         verify(path, OURS, journal.head)
     assert call > 12
+
+
+LIVES = st.tuples(st.integers(0, 50), st.integers(1, 40), st.sampled_from(["11", "22", "33"]))
+"""Hours since the one before, hours until it ends, and its key."""
+
+
+@given(st.lists(LIVES, max_size=40))
+def test_forgetting_as_it_goes_is_the_same_as_looking_at_all_that_was_ever_handed_out(
+    issued: list[tuple[int, int, str]],
+) -> None:
+    ledger, now = Ledger(), NOW
+    ever: dict[int, tuple[str, datetime]] = {}
+    for serial, (wait, life, spki) in enumerate(issued, start=1):
+        now += timedelta(hours=wait)
+        ends = now + timedelta(hours=life)
+        made = intent(serial, f"spiffe://a/{spki}", spki)
+        ledger.add(msgspec.structs.replace(made, at=now, not_after=ends))
+        ledger.add(released(serial))
+        ever[serial] = (spki, ends)
+        ledger.forget(now)
+        living = {one: key for one, (key, end) in ever.items() if now <= end + MOST_SKEW}
+        assert {entry.serial for entry in ledger.living(now)} == living.keys()
+        for key in ("11", "22", "33"):
+            assert ledger.holder(key) == (f"spiffe://a/{key}" if key in living.values() else None)
+        for one in ever:
+            assert ledger.uses(one) == (one in living)
