@@ -46,7 +46,7 @@ class Terminal:
         self._live = False
         self._began = time.monotonic()
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")
+            sys.stdout.reconfigure(encoding="utf-8", errors="replace")
 
     @contextmanager
     def live(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import pytest
@@ -88,3 +89,12 @@ def test_a_cut_leaves_no_style_open(parts: list[tuple[str, str]], width: int) ->
 def test_a_log_has_one_line_for_a_claim_however_long(capsys: pytest.CaptureFixture[str]) -> None:
     Terminal().claim(Claim("x " * 200, True, "y " * 200))
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_locale_without_the_marks_does_not_hide_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", log)
+    terminal = Terminal()
+    for holds in (True, False):
+        terminal.claim(Claim("it holds", holds))
+    assert log.buffer.getvalue().decode() == "  ✓ it holds\n  ✗ it holds\n"
