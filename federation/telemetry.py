@@ -6,6 +6,7 @@ that strangers choose (services, hosts) are never labels.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import sys
@@ -49,7 +50,15 @@ def configure_logging(level: str, form: Literal["text", "json"], process: str) -
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, final],
         )
     )
+    libraries.addFilter(_is_no_cancellation)
     logging.basicConfig(level=logging.WARNING, handlers=[libraries], force=True)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """A task that was told to end and did is no error, although grpc.aio reports its own as one when a process ends
+    while a stream does: its server says that it has stopped before the methods have.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class _Lossy(io.TextIOBase):

@@ -19,7 +19,7 @@ from gateway.report_pb2 import GatewayReport, ReportAck
 from gateway.xds.channel import REPORT_METHOD, REPORT_SERVICE, WRITE_TIMEOUT
 from gateway.xds.client import Open
 from gateway.xds.latest import Latest
-from gateway.xds.server import Authorize, Client, Denied, over_when_cancelled
+from gateway.xds.server import Authorize, Client, Denied
 from pki.certificate import presented_chain
 
 REPEAT = 5.0
@@ -45,10 +45,6 @@ class ReportServer:
         return grpc.method_handlers_generic_handler(REPORT_SERVICE, {REPORT_METHOD: method})
 
     async def _serve(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        with over_when_cancelled():
-            await self._serve_client(context)
-
-    async def _serve_client(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         client = self._authorize(presented_chain(context.auth_context()))
         if isinstance(client, Denied):
             log.warning("report refused", peer=context.peer(), reason=client.reason)

@@ -11,8 +11,7 @@ refuses is offered again every `RETRY_EVERY` seconds, as its cause may have gone
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
@@ -119,10 +118,6 @@ class AdsServer:
         return grpc.method_handlers_generic_handler(ADS_SERVICE, {ADS_METHOD: method})
 
     async def _serve(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        with over_when_cancelled():
-            await self._serve_client(context)
-
-    async def _serve_client(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         client = self._authorize(presented_chain(context.auth_context()))
         if isinstance(client, Denied):
             log.warning("xDS client refused", peer=context.peer(), reason=client.reason)
@@ -213,13 +208,6 @@ class AdsServer:
                     await context.write(encode_response(reply))
             except TimeoutError:
                 await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "responses are not being read")
-
-
-@contextmanager
-def over_when_cancelled() -> Iterator[None]:
-    """The client went away, or the server stops: the end of a call, which grpc.aio would log as an error."""
-    with suppress(asyncio.CancelledError):
-        yield
 
 
 def place_of(node: Node) -> Where:

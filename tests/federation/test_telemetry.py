@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -40,6 +41,15 @@ def test_what_others_say_cannot_forge_a_line_or_steer_a_terminal(
     (line,) = err.splitlines()
     assert line.isprintable()
     assert "agent east" in line
+
+
+@pytest.mark.parametrize(("error", "lines"), [(asyncio.CancelledError(), 0), (ValueError("broken"), 1)])
+def test_what_was_told_to_end_and_did_is_no_error_of_a_library(
+    error: BaseException, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info", "json", "agent east")
+    logging.getLogger("grpc._cython.cygrpc").error("Exception not handled", exc_info=error)
+    assert len(capsys.readouterr().err.splitlines()) == lines
 
 
 def test_json_is_what_a_program_reads(capsys: pytest.CaptureFixture[str]) -> None:

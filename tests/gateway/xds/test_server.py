@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,8 +29,11 @@ Call = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 class World:
-    def __init__(self, ads: AdsServer, snapshots: Latest[Snapshot], channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, ads: AdsServer, server: grpc.aio.Server, snapshots: Latest[Snapshot], channel: grpc.aio.Channel
+    ) -> None:
         self.ads = ads
+        self.server = server
         self.snapshots = snapshots
         self.channel = channel
 
@@ -56,7 +60,7 @@ async def world(
     server.add_insecure_port(f"unix:{folder / 'xds'}")
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{folder / 'xds'}", options=CLIENT) as channel:
-        yield World(ads, snapshots, channel)
+        yield World(ads, server, snapshots, channel)
     await server.stop(None)
 
 
@@ -132,6 +136,23 @@ async def test_the_newest_stream_of_an_instance_takes_over(tmp_path: Path) -> No
         (stream,) = found.ads.streams
         assert stream.where.node == "two"
         newer.cancel()
+
+
+async def test_a_server_that_stops_ends_its_streams_without_a_complaint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """grpc.aio warns of a method that returns when it is cancelled, as if it had refused to stop."""
+    async with world(tmp_path) as found:
+        found.publish(Resource(CLUSTER, "a", "1", b""))
+        call = found.call()
+        await call.write(first_request("gateway-1"))
+        await answer(call)
+        await found.server.stop(0.1)
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        async with asyncio.timeout(20):
+            while found.ads.streams:
+                await asyncio.sleep(0.01)
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("later", [b"\xff\xff", first_request("another")])
