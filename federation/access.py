@@ -1,16 +1,18 @@
 """Who may use the REST API from elsewhere: people at the hub, gateways at their agent.
 
-A role is looked up at each call, so taking it away works at once. Bearer tokens are kept as hashes; comparing hashes
-of 256 random bits reveals nothing worth timing.
+A role is looked up at each call, so taking it away works at once. Bearer tokens are kept as hashes, and compared in
+constant time.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
+from hmac import compare_digest
 from typing import Literal
 from uuid import uuid4
 
@@ -32,6 +34,9 @@ from pki.validate import verify_peer
 PREFIX = "operator/"
 BEARER = "fedop1."
 """Names the version of a bearer token; a scanner for leaked secrets can look for it."""
+
+_TOKEN = re.compile(re.escape(BEARER) + r"[A-Za-z0-9_-]{43}")
+"""The whole token: 256 bits in base64url follow the version."""
 
 
 class Operator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,19 +64,20 @@ class OperatorStore:
 
         Returns the bearer token, shown this once. Raises FederationError if the name is taken.
         """
-        if not is_dns_label(name):
-            raise FederationError(
-                f"{name!r} is not a name for an operator", "use a-z, 0-9 and '-', at most 63"
-            )
+        _check_name(name)
         secret = None if key else BEARER + urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode()
         made = Operator(name, role, _hash(secret) if secret else None, key)
         place = PREFIX + name
         change = Change(uuid4().hex, put={place: msgspec.json.encode(made)}, expect={place: 0})
         if not isinstance(await settle(self._store, change), Committed):
-            raise FederationError(
-                f"there is an operator {name} already", "remove it first, or choose another name"
-            )
+            raise _taken(name)
         return secret
+
+    async def ensure_free(self, name: str) -> None:
+        """Raise FederationError now if `create` would do so for this name."""
+        _check_name(name)
+        if PREFIX + name in (await self._store.load(PREFIX + name)).rows:
+            raise _taken(name)
 
     async def listed(self) -> tuple[Operator, ...]:
         image = await self._store.load(PREFIX)
@@ -86,14 +92,31 @@ class OperatorStore:
         return True
 
     async def by_key(self, name: str, key: str) -> Operator | None:
-        return next((one for one in await self.listed() if one.name == name and one.key == key), None)
+        row = (await self._store.load(PREFIX + name)).rows.get(PREFIX + name)
+        operator = None if row is None else msgspec.json.decode(row.value, type=Operator)
+        return operator if operator is not None and operator.key == key else None
 
     async def by_secret(self, secret: str) -> Operator | None:
-        return next((one for one in await self.listed() if one.token_hash == _hash(secret)), None)
+        """Whose bearer token it is. What cannot be one is nobody's, and costs no look at the store."""
+        if _TOKEN.fullmatch(secret) is None:
+            return None
+        wanted = _hash(secret)
+        return next(
+            (one for one in await self.listed() if compare_digest(one.token_hash or "", wanted)), None
+        )
 
 
 def _hash(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
+
+
+def _check_name(name: str) -> None:
+    if not is_dns_label(name):
+        raise FederationError(f"{name!r} is not a name for an operator", "use a-z, 0-9 and '-', at most 63")
+
+
+def _taken(name: str) -> FederationError:
+    return FederationError(f"there is an operator {name} already", "remove it first, or choose another name")
 
 
 def identify(der: bytes, bundle: Bundle, now: datetime) -> tuple[SpiffeId, x509.Certificate] | None:

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from federation.api.messages import CreatedOperator, NewOperator
+from federation.api.messages import CreatedOperator, NewOperator, Renew, Renewed
 from federation.document import dump
 from federation.errors import FederationError
+from pki.certificate import load_pem
 from pki.csr import request
 from pki.durable import private_folder, write
+
+T = TypeVar("T")
 
 
 def create_credential(
@@ -37,7 +46,7 @@ def create_credential(
     private_folder(folder)
     key = ec.generate_private_key(ec.SECP256R1()) if certificate else None
     wanted = NewOperator(name=name, role=role, csr=request(key).decode() if key else None)
-    made = _read(post(wanted))
+    made = _read(post(wanted), CreatedOperator)
     files = {"bundle": ("bundle.pem", made.bundle)}
     if key is not None:
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -53,9 +62,27 @@ def create_credential(
     return {"name": made.name, "role": made.role, "contexts": str(contexts.resolve())}
 
 
-def _read(answer: dict[str, Any]) -> CreatedOperator:
+def renew_credential(post: Callable[[Renew], dict[str, Any]], certificate: Path, key: Path) -> dict[str, Any]:
+    """Ask the hub through `post`, which shows the certificate, for the next one for the same key; keep it in place of
+    the one before. Raises FederationError.
+    """
     try:
-        return msgspec.convert(answer, CreatedOperator)
+        private = load_pem_private_key(key.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        # The cause is dropped on purpose: parsers may quote what they could not parse.
+        raise FederationError(f"{key} does not hold a private key in PEM", "see the context") from None
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise FederationError(f"{key} is not a key that `operator create` made", "see the context")
+    answer = _read(post(Renew(csr=request(private).decode())), Renewed)
+    chain = "".join(answer.certificates).encode()
+    write(certificate, chain)
+    ends = load_pem(chain)[0].not_valid_after_utc
+    return {"certificate": str(certificate), "expires_at": ends.isoformat()}
+
+
+def _read(answer: dict[str, Any], shape: type[T]) -> T:
+    try:
+        return msgspec.convert(answer, shape)
     except msgspec.ValidationError as error:
         raise FederationError(
             f"the hub does not speak this version: {error}", "upgrade both sides"

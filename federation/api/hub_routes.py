@@ -1,4 +1,4 @@
-"""What the hub answers: joins, the registry, operators, and, through their streams, questions to the agents."""
+"""What the hub answers: joins, the registry, and, through their streams, questions to the agents."""
 
 from __future__ import annotations
 
@@ -16,39 +16,32 @@ from federation.api.messages import (
     Check,
     CheckGroup,
     ClusterInfo,
-    CreatedOperator,
     CreatedToken,
     Done,
-    ExporterInfo,
-    GatewayInfo,
     HubStatus,
-    NewOperator,
     NewToken,
-    OperatorInfo,
-    PortInfo,
     Redeem,
     Redeemed,
     ServiceInfo,
     SetCluster,
     TokenInfo,
 )
+from federation.api.operator_routes import OperatorRoutes
 from federation.api.routes import Access, ApiProblem, Call, Problem, Route, not_found
+from federation.api.shown import cluster_info, united
 from federation.api.token_info import token_info
-from federation.attest import no_good, secret_of, spki_of
+from federation.attest import no_good, secret_of
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.explain import Explained
 from federation.hub import Hub, Known
-from federation.model import Cluster, ExportSpec, Load, MemberState, Service
+from federation.model import MemberState
 from federation.tokens import TokenStore
 from pki import bundle as bundles
 from pki.authority import Authority
 from pki.certificate import load_der, pem
 from pki.errors import Refused as CsrRefused
-from pki.policy import Attestation, Attested, Denied, decide
-from pki.profiles import LONGEST_LEAF
 from pki.root import RootAuthority
-from pki.spiffe import SpiffeId
 
 
 class Reporter(Protocol):
@@ -78,11 +71,10 @@ class HubRoutes:
         self._hub = hub
         self._admission = admission
         self._tokens = tokens
-        self._operators = operators
+        self.operators = OperatorRoutes(operators, authority, url)
         self._authority = authority
         self._root = root
         self._reporter = reporter
-        self._url = url
         self._sync = sync
         self._clock = clock
 
@@ -107,9 +99,7 @@ class HubRoutes:
             Route("GET", "/v1/tokens", "Join tokens", do, self.tokens, tuple[TokenInfo, ...]),
             Route("POST", "/v1/tokens", "Make a join token", do, self.create_token, CreatedToken, NewToken),
             Route("DELETE", "/v1/tokens/{id}", "Revoke a token", do, self.revoke_token, Done),
-            Route("GET", "/v1/operators", "Operators", do, self.operators, tuple[OperatorInfo, ...]),
-            Route("POST", "/v1/operators", "Add an operator", do, self.create_operator, CreatedOperator, NewOperator),
-            Route("DELETE", "/v1/operators/{name}", "Remove an operator", do, self.remove_operator, Done),
+            *self.operators.routes(),
         )  # fmt: skip
 
     # ---- joining -------------------------------------------------------------------------------------------------
@@ -266,106 +256,3 @@ class HubRoutes:
         if await self._tokens.revoke(call.params["id"]) is None:
             raise not_found("token", call.params["id"], "see `federation token list`")
         return Done(done=f"token {call.params['id']} is revoked")
-
-    # ---- operators -----------------------------------------------------------------------------------------------
-
-    async def operators(self, _: Call) -> tuple[OperatorInfo, ...]:
-        return tuple(
-            OperatorInfo(name=one.name, role=one.role, kind="bearer" if one.token_hash else "certificate")
-            for one in await self._operators.listed()
-        )
-
-    async def create_operator(self, call: Call) -> CreatedOperator:
-        body: NewOperator = call.body
-        key = spki_of(body.csr) if body.csr is not None else None
-        secret = await self._operators.create(body.name, body.role, key=key)
-        try:
-            chain = await self._certify(body.name, body.csr) if body.csr is not None else None
-        except BaseException:
-            await self._operators.remove(body.name)
-            raise
-        return CreatedOperator(
-            name=body.name,
-            role=body.role,
-            url=self._url,
-            server_name=f"federation.{self._authority.trust_domain}",
-            bundle=self._authority.bundle().pem().decode(),
-            token=secret,
-            certificates=(chain,) if chain else (),
-        )
-
-    async def _certify(self, name: str, request: str) -> str:
-        identity = SpiffeId.operator(self._authority.trust_domain, name)
-        who = Attested(identity, Attestation.ADMINISTRATOR, LONGEST_LEAF)
-        grant = decide(who, self._authority.trust_domain)
-        if isinstance(grant, Denied):
-            raise ApiProblem(403, "denied", str(grant))
-        try:
-            issued = await self._authority.issue(request.encode(), grant, who=name, why="a new operator")
-        except CsrRefused as error:
-            raise ApiProblem(400, "csr", str(error)) from error
-        return issued.pem().decode()
-
-    async def remove_operator(self, call: Call) -> Done:
-        name = call.params["name"]
-        if not await self._operators.remove(name):
-            raise not_found("operator", name, "see `federation operator list`")
-        return Done(done=f"operator {name} has no access any more")
-
-
-def cluster_info(known: Known) -> ClusterInfo:
-    """A member as it is shown."""
-    member = known.member
-    said = next((fact for fact in known.said if isinstance(fact, Cluster)), None)
-    return ClusterInfo(
-        name=member.name,
-        trust_domain=member.trust_domain.name,
-        state=member.state.value,
-        region=said.region if said else "",
-        connected=known.connected,
-        silence=known.silence,
-        joined_at=member.joined_at,
-        may_export=member.may_export,
-        ranges=tuple(str(network) for network in member.ranges),
-        gateways=tuple(
-            GatewayInfo(name=one.name, address=f"{one.address}:{one.port}", gateway_class=one.cls)
-            for one in (said.gateways if said else ())
-        ),
-        exports=sum(isinstance(fact, ExportSpec) for fact in known.said),
-        refused=tuple(f"{refusal.key}: {refusal.why.detail}" for refusal in known.refused),
-        lag=known.lag,
-    )
-
-
-def united(members: tuple[Known, ...]) -> tuple[ServiceInfo, ...]:
-    """All services that anybody exports, as the hub relays them; how they are merged is each importer's affair."""
-    specs: dict[Service, list[tuple[ExportSpec, float | None]]] = {}
-    loads: dict[tuple[Service, str], list[Load]] = {}
-    for known in members:
-        for fact in known.said:
-            if isinstance(fact, ExportSpec):
-                specs.setdefault(fact.service, []).append((fact, known.silence))
-            elif isinstance(fact, Load):
-                loads.setdefault((fact.service, fact.cluster), []).append(fact)
-    return tuple(
-        ServiceInfo(
-            service=str(service),
-            host=service.host,
-            ports=tuple(
-                PortInfo(name=port.name, port=port.number, protocol=port.protocol)
-                for port in sorted(
-                    {port for spec, _ in found for port in spec.ports}, key=lambda one: one.number
-                )
-            ),
-            exporters=tuple(
-                ExporterInfo(
-                    cluster=spec.cluster,
-                    healthy=sum(load.healthy for load in loads.get((service, spec.cluster), ())),
-                    total=sum(load.total for load in loads.get((service, spec.cluster), ())),
-                    age=silence,
-                )
-                for spec, silence in found
-            ),
-        )
-        for service, found in sorted(specs.items())
-    )

@@ -98,8 +98,8 @@ def forbidden(needed: Access, principal: Principal) -> ApiProblem:
         return ApiProblem(
             403,
             "forbidden",
-            "this call is for gateways, and for the certificate that they show",
-            "use theirs",
+            "this call is for the certificate that its caller shows, and none was shown",
+            "call with a client certificate",
         )
     return ApiProblem(
         403,

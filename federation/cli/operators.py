@@ -51,6 +51,30 @@ def create(
     emit(output, made, lambda made: click.echo(f"{made['name']} ({made['role']}): {made['contexts']}"))
 
 
+@operator.command()
+@output_option
+@click.pass_context
+def renew(ctx: click.Context, output: str) -> None:
+    """Replace your own certificate, while it is valid, by one that lives 7 days from now.
+
+    It is the certificate in the current context; the key stays. Run it daily and nobody has to think of it.
+
+    \b
+    Example:
+      FEDERATION_CONTEXTS=./ada/contexts.yaml federation operator renew
+    """
+    from federation.cli.target import credential
+    from federation.operators import renew_credential
+
+    certificate, key = credential(ctx.find_root().obj)
+    renewed = renew_credential(lambda body: ask(ctx, "POST", "/v1/renew", body=body), certificate, key)
+    emit(
+        output,
+        renewed,
+        lambda renewed: click.echo(f"{renewed['certificate']} is good until {renewed['expires_at']}"),
+    )
+
+
 @operator.command("list")
 @output_option
 @click.pass_context

@@ -77,6 +77,20 @@ def resolve(wanted: str | None) -> Target:
     )
 
 
+def credential(wanted: str | None) -> tuple[Path, Path]:
+    """The files of certificate and key in the context that `wanted` means. Raises InputError."""
+    contexts = _contexts()
+    name = wanted or contexts.current
+    context = next((one for one in contexts.contexts if name in (one.name, one.url)), None)
+    if context is None or context.certificate is None or context.key is None:
+        raise InputError(
+            "the context has no certificate" if context else "no context is chosen",
+            file=str(contexts_file()),
+            hint="a bearer token is not renewed: it is good until its operator is removed",
+        )
+    return context.certificate, context.key
+
+
 def _contexts() -> Contexts:
     path = contexts_file()
     if not os.path.lexists(path):

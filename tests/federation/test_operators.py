@@ -11,12 +11,13 @@ import msgspec
 import pytest
 
 from federation.access import HubAccess
-from federation.api.messages import NewOperator
+from federation.api.messages import NewOperator, Renew
 from federation.api.routes import Access, ApiProblem, Call, Principal, encode
 from federation.cli.target import resolve
 from federation.clock import SystemClock
 from federation.errors import FederationError
-from federation.operators import create_credential
+from federation.operators import create_credential, renew_credential
+from federation.store import Image
 from pki.certificate import der, load_pem
 from pki.errors import KeyFileError
 from tests.federation.issuers import Issuer, issuer
@@ -44,7 +45,20 @@ class Hub:
 
         def ask(body: NewOperator) -> dict[str, Any]:
             call = Call(Principal("root", Access.OPERATOR), body=body)
-            made = asyncio.run_coroutine_threadsafe(self.routes.create_operator(call), loop).result()
+            made = asyncio.run_coroutine_threadsafe(self.routes.operators.create(call), loop).result()
+            answer: dict[str, Any] = msgspec.json.decode(encode(made))
+            return answer
+
+        return ask
+
+    def renewing(
+        self, principal: Principal, loop: asyncio.AbstractEventLoop
+    ) -> Callable[[Renew], dict[str, Any]]:
+        """As somebody asks who shows the certificate of `principal`."""
+
+        def ask(body: Renew) -> dict[str, Any]:
+            call = Call(principal, body=body)
+            made = asyncio.run_coroutine_threadsafe(self.routes.operators.renew(call), loop).result()
             answer: dict[str, Any] = msgspec.json.decode(encode(made))
             return answer
 
@@ -91,6 +105,103 @@ async def test_a_certificate_lets_its_holder_in_and_its_key_never_leaves(
     assert await at.access.certificate(der(shown)) is None
 
 
+async def test_a_certificate_is_renewed_for_its_key_as_often_as_its_holder_likes(
+    hub: Issuer, tmp_path: Path
+) -> None:
+    at, folder = Hub(hub), tmp_path / "ada"
+    await at.create("ada", "operator", True, folder)
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    first, private = certificate.read_bytes(), key.read_bytes()
+    seen = {first}
+    for shown in (first, first, None):  # an answer may be lost; the old one is shown again
+        principal = await at.access.certificate(der(load_pem(shown or certificate.read_bytes())[0]))
+        assert principal is not None
+        made = await asyncio.to_thread(
+            renew_credential, at.renewing(principal, asyncio.get_running_loop()), certificate, key
+        )
+        (leaf, *_) = load_pem(certificate.read_bytes())
+        assert made == {"certificate": str(certificate), "expires_at": leaf.not_valid_after_utc.isoformat()}
+        assert certificate.stat().st_mode & 0o777 == 0o600
+        seen.add(certificate.read_bytes())
+        again = await at.access.certificate(der(leaf))
+        assert again is not None
+        assert (again.name, again.access) == ("ada", Access.OPERATOR)
+    assert len(seen) == 4
+    assert key.read_bytes() == private
+    assert await at.store.remove("ada")
+    assert await at.access.certificate(der(leaf)) is None
+
+
+async def test_a_certificate_is_not_renewed_for_another_key(hub: Issuer, tmp_path: Path) -> None:
+    """Else whoever may use a key for a moment could carry the access away to one of his own."""
+    at, folder = Hub(hub), tmp_path / "ada"
+    await at.create("ada", "operator", True, folder)
+    await at.create("vi", "viewer", True, tmp_path / "vi")
+    certificate, key = folder / "certificate.pem", tmp_path / "vi" / "key.pem"
+    before = certificate.read_bytes()
+    principal = await at.access.certificate(der(load_pem(before)[0]))
+    assert principal is not None
+    with pytest.raises(ApiProblem, match="another key"):
+        await asyncio.to_thread(
+            renew_credential, at.renewing(principal, asyncio.get_running_loop()), certificate, key
+        )
+    key.write_text("not a key")
+    with pytest.raises(FederationError, match="does not hold a private key"):
+        renew_credential(lambda body: {}, certificate, key)
+    assert certificate.read_bytes() == before
+
+
+async def test_a_hub_that_dies_between_certificate_and_operator_leaves_the_name_free(
+    hub: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Hub(hub)
+    with monkeypatch.context() as dying:
+        dying.setattr(at.store, "create", _die)
+        with pytest.raises(ConnectionError):
+            await at.create("ada", "operator", True, tmp_path / "first")
+    assert await at.store.listed() == ()
+    await at.create("ada", "operator", True, tmp_path / "second")
+    assert [one.name for one in await at.store.listed()] == ["ada"]
+
+
+async def _die(*_: object, **__: object) -> None:
+    raise ConnectionError("the process ended")
+
+
+async def test_what_cannot_be_a_bearer_token_is_refused_without_a_look_at_the_store(
+    hub: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Hub(hub)
+    secret = await at.store.create("ada", "viewer")
+    assert secret is not None
+    looks: list[str] = []
+    load = at.store._store.load
+
+    async def counted(prefix: str) -> Image:
+        looks.append(prefix)
+        return await load(prefix)
+
+    monkeypatch.setattr(at.store._store, "load", counted)
+    guesses = [
+        "",
+        "x",
+        "fedop1.",
+        secret[:-1],
+        secret + "A",
+        secret.upper(),
+        secret + "\n",
+        "fedop2" + secret[6:],
+    ]
+    assert [await at.store.by_secret(guess) for guess in guesses] == [None] * len(guesses)
+    assert await at.store.by_secret("fedop1." + "é" * 43) is None
+    assert looks == []
+    found = await at.store.by_secret(secret)
+    assert found is not None
+    assert found.name == "ada"
+    assert await at.store.by_secret("fedop1." + "A" * 43) is None
+    assert len(looks) == 2
+
+
 async def test_a_credential_is_not_overwritten(hub: Issuer, tmp_path: Path) -> None:
     at, folder = Hub(hub), tmp_path / "ada"
     await at.create("ada", "viewer", False, folder)
@@ -127,7 +238,7 @@ async def test_a_name_is_given_once_and_a_bad_request_leaves_no_operator_behind(
         await at.store.create("ada", "operator")
     bad = Call(Principal("root", Access.OPERATOR), body=NewOperator(name="vi", role="viewer", csr="nonsense"))
     with pytest.raises(ApiProblem) as refused:
-        await at.routes.create_operator(bad)
+        await at.routes.operators.create(bad)
     assert (refused.value.status, refused.value.code) == (400, "csr")
     assert [one.name for one in await at.store.listed()] == ["ada"]
     assert not await at.store.remove("nobody")

@@ -21,6 +21,7 @@ from federation.config import HubSettings, read_settings
 from federation.errors import StoreHeld
 from federation.store import SqliteStore
 from tests.federation.api.world import ask
+from tests.federation.cli.command import Cli
 from tests.federation.store.test_sqlite import files_limited_to
 
 TEMPORARY = ".leaf.pem.0123456789abcdef.partial"
@@ -106,3 +107,35 @@ async def test_a_hub_whose_disk_takes_no_more_says_so_and_is_ready_again_by_itse
         _, state = await ask(target, "GET", "/v1/status")
         assert state["problems"] == []
         assert (await ask(target, "POST", "/v1/operators", body=wanted))[0] == 200
+
+
+async def test_an_operator_renews_its_certificate_over_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli, folder = Cli(monkeypatch, capsys), tmp_path / "ada"
+    async with running(tmp_path) as target:
+        made = await asyncio.to_thread(
+            cli, "--hub", target.url, "operator", "create", "ada", "--certificate", "--out", folder
+        )
+        assert made.code == 0
+        before = (folder / "certificate.pem").read_bytes()
+        monkeypatch.setenv("FEDERATION_CONTEXTS", str(folder / "contexts.yaml"))
+        for _ in range(2):
+            renewed = await asyncio.to_thread(cli, "operator", "renew")
+            assert (renewed.code, renewed.err) == (0, "")
+            assert "is good until" in renewed.out
+            assert (folder / "certificate.pem").read_bytes() != before
+            assert (await asyncio.to_thread(cli, "status")).code == 0
+        (folder / "certificate.pem").write_bytes(before)
+        assert (await asyncio.to_thread(cli, "operator", "renew")).code == 0
+        bearer = await asyncio.to_thread(
+            cli, "--hub", target.url, "operator", "create", "vi", "--out", tmp_path / "vi"
+        )
+        assert bearer.code == 0
+        monkeypatch.setenv("FEDERATION_CONTEXTS", str(tmp_path / "vi" / "contexts.yaml"))
+        refused = await asyncio.to_thread(cli, "operator", "renew")
+        assert refused.code == 2
+        assert "a bearer token is not renewed" in refused.err
+        assert (await asyncio.to_thread(cli, "--hub", target.url, "operator", "remove", "ada")).code == 0
+        monkeypatch.setenv("FEDERATION_CONTEXTS", str(folder / "contexts.yaml"))
+        assert (await asyncio.to_thread(cli, "operator", "renew")).code == 1

@@ -40,7 +40,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
     promised = (
         "serve, agent, gateway, token create, token list, token revoke, cluster list, cluster show, cluster set, "
         "cluster remove, service list, service show, status, explain, check, config check, demo up, demo status, "
-        "version, completion, operator create, operator list, operator remove"
+        "version, completion, operator create, operator renew, operator list, operator remove"
     )
     assert {" ".join(words) for words, _ in EVERY} == set(promised.split(", "))
 
