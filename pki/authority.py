@@ -8,6 +8,7 @@ comes from a `Grant`; of a request only the key is used. A folder of its own hol
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -81,7 +82,8 @@ class Authority:
         """
         folder = Folder(directory)
         signer = await folder.make(keys, epoch, clock)
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(signer.close)
             self_signed = await signer.sign(
                 lambda serial, now: issue.cluster_authority(
                     trust_domain, epoch, signer.public_key, serial, now
@@ -91,9 +93,7 @@ class Authority:
                 why="a new authority",
             )
             await folder.write(SELF_SIGNED, self_signed)
-        except BaseException:
-            await signer.close()
-            raise
+            undo.pop_all()
         return cls(folder, signer, trust_domain, self_signed)
 
     @classmethod
@@ -105,15 +105,14 @@ class Authority:
         if authority_trust_domain(self_signed) != trust_domain or epoch is None:
             raise KeyFileError(directory / SELF_SIGNED, f"is not the authority of {trust_domain}")
         signer = await folder.open(keys, epoch, clock)
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(signer.close)
             folder.check_belongs(SELF_SIGNED, self_signed, signer.public_key)
             root_signed = None
             if (directory / ROOT_SIGNED).exists():
                 root_signed = await folder.read(ROOT_SIGNED)
                 folder.check_belongs(ROOT_SIGNED, root_signed, signer.public_key)
-        except BaseException:
-            await signer.close()
-            raise
+            undo.pop_all()
         return cls(folder, signer, trust_domain, self_signed, root_signed)
 
     @property

@@ -17,6 +17,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -64,7 +65,8 @@ class Journal:
         if begin and not path.exists():
             durable.create(path, b"")
         self._file = _open_locked(path)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._ledger, self._head, self._size = _replay(
                 path, durable.read_private(path, LONGEST_JOURNAL), authority
             )
@@ -76,9 +78,7 @@ class Journal:
             for serial in tuple(self._ledger.pending):
                 self.append(Failed(now, serial, "interrupted"))
             self._ledger.forget(now)
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     @property
     def head(self) -> Head:

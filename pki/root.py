@@ -7,6 +7,7 @@ to that key.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -44,7 +45,8 @@ class RootAuthority:
         domain = TrustDomain.parse(base)
         folder = Folder(directory)
         signer = await folder.make(keys, 1, clock)
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(signer.close)
             certificate = await signer.sign(
                 lambda serial, now: issue.root_authority(domain.name, 1, signer.public_key, serial, now),
                 (),
@@ -52,9 +54,7 @@ class RootAuthority:
                 why="a new root",
             )
             await folder.write(SELF_SIGNED, certificate)
-        except BaseException:
-            await signer.close()
-            raise
+            undo.pop_all()
         return cls(signer, base, certificate)
 
     @classmethod
@@ -64,13 +64,12 @@ class RootAuthority:
         certificate = await folder.read(SELF_SIGNED)
         epoch = epoch_of(certificate.subject) or 1
         signer = await folder.open(keys, epoch, clock)
-        try:
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(signer.close)
             folder.check_belongs(SELF_SIGNED, certificate, signer.public_key)
             if certificate.subject != authority_subject(base, epoch, signer.public_key):
                 raise KeyFileError(directory / SELF_SIGNED, f"is not the root of {base}")
-        except BaseException:
-            await signer.close()
-            raise
+            undo.pop_all()
         return cls(signer, base, certificate)
 
     @property

@@ -46,7 +46,9 @@ class Inward:
             return problem.status, _problem(problem.code, str(problem), problem.hint)
         except FederationError as error:
             return 409, _problem("refused", str(error), error.hint)
-        except Exception:
+        except (
+            Exception
+        ):  # a mistake in one answer must not end the stream that asked, and all others with it
             log.exception("a question of the hub failed", path=path)
             return 500, _problem(
                 "internal", "this question failed inside the agent", "its log has the reason"

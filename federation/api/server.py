@@ -186,7 +186,7 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
         return _json(404, Problem("not-found", "this process has no such path", hint))
     except web.HTTPException as error:
         return _json(error.status, Problem(error.reason.lower().replace(" ", "-"), error.reason))
-    except Exception:
+    except Exception:  # aiohttp would answer in its own shape, and log what a stranger sent
         log.exception("request failed", method=request.method, path=request.path)
         return _json(
             500, Problem("internal", "this request failed inside the process", "its log has the reason")

@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from federation.errors import StoreCorrupt, StoreError, StoreFull, StoreHeld
@@ -75,13 +75,11 @@ def connect(path: Path) -> sqlite3.Connection:
     if not path.exists():
         _create(path)
     _examine_file(path)
-    connection = _connect(path)
-    try:
+    with ExitStack() as undo:
+        connection = undo.enter_context(closing(_connect(path)))
         with translated(path):
             _examine_content(path, connection)
-    except BaseException:
-        connection.close()
-        raise
+        undo.pop_all()
     return connection
 
 
@@ -155,20 +153,16 @@ def _examine_file(path: Path) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    with translated(path):
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-    try:
-        with translated(path):
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA trusted_schema = OFF")
+    with ExitStack() as undo, translated(path):
+        connection = undo.enter_context(closing(sqlite3.connect(path, timeout=0, isolation_level=None)))
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        (journal,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA trusted_schema = OFF")
         if journal != "wal":
             # SQLite goes on in the old mode when it cannot change it, and says so in the answer only.
             raise StoreError(path, f"the journal stays in mode {journal!r} instead of WAL", "check the disk")
-    except BaseException:
-        connection.close()
-        raise
+        undo.pop_all()
     return connection
 
 

@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -45,23 +46,22 @@ class SqliteStore:
         self._thread = thread
         self._failed: StoreError | None = None
         self._lock = database.lock(path)
-        try:
+        with ExitStack() as undo:
+            undo.callback(os.close, self._lock)
             self._connection = database.connect(path)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            undo.pop_all()
 
     @staticmethod
     async def open(path: Path) -> SqliteStore:
         """Open the store at `path`, or make it. Raises StoreHeld, StoreCorrupt, StoreFull or StoreError."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         opening = thread.submit(SqliteStore, path, thread)
-        try:
-            return await asyncio.wrap_future(opening)
-        except BaseException:
-            thread.submit(_abandon, opening)
-            thread.shutdown(wait=False)
-            raise
+        with ExitStack() as undo:
+            undo.callback(thread.shutdown, wait=False)
+            undo.callback(thread.submit, _abandon, opening)
+            store = await asyncio.wrap_future(opening)
+            undo.pop_all()
+        return store
 
     async def close(self) -> None:
         """Finish what was begun, then let go of the file. Further calls raise RuntimeError."""
