@@ -13,15 +13,16 @@ from federation.clock import Clock
 
 
 class Backoff:
-    """Waits of at most `shortest` seconds, doubled with each failure up to `longest`.
+    """Waits of at most `shortest` seconds, `growth` times as long with each failure, up to `longest`.
 
     A failure that comes `longest` seconds or more after the last wait ended counts as the first one.
     """
 
-    def __init__(self, clock: Clock, shortest: float, longest: float) -> None:
+    def __init__(self, clock: Clock, shortest: float, longest: float, growth: float = 2.0) -> None:
         self._clock = clock
         self._shortest = shortest
         self._longest = longest
+        self._growth = growth
         self._next = shortest
         self._ended: float | None = None
 
@@ -33,6 +34,6 @@ class Backoff:
         if self._ended is not None and self._clock.monotonic() - self._ended >= self._longest:
             self.reset()
         span = self._next
-        self._next = min(self._next * 2, self._longest)
+        self._next = min(self._next * self._growth, self._longest)
         await self._clock.sleep(random.uniform(0, span))
         self._ended = self._clock.monotonic()

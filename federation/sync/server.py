@@ -209,7 +209,7 @@ class SyncServer:
             await context.abort(grpc.StatusCode.ABORTED, session.closed)
 
     async def _read(self, session: Session, context: Context) -> None:
-        while True:
+        while session.closed is None:
             async with asyncio.timeout(channel.SILENCE):
                 message: object = await context.read()
             if not isinstance(message, pb.FromAgent):

@@ -37,6 +37,14 @@ async def test_waits_double_up_to_the_longest_and_begin_anew() -> None:
     assert clock.sleeps[-1] <= 0.1
 
 
+async def test_waits_grow_as_they_are_told_to() -> None:
+    clock = Slept()
+    backoff = Backoff(clock, 1.0, 100.0, growth=1.0)
+    for _ in range(50):
+        await backoff.wait()
+    assert max(clock.sleeps) <= 1.0
+
+
 async def test_who_was_let_in_for_a_while_is_back_soon() -> None:
     clock = Slept()
     backoff = Backoff(clock, 0.1, 1000.0)
