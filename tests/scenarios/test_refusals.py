@@ -186,7 +186,7 @@ async def test_f26_full_disk_refuses_what_it_cannot_store(tmp_path_factory: pyte
         refused(found, "nothing was stored, the disk takes no more", "hint: free some space")
         assert 0 < len(made) < 200
         assert {one["id"] for one in (await hub.ask("token", "list", "-o", "json")).json} == made
-        assert (await hub.ask("status")).code == 0
+        assert (await hub.ask("cluster", "list")).code == 0
         await hub.process.kill()
         hub.process = hub.running()
         await hub.start()
