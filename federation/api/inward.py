@@ -46,9 +46,7 @@ class Inward:
             return problem.status, _problem(problem.code, str(problem), problem.hint)
         except FederationError as error:
             return 409, _problem("refused", str(error), error.hint)
-        except (
-            Exception
-        ):  # a mistake in one answer must not end the stream that asked, and all others with it
+        except Exception:  # without an answer the hub, and whoever asked it, would wait in vain
             log.exception("a question of the hub failed", path=path)
             return 500, _problem(
                 "internal", "this question failed inside the agent", "its log has the reason"

@@ -8,6 +8,7 @@ the folder is the process.
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -23,14 +24,15 @@ LONGEST_KEY_FILE = 8 * 1024
 
 
 class FileKeyStore:
-    """A folder of keys, made if it is missing. Its only writer: leftovers of a crash are removed here.
+    """A folder of keys, made if it is missing. Anybody may open it to read; whoever makes a key must be the only one
+    to do so, and then removes what a crash left.
 
     Raises `KeyFileError` when the folder or a key in it is open to others.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = durable.private_folder(directory)
-        durable.sweep(directory)
+        self._making = threading.Lock()
         for path in sorted(directory.glob(f"*{SUFFIX}")):
             durable.read_private(path, LONGEST_KEY_FILE)
 
@@ -53,15 +55,16 @@ class FileKeyStore:
     def _path(self, name: str) -> Path:
         return self._directory / f"{dns_label(name)}{SUFFIX}"
 
-    @staticmethod
-    def _create(path: Path) -> ec.EllipticCurvePrivateKey:
+    def _create(self, path: Path) -> ec.EllipticCurvePrivateKey:
         if path.is_symlink() or path.exists():
             raise KeyFileError(path, "a key of that name exists already; it is never replaced")
         key = ec.generate_private_key(ec.SECP256R1())
         data = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        durable.create(path, data)
+        with self._making:
+            durable.sweep(self._directory)
+            durable.create(path, data)
         return key
 
     @staticmethod

@@ -129,7 +129,10 @@ async def test_secrets_do_not_show(tmp_path: Path) -> None:
         assert f"{secret:x}" not in shown
 
 
-def test_leftovers_of_a_crash_are_removed_at_start(tmp_path: Path) -> None:
+async def test_leftovers_of_a_crash_are_removed_by_the_next_who_makes_a_key_and_by_no_reader(
+    tmp_path: Path,
+) -> None:
+    """A process that was started twice by mistake opens the folder too, while the first may be writing a key."""
     program = textwrap.dedent(
         """
         import asyncio, os, sys
@@ -143,5 +146,10 @@ def test_leftovers_of_a_crash_are_removed_at_start(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, str(tmp_path / "keys")]
     assert subprocess.run(command, cwd=Path(__file__).parents[3], check=False, timeout=60).returncode == -9
     assert len(os.listdir(tmp_path / "keys")) == 1
-    FileKeyStore(tmp_path / "keys")
-    assert os.listdir(tmp_path / "keys") == []
+    left = os.listdir(tmp_path / "keys")
+    store = FileKeyStore(tmp_path / "keys")
+    with pytest.raises(KeyMissing):
+        await store.load("a")
+    assert os.listdir(tmp_path / "keys") == left
+    await asyncio.gather(*(store.create(name) for name in "abcdefgh"))
+    assert sorted(os.listdir(tmp_path / "keys")) == [f"{name}.key" for name in "abcdefgh"]
