@@ -100,9 +100,10 @@ async def admin(gateway: Gateway, path: str, **query: str) -> Any:
 
 
 async def listeners(gateway: Gateway) -> dict[str, tuple[str, int]]:
-    """Where the gateway's Envoy listens for clients and peers."""
+    """Where the gateway's Envoy listens for clients and peers; one that has just started says nothing of listeners."""
     found = await admin(gateway, "/listeners", format="json")
-    sockets = {one["name"]: one["local_address"].get("socket_address") for one in found["listener_statuses"]}
+    statuses = found.get("listener_statuses", ())
+    sockets = {one["name"]: one["local_address"].get("socket_address") for one in statuses}
     return {name: (at["address"], at["port_value"]) for name, at in sockets.items() if at}
 
 
