@@ -22,6 +22,7 @@ from federation.admit import Refused
 from federation.clock import Clock
 from federation.errors import FederationError, Unreachable
 from federation.model import HUB, Member, MemberState, Position
+from federation.questions import Answer, Questions
 from federation.registry import MemberRow, Registry, networks
 from federation.sync import channel, codec, forms, wire
 from federation.sync import sync_pb2 as pb
@@ -38,9 +39,6 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import TokenRecord
 
 T = TypeVar("T")
-
-LONGEST_PATH = 2048
-"""Characters of the path of a question to an agent."""
 
 log = structlog.get_logger()
 
@@ -61,14 +59,6 @@ class Known:
     lag: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an agent answered: an HTTP status and a body of JSON."""
-
-    status: int
-    body: bytes
-
-
 class Hub:
     """`start` it before anything else. `root` is the certificate by which first bundles are proved."""
 
@@ -84,8 +74,7 @@ class Hub:
         self._trusted: dict[TrustDomain, Bundle] = {}
         self._anchors = b""
         self._heard: dict[str, float] = {}
-        self._questions = count(1)
-        self._asked: dict[int, tuple[Session, asyncio.Future[Answer]]] = {}
+        self._questions = Questions()
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
 
@@ -273,7 +262,7 @@ class Hub:
             case "publish":
                 await self._published(session, message.publish)
             case "report":
-                self._answered(session, message.report)
+                self._questions.answered(session, message.report)
             case _:
                 self._exchange.receive(session, message)
         if session.closed is None:
@@ -282,9 +271,7 @@ class Hub:
     def close(self, session: Session) -> None:
         """The stream ended. What its cluster said stays."""
         self._exchange.close(session)
-        for asked, future in tuple(self._asked.values()):
-            if asked is session and not future.done():
-                future.set_exception(Unreachable(f"the agent of {session.cluster}", "its stream ended"))
+        self._questions.ended(session)
         self._count()
 
     async def _published(self, session: Session, batch: pb.Batch) -> None:
@@ -345,32 +332,12 @@ class Hub:
             self._metrics.refusals.labels(cluster, rule).inc(times)
         log.warning("entries refused", cluster=cluster, count=len(refused), first=refused.first())
 
-    # ---- questions --------------------------------------------------------------------------------------------------
-
     async def ask(self, cluster: str, path: str, seconds: float = 5.0) -> Answer:
-        """Ask an agent's own REST API (GET `path`) through its stream. Raises Unreachable."""
-        if not path.startswith("/v1/") or len(path) > LONGEST_PATH:
-            raise FederationError(f"cannot ask an agent for {path[:80]!r}", "ask for a path under /v1/")
+        """What the agent of `cluster` answers to GET `path`. Raises Unreachable."""
         session = self._exchange.sessions.get(cluster)
         if session is None:
             raise Unreachable(f"the agent of {cluster}", "it is not connected to this hub")
-        number = next(self._questions)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._asked[number] = (session, future)
-        session.say(("directive", number), pb.FromHub(directive=pb.Directive(id=number, path=path)))
-        try:
-            async with asyncio.timeout(seconds):
-                return await future
-        except TimeoutError as error:
-            raise Unreachable(f"the agent of {cluster}", f"no answer within {seconds:g} s") from error
-        finally:
-            del self._asked[number]
-
-    def _answered(self, session: Session, report: pb.Report) -> None:
-        """Only the agent that was asked may answer, and only once."""
-        asked, future = self._asked.get(report.id, (None, None))
-        if asked is session and future is not None and not future.done():
-            future.set_result(Answer(report.status, report.body))
+        return await self._questions.ask(session, path, seconds)
 
     def _count(self) -> None:
         self._metrics.members.set(len(self.registry.rows))
