@@ -195,6 +195,9 @@ class TcpDoor:
             await asyncio.wait((self._accepting,))
 
     async def _accept(self, listening: socket.socket, server: web.Server) -> None:
+        """Let people in, one a turn of the loop: where more are waiting, `sock_accept` gives the loop no turn, in which
+        whoever was cut is closed.
+        """
         with listening:
             async with asyncio.TaskGroup() as entering:
                 while True:
@@ -206,6 +209,7 @@ class TcpDoor:
                     self._make_room()
                     self._inside.append(accepted)
                     entering.create_task(self._enter(accepted, server), name="handshake")
+                    await asyncio.sleep(0)
 
     def _ended(self, accepting: asyncio.Task[None]) -> None:
         if not accepting.cancelled() and (error := accepting.exception()) is not None:

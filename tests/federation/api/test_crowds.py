@@ -8,7 +8,7 @@ import resource
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -135,6 +135,41 @@ async def test_a_crowd_that_stays_keeps_nobody_out_and_its_oldest_give_way(
             for _ in range(MOST):
                 assert await answered(at, context) == b"HTTP/1.1 404 Not Found"
             assert len(door._inside) <= MOST
+
+
+@pytest.mark.parametrize("kind", ["plain", "no handshake"])
+async def test_a_crowd_that_comes_while_the_process_is_busy_is_let_in_within_the_bound(
+    kind: str, identity: Identity
+) -> None:
+    """The kernel takes them all; the process must close the oldest at the pace at which it accepts the next."""
+    served = None if kind == "plain" else tls.served(identity, identity._authority.bundle().anchors)
+    door = TcpDoor(ANY_PORT, served, most=MOST, patience=FOREVER)
+    async with serving(web.Application(), door, patience=FOREVER) as (at,):
+        assert at is not None
+        with ExitStack() as crowd:
+            callers = [crowd.enter_context(socket.create_connection((at.host, at.port))) for _ in range(200)]
+            before = open_files()
+            most = 0
+            async with asyncio.timeout(60):
+                while not is_cut(callers[-MOST - 1]):
+                    await asyncio.sleep(0)
+                    most = max(most, open_files() - before)
+            assert MOST <= most <= 2 * MOST
+            assert not any(is_cut(caller) for caller in callers[-MOST:])
+
+
+def open_files() -> int:
+    """As the kernel counts them, this look at them included."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def is_cut(caller: socket.socket) -> bool:
+    try:
+        return caller.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 async def test_those_who_left_make_room_before_those_who_are_there() -> None:
