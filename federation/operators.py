@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -22,9 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 from federation.api.messages import CreatedOperator, NewOperator, Renew, Renewed
 from federation.document import dump
 from federation.errors import FederationError
-from pki.certificate import load_pem
+from pki.certificate import load_pem, pem, public_key
 from pki.csr import request
 from pki.durable import private_folder, write
+from pki.errors import Untrusted
 
 T = TypeVar("T")
 
@@ -49,9 +51,10 @@ def create_credential(
     made = _read(post(wanted), CreatedOperator)
     files = {"bundle": ("bundle.pem", made.bundle)}
     if key is not None:
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        files["key"] = ("key.pem", pem.decode())
-        files["certificate"] = ("certificate.pem", "".join(made.certificates))
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        files["key"] = ("key.pem", private.decode())
+        hint = f"upgrade both sides, then `federation operator remove {name}` and create it again"
+        files["certificate"] = ("certificate.pem", pem(_chain(made.certificates, key, hint)).decode())
     else:
         files["token_file"] = ("token", f"{made.token}\n")
     context = {"name": "hub", "url": made.url, "server_name": made.server_name}
@@ -64,7 +67,7 @@ def create_credential(
 
 def renew_credential(post: Callable[[Renew], dict[str, Any]], certificate: Path, key: Path) -> dict[str, Any]:
     """Ask the hub through `post`, which shows the certificate, for the next one for the same key; keep it in place of
-    the one before. Raises FederationError.
+    the one before. Raises FederationError, and WriteError if it cannot be kept; the one before then stays.
     """
     try:
         private = load_pem_private_key(key.read_bytes(), None)
@@ -74,10 +77,24 @@ def renew_credential(post: Callable[[Renew], dict[str, Any]], certificate: Path,
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise FederationError(f"{key} is not a key that `operator create` made", "see the context")
     answer = _read(post(Renew(csr=request(private).decode())), Renewed)
-    chain = "".join(answer.certificates).encode()
-    write(certificate, chain)
-    ends = load_pem(chain)[0].not_valid_after_utc
-    return {"certificate": str(certificate), "expires_at": ends.isoformat()}
+    chain = _chain(answer.certificates, private, f"{certificate} stays as it is; upgrade both sides")
+    write(certificate, pem(chain))
+    return {"certificate": str(certificate), "expires_at": chain[0].not_valid_after_utc.isoformat()}
+
+
+def _chain(
+    answered: tuple[str, ...], key: ec.EllipticCurvePrivateKey, hint: str
+) -> tuple[x509.Certificate, ...]:
+    """What the hub answered, if it begins with a certificate for `key`. Raises FederationError."""
+    problem = "the hub answered with no certificate for our key"
+    try:
+        chain = load_pem("".join(answered).encode())
+        is_ours = public_key(chain[0]) == key.public_key()
+    except Untrusted as error:
+        raise FederationError(f"{problem}: {error}", hint) from error
+    if not is_ours:
+        raise FederationError(f"{problem}: it is over another key", hint)
+    return chain
 
 
 def _read(answer: dict[str, Any], shape: type[T]) -> T:

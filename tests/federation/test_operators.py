@@ -151,6 +151,30 @@ async def test_a_certificate_is_not_renewed_for_another_key(hub: Issuer, tmp_pat
     assert certificate.read_bytes() == before
 
 
+@pytest.mark.parametrize("wrong", ["nothing", "no certificate", "another key's"])
+async def test_an_answer_that_is_no_certificate_for_the_key_replaces_nothing(
+    hub: Issuer, tmp_path: Path, wrong: str
+) -> None:
+    at, folder = Hub(hub), tmp_path / "ada"
+    await at.create("ada", "operator", True, folder)
+    await at.create("vi", "viewer", True, tmp_path / "vi")
+    other = (tmp_path / "vi" / "certificate.pem").read_text()
+    answered = {"nothing": [], "no certificate": ["not PEM"], "another key's": [other]}[wrong]
+    certificate = folder / "certificate.pem"
+    before = certificate.read_bytes()
+    with pytest.raises(FederationError, match="no certificate for our key") as refused:
+        renew_credential(lambda body: {"certificates": answered}, certificate, folder / "key.pem")
+    assert str(certificate) in refused.value.hint
+    assert certificate.read_bytes() == before
+
+
+async def test_a_credential_is_not_made_from_an_answer_without_its_certificate(tmp_path: Path) -> None:
+    answer = {"name": "ada", "role": "viewer", "url": "https://127.0.0.1:1", "server_name": "x", "bundle": ""}
+    with pytest.raises(FederationError, match="no certificate for our key"):
+        create_credential(lambda body: answer, "ada", "viewer", True, tmp_path / "ada")
+    assert list((tmp_path / "ada").iterdir()) == []
+
+
 async def test_a_hub_that_dies_between_certificate_and_operator_leaves_the_name_free(
     hub: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
