@@ -43,7 +43,7 @@ from gateway.xds.client import Upstream, in_turn
 from gateway.xds.reports import Reporting
 from gateway.xds.server import AdsServer, Client, Stream, new_server
 from pki import durable
-from pki.errors import PkiError
+from pki.errors import PkiError, WriteError
 
 LONGEST_SOCKET_PATH = 107
 """Bytes (unix(7))."""
@@ -224,8 +224,8 @@ def _sweep(folder: Path) -> None:
     """Remove what a crash left; for whoever holds the store, so that nobody sweeps another's work away."""
     try:
         durable.sweep(folder)
-    except OSError as error:
-        log.warning("what a crash left cannot be removed", folder=str(folder), reason=error.strerror)
+    except WriteError as error:
+        log.warning("what a crash left stays; nobody reads it", reason=str(error))
 
 
 def _check_paths(settings: GatewaySettings) -> None:

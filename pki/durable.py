@@ -36,10 +36,20 @@ def create(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
 
 
 def sweep(directory: Path) -> tuple[Path, ...]:
-    """Remove what a crash of `write` or `create` left in `directory`. For its only writer, at start."""
-    left = tuple(entry for entry in sorted(directory.iterdir()) if _TEMPORARY.fullmatch(entry.name))
+    """Remove what a crash of `write` or `create` left in `directory`. For its only writer, at start.
+
+    Raises `WriteError` for the folder that cannot be read, or from which something cannot be removed.
+    """
+    try:
+        left = tuple(entry for entry in sorted(directory.iterdir()) if _TEMPORARY.fullmatch(entry.name))
+    except OSError as error:
+        raise WriteError(directory, _because(error)) from error
     for entry in left:
-        entry.unlink(missing_ok=True)
+        try:
+            entry.unlink(missing_ok=True)
+        except OSError as error:
+            reason = f"{entry.name}, which a crash left, cannot be removed: {_because(error)}"
+            raise WriteError(directory, reason) from error
     return left
 
 
@@ -65,8 +75,8 @@ def private_folder(path: Path) -> Path:
 def read_private(path: Path, longest: int) -> bytes:
     """The bytes of a private file (0600, ours, no link), at most `longest`.
 
-    Raises `KeyFileError` when others may read it or when it is not a plain file, `FileNotFoundError` when it
-    is not there.
+    Raises `KeyFileError` when others may read it, when it is not a plain file or when the disk fails,
+    `FileNotFoundError` when it is not there.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -75,11 +85,15 @@ def read_private(path: Path, longest: int) -> bytes:
     except OSError as error:
         reason = "is a symbolic link" if error.errno == errno.ELOOP else _because(error)
         raise KeyFileError(path, reason) from error
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         _refuse_loose(path, os.fstat(descriptor), stat.S_ISREG, PRIVATE_FILE, "plain file")
         data = bytearray()
-        while chunk := file.read(longest + 1 - len(data)):
+        while chunk := os.read(descriptor, longest + 1 - len(data)):
             data += chunk
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be read: {_because(error)}") from error
+    finally:
+        os.close(descriptor)
     if len(data) > longest:
         raise KeyFileError(path, f"is longer than {longest} bytes")
     return bytes(data)

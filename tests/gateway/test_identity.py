@@ -114,9 +114,19 @@ def spoil_key_mode(folder: Path) -> None:
     (folder / "keys" / "gateway.key").chmod(0o644)
 
 
+def spoil_key_kind(folder: Path) -> None:
+    spoil_key(folder)
+    (folder / "keys" / "gateway.key").mkdir(mode=0o700)
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
-    [(spoil_chain, "chain.pem"), (spoil_key, "gateway.key"), (spoil_key_mode, "chmod 0600")],
+    [
+        (spoil_chain, "chain.pem"),
+        (spoil_key, "gateway.key"),
+        (spoil_key_mode, "chmod 0600"),
+        (spoil_key_kind, "is not a plain file"),
+    ],
 )
 async def test_a_renewal_without_what_it_needs_on_disk_is_said_and_tried_again(
     tmp_path: Path, spoil: Callable[[Path], None], named: str
@@ -135,6 +145,8 @@ async def test_a_renewal_without_what_it_needs_on_disk_is_said_and_tried_again(
             assert named in identity.problem
             assert identity.current is before
             for path, content in kept.items():
+                if path.is_dir():
+                    path.rmdir()
                 durable.write(path, content)
             clock.advance(LATEST_RETRY)
             await at_rest(clock)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from federation.api.server import CannotListenUnix
 from federation.clock import SystemClock
@@ -52,3 +53,15 @@ async def test_what_a_crash_left_is_swept_away(settings: GatewaySettings) -> Non
     with pytest.raises(CannotListenUnix):
         await run(settings, asyncio.Event(), CLOCK)
     assert not left.exists()
+
+
+async def test_what_a_crash_left_and_nobody_can_remove_does_not_stop_a_gateway(
+    settings: GatewaySettings,
+) -> None:
+    left = settings.directory / ".chain.pem.0123456789abcdef.partial"
+    left.mkdir()
+    (settings.xds_socket / "full").mkdir(parents=True)
+    with capture_logs() as said, pytest.raises(CannotListenUnix, match=r"xds\.sock"):
+        await run(settings, asyncio.Event(), CLOCK)
+    [warning] = [entry for entry in said if entry["log_level"] == "warning"]
+    assert left.name in warning["reason"]

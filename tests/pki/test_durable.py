@@ -162,6 +162,17 @@ def test_sweep_removes_only_what_we_left(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == sorted(keep)
 
 
+def test_what_cannot_be_swept_away_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    stuck = tmp_path / ".state.0123456789abcdef.partial"
+    stuck.mkdir()
+    with pytest.raises(WriteError, match=r"which a crash left, cannot be removed: Is a directory") as refused:
+        durable.sweep(tmp_path)
+    assert refused.value.path == tmp_path
+    assert stuck.name in str(refused.value)
+    with pytest.raises(WriteError, match="No such file or directory"):
+        durable.sweep(tmp_path / "missing")
+
+
 def test_private_files_are_read_only_if_private(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     with pytest.raises(FileNotFoundError):
@@ -179,6 +190,17 @@ def test_private_files_are_read_only_if_private(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(KeyFileError, match="not a plain file"):
         durable.read_private(tmp_path / "pipe", 10)
+    before = len(os.listdir("/proc/self/fd"))
+    (tmp_path / "folder").mkdir(mode=0o700)
+    with pytest.raises(KeyFileError, match="not a plain file"):
+        durable.read_private(tmp_path / "folder", 10)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_private_file_on_a_failing_disk_is_an_error_that_names_it() -> None:
+    """At address 0 of a process nothing is mapped, and the kernel answers with EIO."""
+    with pytest.raises(KeyFileError, match="/proc/self/mem: cannot be read: Input/output error"):
+        durable.read_private(Path("/proc/self/mem"), 10)
 
 
 def test_loose_folders_are_refused(tmp_path: Path) -> None:

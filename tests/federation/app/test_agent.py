@@ -12,6 +12,7 @@ from federation.clock import SystemClock
 from federation.config import AgentSettings, read_settings
 from federation.errors import FederationError, StoreHeld
 from federation.store import SqliteStore
+from pki.errors import WriteError
 
 
 def settings(folder: Path) -> AgentSettings:
@@ -47,6 +48,13 @@ async def test_what_a_crash_left_is_removed_by_the_one_who_owns_the_folder(tmp_p
     with pytest.raises(FederationError, match="has not joined yet"):
         await agent.run(settings(tmp_path), SystemClock())
     assert not (state / TEMPORARY).exists()
+
+
+async def test_an_agent_that_cannot_remove_what_a_crash_left_says_so(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / TEMPORARY).mkdir()
+    with pytest.raises(WriteError, match="which a crash left, cannot be removed"):
+        await agent.run(settings(tmp_path), SystemClock())
 
 
 TEMPORARY = ".leaf.pem.0123456789abcdef.partial"

@@ -20,6 +20,7 @@ from federation.clock import SystemClock
 from federation.config import HubSettings, read_settings
 from federation.errors import StoreHeld
 from federation.store import SqliteStore
+from pki.errors import WriteError
 from tests.federation.api.world import ask
 from tests.federation.cli.command import Cli
 from tests.federation.store.test_sqlite import files_limited_to
@@ -84,6 +85,13 @@ async def test_a_hub_started_twice_by_mistake_leaves_the_first_one_alone(tmp_pat
         with pytest.raises(StoreHeld):
             await hub.run(settings(tmp_path), SystemClock())
         assert all((folder / TEMPORARY).exists() for folder in folders)
+
+
+async def test_a_hub_that_cannot_remove_what_a_crash_left_says_so(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state" / TEMPORARY).mkdir()
+    with pytest.raises(WriteError, match="which a crash left, cannot be removed"):
+        await hub.run(settings(tmp_path), SystemClock())
 
 
 async def test_a_hub_whose_disk_takes_no_more_says_so_and_is_ready_again_by_itself(tmp_path: Path) -> None:
