@@ -14,6 +14,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from gateway.pb.envoy.config.core.v3.base_pb2 import Node
 from gateway.pb.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from gateway.relay import Relay
 from gateway.settings import GatewaySettings
+from gateway.snapshot import Snapshot
 from gateway.store import ResourceStore
 from gateway.watch import Watch
 from gateway.xds.client import Upstream, in_turn
@@ -60,11 +62,11 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, clock: Clock) -> N
     Raises FederationError (GatewayError among them) or PkiError, with a sentence for the user, for what cannot work.
     """
     identity = GatewayIdentity(settings.name, settings.directory, clock)
-    if not await _attested(identity, settings, stop):
-        return
     try:
-        async with opened(settings, identity, clock) as gateway:
-            await gateway.run(stop)
+        async with holding(settings, clock) as kept:
+            if await _attested(identity, settings, stop):
+                async with opened(settings, identity, kept, clock) as gateway:
+                    await gateway.run(stop)
     except ExceptionGroup as group:
         raise _first_for_people(group) from group
 
@@ -84,27 +86,43 @@ async def _attested(identity: GatewayIdentity, settings: GatewaySettings, stop: 
         await asyncio.gather(starting, stopping, return_exceptions=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The configuration on disk, and what was read from it."""
+
+    store: ResourceStore
+    stored: Snapshot
+
+
 @asynccontextmanager
-async def opened(
-    settings: GatewaySettings, identity: GatewayIdentity, clock: Clock
-) -> AsyncIterator[Gateway]:
-    """A gateway whose `identity` has started, with what it has on disk; not running yet. Raises as `run`."""
-    _check_paths(settings)
-    binary = find_envoy(settings.envoy)
-    ensure_free(HostPort.of(settings.bind, settings.bind_port))
-    admin = Admin(settings.admin_socket)
+async def holding(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Kept]:
+    """The folder is ours alone while the store is open, which is locked. Raises StoreHeld or StoreError."""
     store = ResourceStore(settings.resources)
     try:
         stored = await store.open(clock.now())
         _sweep(settings.directory)
         if store.set_aside is not None:
             log.error("the stored configuration is damaged and kept aside", file=str(store.set_aside))
-        relay = Relay(store, stored, clock)
-        yield Gateway(settings, identity, relay, store, admin, binary, clock)
+        yield Kept(store, stored)
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def opened(
+    settings: GatewaySettings, identity: GatewayIdentity, kept: Kept, clock: Clock
+) -> AsyncIterator[Gateway]:
+    """A gateway whose `identity` has started, with what it has on disk; not running yet. Raises as `run`."""
+    _check_paths(settings)
+    binary = find_envoy(settings.envoy)
+    ensure_free(HostPort.of(settings.bind, settings.bind_port))
+    admin = Admin(settings.admin_socket)
+    try:
+        relay = Relay(kept.store, kept.stored, clock)
+        yield Gateway(settings, identity, relay, kept.store, admin, binary, clock)
         await relay.flush()
     finally:
         await admin.close()
-        await store.close()
 
 
 class Gateway:
@@ -221,7 +239,7 @@ def _first_for_people(group: ExceptionGroup[Exception]) -> Exception:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a crash left; for whoever holds the store, so that nobody sweeps another's work away."""
+    """Remove what a crash left, unless that fails: a gateway that can go on goes on."""
     try:
         durable.sweep(folder)
     except WriteError as error:

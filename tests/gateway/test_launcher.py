@@ -12,11 +12,13 @@ from structlog.testing import capture_logs
 
 from federation.api.server import CannotListenUnix
 from federation.clock import SystemClock
+from federation.errors import StoreHeld
 from federation.listen import HostPort
 from gateway.errors import EnvoyMissing
 from gateway.identity import GatewayIdentity
 from gateway.launcher import run
 from gateway.settings import GatewaySettings
+from pki.token import JoinToken
 from tests.gateway.agent_api import agent_api
 from tests.gateway.envoys import free_port
 
@@ -65,3 +67,33 @@ async def test_what_a_crash_left_and_nobody_can_remove_does_not_stop_a_gateway(
         await run(settings, asyncio.Event(), CLOCK)
     [warning] = [entry for entry in said if entry["log_level"] == "warning"]
     assert left.name in warning["reason"]
+
+
+async def test_a_gateway_started_twice_before_its_first_certificate_leaves_the_first_one_alone(
+    tmp_path: Path,
+) -> None:
+    """What looks like the remains of a crash may be the key that the first is just writing."""
+    folder, token = tmp_path / "state", tmp_path / "token"
+    nobody = f"https://{HERE}:9"
+    token.write_text(JoinToken("attest", nobody, "eastwest", b"p" * 32, b"s" * 32).encode())
+    here = HostPort.of(HERE, free_port(HERE))
+    waiting = GatewaySettings(
+        "gateway-1", folder, here, here.host, here.port, HostPort("127.0.0.1:0"), token_file=token
+    )
+    stop = asyncio.Event()
+    first = asyncio.create_task(run(waiting, stop, CLOCK), name="first")
+    key = folder / "keys" / "gateway.key"
+    async with asyncio.timeout(60):
+        while not key.exists():
+            assert not first.done()
+            await asyncio.sleep(0.01)
+        key.rename(tmp_path / "key")
+        being_written = folder / "keys" / ".gateway.key.0123456789abcdef.partial"
+        being_written.touch()
+        with pytest.raises(StoreHeld):
+            await run(waiting, asyncio.Event(), CLOCK)
+        assert being_written.exists()
+        assert not key.exists()
+        assert not first.done()
+        stop.set()
+        await first

@@ -18,7 +18,7 @@ from federation.listen import HostPort
 from gateway import names
 from gateway.compile import compile_step, start
 from gateway.identity import GatewayIdentity
-from gateway.launcher import opened
+from gateway.launcher import holding, opened
 from gateway.settings import GatewaySettings
 from gateway.store import ResourceStore
 from gateway.tuning import Tuning
@@ -96,7 +96,11 @@ async def test_renewal_leaves_connections_alone(tmp_path: Path) -> None:
         await store_configuration(settings.resources, port)
         west = WEST.write(tmp_path / "west")
         stop = asyncio.Event()
-        async with opened(settings, identity, CLOCK) as gateway, asyncio.TaskGroup() as group:
+        async with (
+            holding(settings, CLOCK) as kept,
+            opened(settings, identity, kept, CLOCK) as gateway,
+            asyncio.TaskGroup() as group,
+        ):
             group.create_task(gateway.run(stop), name="gateway")
             first = await _open_when_there(port, api, west)
             await first.ping()
