@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -279,8 +280,9 @@ class Hub:
         pieces = wire.read_batch(batch, session.cluster)
         if batch.owner == session.cluster:
             await self._keep(session, batch)
-        for _ in self._exchange.publish(session, pieces):
-            await asyncio.sleep(0)
+        with closing(self._exchange.publish(session, pieces)) as steps:
+            for _ in steps:
+                await asyncio.sleep(0)
         feed = self._exchange.feed(session.cluster)
         if session.closed is None and feed is not None:
             self._metrics.entries.labels(session.cluster).set(len(feed.items))

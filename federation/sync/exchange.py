@@ -7,7 +7,7 @@ step, so that whoever asked for it can let others run between two steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
 from federation.sync.feed import Feed, Item
-from federation.sync.protocol import HIGHEST, Batch, Counts
+from federation.sync.protocol import HIGHEST, Batch, Counts, beat_epoch
 from federation.sync.refusals import Refusal, Refusals
 from federation.sync.relay import Relay
 from federation.sync.session import Session
@@ -168,34 +168,41 @@ class Exchange:
             case "hello":
                 raise ProtocolViolation(session.cluster, "a second hello")
 
-    def publish(self, session: Session, pieces: Iterator[Batch]) -> Iterator[None]:
+    def publish(self, session: Session, pieces: Iterator[Batch]) -> Generator[None]:
         """A cluster speaks: pass on what it may say, refuse the rest, and say how far it got; piece by piece.
 
-        Raises ProtocolViolation. A stream that is closed meanwhile is not heard any further.
+        Raises ProtocolViolation. A stream that is closed meanwhile is not heard any further; to be closed, so that what
+        was taken in until then is told.
         """
         cluster = session.cluster
         owner = self._owners.get(cluster)
-        refused, afresh = Refusals(), False
-        for piece in pieces:
-            if session.closed is not None or owner is None:
-                break
-            if piece.owner != cluster:
-                raise ProtocolViolation(cluster, f"it speaks for {piece.owner[:80]!r}")
-            received = owner.relay.receive(piece, partial(self._admit, owner))
-            refused.add(received.refused)
-            afresh = afresh or received.afresh
-            yield
-        if owner is None or self._owners.get(cluster) is not owner:
-            return
-        if refused:
-            self._refuse(owner, refused)
-        session.say(("ack", cluster), pb.FromHub(ack=wire.have(cluster, owner.relay.position)))
-        self._tell(cluster, afresh=afresh)
+        refused = Refusals()
+        try:
+            for piece in pieces:
+                if session.closed is not None or owner is None:
+                    break
+                if piece.owner != cluster:
+                    raise ProtocolViolation(cluster, f"it speaks for {piece.owner[:80]!r}")
+                received = owner.relay.receive(piece, partial(self._admit, owner))
+                refused.add(received.refused)
+                self._tell(cluster, afresh=received.afresh)
+                yield
+        finally:
+            if refused and owner is not None and self._owners.get(cluster) is owner:
+                self._refuse(owner, refused)
+        if owner is not None and self._owners.get(cluster) is owner:
+            session.say(("ack", cluster), pb.FromHub(ack=wire.have(cluster, owner.relay.position)))
 
     def beat(self, session: Session, beat: pb.Beat) -> None:
-        """A cluster lives: pass it on if that is news."""
+        """A cluster lives: pass it on if that is news.
+
+        A count of an epoch that the cluster has not begun with its word is none: it would outdo all that come later,
+        and those of another cluster that joins under this name.
+        """
         if beat.owner != session.cluster or beat.count >= HIGHEST << 1:
             raise ProtocolViolation(session.cluster, "a beat of somebody else, or beyond all counting")
+        if beat_epoch(beat.count) > self._owners[session.cluster].epoch:
+            return
         if self._counts.rose(beat.owner, beat.count):
             for each in self.sessions.values():
                 if each is not session:

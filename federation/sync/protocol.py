@@ -279,3 +279,8 @@ class Counts:
 def beat_count(epoch: int, beats: int) -> int:
     """A count that rises over restarts too: `beats` counts within an epoch, at most 2^32."""
     return (epoch << 32) | beats
+
+
+def beat_epoch(count: int) -> int:
+    """The epoch within which a beat was counted."""
+    return count >> 32

@@ -96,7 +96,12 @@ class Stream:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()
+                if not task.cancelled():
+                    task.result()
+            if any(
+                task.cancelled() for task in done
+            ):  # not by us: gRPC gave the call up, and its reader with it
+                raise SyncError(self._hub, "the stream was given up")
         finally:
             for task in (*tasks, *self._questions):
                 task.cancel()

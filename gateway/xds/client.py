@@ -97,6 +97,11 @@ class Upstream:
                 self._lost(address, "requests are not being read")
             except (Malformed, asyncio.InvalidStateError) as error:
                 self._lost(address, str(error))
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                # Nobody cancelled us: an answer took too long, so gRPC gave the call up, and its reader with it.
+                self._lost(address, "answers are not being read")
             finally:
                 self._call, self.connected = None, False
                 await channel.close()

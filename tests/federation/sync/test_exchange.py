@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -15,6 +16,7 @@ from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
 from federation.sync.exchange import Exchange
+from federation.sync.protocol import HIGHEST, beat_count
 from federation.sync.refusals import MOST_KEPT, Refusals
 from federation.sync.session import Session
 from pki.spiffe import TrustDomain
@@ -133,6 +135,50 @@ def test_only_the_newest_beat_waits_and_an_echo_is_not_passed_on(exchange: Excha
     assert said(west).WhichOneof("message") == "relay"
     exchange.receive(west, pb.FromAgent(beat=pb.Beat(owner="west", count=1)))
     assert said(east).beat.owner == "west"
+
+
+def test_a_beat_of_an_epoch_that_was_not_begun_is_not_passed_on(exchange: Exchange) -> None:
+    """It would outdo all that come later, and those of another cluster that joins under this name."""
+    east, west = opened(exchange, "east"), opened(exchange, "west")
+    exchange.epoch_reached("east", 3)
+    for hostile in (beat_count(4, 0), HIGHEST * 2 - 1):
+        exchange.receive(east, pb.FromAgent(beat=pb.Beat(owner="east", count=hostile)))
+    exchange.remove_member("east")
+    exchange.set_member(member("east"), epoch=4)
+    east = opened(exchange, "east")
+    exchange.receive(east, pb.FromAgent(beat=pb.Beat(owner="east", count=beat_count(4, 1))))
+    assert said(west).beat.count == beat_count(4, 1)
+
+
+def test_what_was_taken_in_is_told_though_its_stream_ends_in_the_middle(exchange: Exchange) -> None:
+    """The hub remembers it, so its owner will not say it again."""
+    east, west = opened(exchange, "east"), opened(exchange, "west")
+    publish(exchange, east, "east")
+    for owner, seq in ((HUB, 2), ("east", 1)):
+        assert said(west).relay.owner == owner
+        acknowledge(west, owner, 1, seq)
+    changed = pb.Entry.FromString(codec.encode("cluster", 2, Cluster("east", "us", "", (), Position())))
+    batch = pb.Batch(owner="east", epoch=1, to_seq=2, last=True, entries=[changed])
+    with closing(exchange.publish(east, wire.read_batch(batch, "east"))) as steps:
+        next(steps)
+    exchange.close(east)
+    assert exchange.highest("east") == Position(1, 2)
+    assert [entry.seq for entry in said(west).relay.entries] == [2]
+
+
+def test_what_was_refused_is_told_though_its_stream_ends_in_the_middle() -> None:
+    told: list[tuple[str, int]] = []
+    exchange = exchange_of(lambda cluster, refused: told.append((cluster, len(refused))))
+    east = opened(exchange, "east")
+    stranger = codec.encode(
+        "load/other/echo/80/", 1, Load("east", Service("other", "echo"), 80, "", 1, 1, 1, Position())
+    )
+    batch = pb.Batch(
+        owner="east", epoch=1, to_seq=1, full=True, last=True, entries=[pb.Entry.FromString(stranger)]
+    )
+    with closing(exchange.publish(east, wire.read_batch(batch, "east"))) as steps:
+        next(steps)
+    assert told == [("east", 1)]
 
 
 def test_a_second_hello_is_a_violation(exchange: Exchange) -> None:
