@@ -1,12 +1,12 @@
 """The single writer of an agent: events in, one view, and what follows from it handed to the shells.
 
 Events are collected while a step runs and taken in together by the next one, so a burst costs one decision. What was
-decided goes out when the facts behind it are on disk, so that a crash takes back nothing that anybody was told. While
-the disk takes no more, services that are new to us wait, and all else goes out: what was closed must not stay open
-because a disk is full.
+decided goes out after one write of the facts behind it. When the disk takes no more, what begins (`begun`) waits, so
+that no crash takes it back, and all else goes out: what was closed must not stay open because a disk is full.
 
 Nothing is said before there is something true to say: the local services are listed, the registry knows us, and all
-have been heard whom `opening` names. Silence before that is not emptiness.
+have been heard whom `opening` names. Silence before that is not emptiness. Whoever was told from this memory before may
+be told at once, without what begins; to all others a first word is whole, because what it leaves out counts as gone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -23,6 +23,7 @@ import structlog
 from rpds import HashTrieMap
 
 from federation import decide
+from federation.begun import Begun, begun
 from federation.clock import Clock
 from federation.decide import Decisions
 from federation.events import Event, LocalChanged, Tick
@@ -31,6 +32,7 @@ from federation.model import Me, Service, View
 from federation.opening import Known, Opening
 from federation.own import Fact, own_cluster, owned_by_service
 from federation.reduce import reduce
+from federation.route import PortPlan
 from federation.telemetry import AgentMetrics
 from gateway import compile as compiler
 from gateway.check import Checked, check
@@ -93,8 +95,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._began: float | None = None
         """When the first of the events came that are decided on and not handed out, by `perf_counter`."""
-        self._new: set[Service] = set()
-        """Services of which the disk may hold nothing yet."""
+        self._unwritten = Begun()
+        """What began and may not be on disk yet."""
         self._uncompiled: set[Service] = set(self.decisions.services)
         self._untold: set[Service] = set()
         self._told = view
@@ -128,9 +130,9 @@ class Agent:
                 await self._wake.wait()
                 self._wake.clear()
                 self._take_in(self._drained())
-                new = frozenset(self._new)
+                noted = self._unwritten
                 if await self._knowledge.write():
-                    self._new -= new
+                    self._written(noted)
                 self._hand_out()
                 await asyncio.sleep(0)
 
@@ -150,7 +152,7 @@ class Agent:
     def step(self, events: Iterable[Event]) -> None:
         """Take events in, decide, and hand out what follows, whatever the disk holds: for who keeps no memory."""
         self._take_in(tuple(events))
-        self._new.clear()
+        self._written(self._unwritten)
         self._hand_out()
 
     def _drained(self) -> tuple[Event, ...]:
@@ -171,34 +173,50 @@ class Agent:
         self._uncompiled |= step.changed
         self._untold |= step.touched
         if not (self.serving and self.telling):
-            self._wait(sum(event.elapsed for event in events if isinstance(event, Tick)))
+            for elapsed in [event.elapsed for event in events if isinstance(event, Tick)] or [0.0]:
+                self._wait(elapsed)
         if step.changed:
             self.decided_at = self.view.now
             self._metrics.decided.inc(len(step.changed))
             self._began = self._began or began
 
     def _wait(self, elapsed: float) -> None:
-        before, self.opening = self.opening, self.opening.advance(self.view, self._known(), elapsed)
-        if gone := self.opening.without - before.without:
+        known, before = self._known(), self.opening
+        self.opening = before.advance(self.view, known, elapsed)
+        gone = (before.unheard - self.opening.unheard - known.owners) & frozenset(self.view.members)
+        if gone and not before.served:
             log.warning("gateways are served without what these clusters export", unheard=sorted(gone))
-            self._knowledge.go_without(self.opening.without)
+
+    def _written(self, what: Begun) -> None:
+        """`what` began and is on disk now: it may go out."""
+        self._untold |= what.exports
+        self._uncompiled |= {service for service, _ in what.ports}
+        self._unwritten -= what
 
     def _hand_out(self) -> None:
-        """Tell the others and our gateways what was decided. A first word is whole, so it waits for the disk."""
+        """Tell the others and our gateways what was decided."""
         began, self._began = self._began, None
-        if not self.speaks or (self._new and not (self.serving and self.telling)):
+        if not self.speaks:
             return
-        if self.telling or self.opening.may_tell:
+        opening, whole = self.opening, not self._unwritten
+        if opening.may_tell and (opening.told or whole):
             self._publish_facts()
-        if self.serving or self.opening.may_serve:
+        if opening.may_serve and (opening.served or whole):
             self._publish_snapshots()
+        if self.telling and not opening.told:
+            self._knowledge.told()
+        if self.serving and not opening.served:
+            self._knowledge.served()
+        self.opening = replace(
+            opening, served=opening.served or self.serving, told=opening.told or self.telling
+        )
         if began is not None and self.serving:
             self._metrics.decision.observe(time.perf_counter() - began)
 
     def _remember(self, before: View, touched: Iterable[Service]) -> None:
         """Note what has to survive a restart. Maps that are the same object did not change."""
         view = self.view
-        self._new |= {each for each in touched if _is_new(before, view, each)}
+        self._unwritten |= begun(before, view, touched)
         if before.ports is not view.ports:
             for service in {*touched, *(service for service, _ in before.released)}:
                 if before.ports.get(service) is not view.ports.get(service):
@@ -219,18 +237,20 @@ class Agent:
     def _publish_facts(self) -> None:
         view, told = self.view, self._told
         first = not self.telling
-        for service in view.by_cluster.get(view.me.name, ()) if first else self._untold - self._new:
+        for service in view.by_cluster.get(view.me.name, ()) if first else self._untold:
             self._publish_service(service)
         if first or told.gateways is not view.gateways or told.members is not view.members:
             self._outlets.publisher.set("cluster", own_cluster(view))
         if first:
             self._outlets.publisher.complete()
             self.telling = True
-        self._untold &= self._new
+        self._untold = set()
         self._told = view
 
     def _publish_service(self, service: Service) -> None:
         owned = owned_by_service(self.view, service)
+        if owned and service in self._unwritten.exports:
+            return
         for key in self._published.pop(service, frozenset()) - owned.keys():
             self._outlets.publisher.remove(key)
         for key, fact in owned.items():
@@ -239,9 +259,7 @@ class Agent:
             self._published[service] = frozenset(owned)
 
     def _publish_snapshots(self) -> None:
-        services = self.decisions.services
-        due = self._uncompiled - self._new
-        plans = {name: found.plans if (found := services.get(name)) else () for name in due}
+        plans = {service: self._plans(service) for service in self._uncompiled}
         if not plans and self.decisions.fabric == self.compiled.fabric:
             self.withheld = ()
             self.serving = True
@@ -258,15 +276,23 @@ class Agent:
             return
         self._checked = checked
         self.compiled = compiled
-        self._uncompiled -= due
+        self._uncompiled = set()
         self.serving = True
         self._outlets.publish_snapshots(dict(compiled.snapshots.items()))
 
-
-def _is_new(before: View, after: View, service: Service) -> bool:
-    """Whether a local service, or the listen ports of an imported one, are to be written for the first time."""
-    found = service in after.local and service not in before.local
-    return found or (service in after.ports and service not in before.ports)
+    def _plans(self, service: Service) -> tuple[PortPlan, ...]:
+        """What gateways may have of `service`: no port that is not on disk, unless they have it already."""
+        decided = self.decisions.services.get(service)
+        if decided is None:
+            return ()
+        held, _ = self.compiled.services.get(service) or ((), None)
+        there = {(plan.port.number, plan.listen_port) for plan in held}
+        return tuple(
+            plan
+            for plan in decided.plans
+            if (plan.port.number, plan.listen_port) in there
+            or (service, plan.port.number) not in self._unwritten.ports
+        )
 
 
 def remembered_view(me: Me, remembered: Remembered, heard: Iterable[Event], now: datetime) -> View:

@@ -11,7 +11,8 @@ from here. What it decides goes out when the facts behind it were written (`writ
     first/<ns>/<name>        when an own export was first seen
     local/<ns>/<name>        a service of this cluster, as it was found last
     gateway/<name>           a gateway of this cluster
-    without                  members whose first word was not waited for any longer
+    served                   gateways have been served from what is here
+    told                     the others have been told from what is here
     epoch                    our own
 """
 
@@ -52,7 +53,8 @@ class Remembered:
     first_exported: Mapping[Service, datetime] = field(default_factory=dict)
     gateways: Mapping[str, OwnGateway] = field(default_factory=dict)
     local: Mapping[Service, LocalService] = field(default_factory=dict)
-    without: frozenset[str] = frozenset()
+    served: bool = False
+    told: bool = False
 
 
 class Knowledge:
@@ -104,9 +106,13 @@ class Knowledge:
     def gateway(self, name: str, gateway: OwnGateway | None) -> None:
         self._note(f"gateway/{name}", msgspec.json.encode(gateway) if gateway else None)
 
-    def go_without(self, members: frozenset[str]) -> None:
-        """Members whose first word has not come, and is not waited for at the next start either."""
-        self._note("without", msgspec.json.encode(sorted(members)) if members else None)
+    def served(self) -> None:
+        """Our gateways have what is noted so far: whatever is missing here, they lack as well."""
+        self._note("served", b"yes")
+
+    def told(self) -> None:
+        """The same of the others, and of what we say of ourselves."""
+        self._note("told", b"yes")
 
     def local(self, service: Service, found: LocalService | None) -> None:
         """A service with so many endpoints that the store takes no such row is found anew at each start instead."""
@@ -203,7 +209,6 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
     first: dict[Service, datetime] = {}
     gateways: dict[str, OwnGateway] = {}
     local: dict[Service, LocalService] = {}
-    without: frozenset[str] = frozenset()
     epoch = 0
     for key, row in rows.items():
         kind, _, rest = key.partition("/")
@@ -223,11 +228,11 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
                 gateways[rest] = msgspec.json.decode(row.value, type=OwnGateway)
             case "local":
                 local[_service(rest)] = msgspec.msgpack.decode(row.value, type=LocalService)
-            case "without":
-                without = msgspec.json.decode(row.value, type=frozenset[str])
             case "epoch":
                 epoch = int(row.value)
-    return Remembered(epoch, tuple(heard), cursors, ports, first, gateways, local, without)
+    return Remembered(
+        epoch, tuple(heard), cursors, ports, first, gateways, local, "served" in rows, "told" in rows
+    )
 
 
 def _service(text: str) -> Service:

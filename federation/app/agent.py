@@ -139,8 +139,8 @@ class _Process:
         outlets = Outlets(self.publisher, lambda snapshots: self.gateways.publish(snapshots))
         self.agent = Agent(
             view,
-            Opening(remembered.without),
-            partial(self._known, importer, forgot=remembered.epoch == 0),
+            Opening(remembered.served, remembered.told),
+            partial(self._known, importer, remembered.epoch),
             tuning_of(self.settings),
             self.knowledge,
             outlets,
@@ -198,10 +198,10 @@ class _Process:
             log.info("agent runs", cluster=self.settings.cluster, api=str(listen.api), xds=str(listen.xds))
             await asyncio.Event().wait()
 
-    def _known(self, importer: Importer, *, forgot: bool) -> Known:
-        """In its first epoch this cluster has said nothing before; in a later one somebody remembers that it has."""
+    def _known(self, importer: Importer, epoch: int) -> Known:
+        """`epoch` is the one on disk, in which we speak until a hub has told what it remembers of us."""
         heard = frozenset(owner for owner, at in importer.have().items() if at > Position())
-        return Known(heard, forgot and self.publisher.feed.epoch > 1)
+        return Known(heard, max(epoch, self.publisher.feed.epoch))
 
     async def _listed(self) -> None:
         await self.discovery.listed.wait()

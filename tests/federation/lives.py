@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from federation.agent import Agent, Outlets, remembered_view
 from federation.events import Event, GatewayReported
 from federation.knowledge import Knowledge
-from federation.model import HUB, View
+from federation.model import HUB, Position, View
 from federation.opening import Known, Opening
 from federation.own import Fact
 from federation.store import MemoryStore
+from federation.sync import codec
+from federation.sync.importer import Heard
 from federation.telemetry import AgentMetrics
 from gateway.compile import Place
-from gateway.snapshot import Snapshot
+from gateway.snapshot import Snapshot, versions
 from gateway.tuning import Tuning
+from pki.bundle import Bundle, Rejected
 from tests.federation.world import ME, NOW, SUBNETS, gateway, joined
 
 PLACE: Place = ("eastwest", "127.0.0.1", 15443)
@@ -63,7 +66,11 @@ class Life:
         """`heard` is what the importer had on disk of others and of the registry."""
         knowledge = Knowledge(store)
         remembered = await knowledge.load()
-        return cls(knowledge, remembered_view(ME, remembered, heard, NOW), Opening(remembered.without))
+        return cls(
+            knowledge,
+            remembered_view(ME, remembered, heard, NOW),
+            Opening(remembered.served, remembered.told),
+        )
 
     async def end(self) -> None:
         await self.knowledge.flush()
@@ -84,3 +91,22 @@ async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def resources(snapshots: Mapping[Place, Snapshot]) -> dict[Place, dict[str, dict[str, str]]]:
+    return {
+        place: {kind: versions(held) for kind, held in snapshot.types.items() if held}
+        for place, snapshot in snapshots.items()
+    }
+
+
+def said_by(owner: str, *facts: codec.Fact) -> list[Heard]:
+    """What `owner` says, as it lies on an agent's disk."""
+    return [
+        Heard(owner, codec.key_of(fact), Position(1, seq), codec.encode(codec.key_of(fact), seq, fact))
+        for seq, fact in enumerate(facts, 1)
+    ]
+
+
+def refuse_all(_: Bundle | None, __: Bundle) -> Rejected:
+    raise AssertionError("what lies on the disk was accepted when it came")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import given
-from hypothesis import strategies as st
 
 from federation.clock import ManualClock, SystemClock
 from federation.discovery.files import FileDiscovery
-from federation.errors import StoreFull
 from federation.events import (
     Event,
     ExportChanged,
@@ -29,17 +26,23 @@ from federation.events import (
     Tick,
 )
 from federation.knowledge import Knowledge
-from federation.model import HUB, Position, Service
-from federation.opening import PATIENCE, Known
-from federation.store import Change, MemoryStore, Outcome
-from federation.sync import codec
-from federation.sync.importer import Heard, Importer
-from gateway.compile import Place
-from gateway.snapshot import ENDPOINTS, LISTENER, Snapshot, versions
-from pki.bundle import Bundle, Rejected
+from federation.model import HUB, Service
+from federation.opening import Known
+from federation.store import MemoryStore
+from federation.sync.importer import Importer
+from gateway.snapshot import ENDPOINTS, LISTENER
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE
 from tests.federation.discovery.objects import joined as documents
-from tests.federation.lives import EVERYBODY, PLACE, Life, eventually, speaking
+from tests.federation.lives import (
+    EVERYBODY,
+    PLACE,
+    Life,
+    eventually,
+    refuse_all,
+    resources,
+    said_by,
+    speaking,
+)
 from tests.federation.world import (
     BASE,
     ECHO,
@@ -178,140 +181,6 @@ async def test_an_agent_without_memory_serves_nobody_before_it_has_heard_of_ever
     assert "default/far:80" in resources(life.said.snapshots)[PLACE][ENDPOINTS]
 
 
-async def test_who_was_not_heard_is_not_waited_for_at_the_next_start() -> None:
-    store = MemoryStore()
-    life = await Life.begin(store, ())
-    life.known = Known(frozenset({HUB, "west"}))
-    life.agent.services_listed()
-    life.agent.step([HubChanged(True), *EVERYBODY, Tick(NOW, PATIENCE)])
-    assert life.agent.serving
-    await life.end()
-    life = await Life.begin(store, EVERYBODY)
-    life.known = Known(frozenset({HUB, "west"}))
-    life.agent.services_listed()
-    life.agent.step(())
-    assert life.agent.serving
-
-
-class Slow(MemoryStore):
-    """A disk on which nothing arrives before `opened` is set; while it is `full` it says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.opened = asyncio.Event()
-        self.full = False
-        self.asked = 0
-
-    async def commit(self, change: Change) -> Outcome:
-        self.asked += 1
-        await self.opened.wait()
-        if self.full:
-            raise StoreFull(Path("agent.db"), "no space left")
-        return await super().commit(change)
-
-
-@asynccontextmanager
-async def deciding(life: Life) -> AsyncIterator[None]:
-    task = asyncio.create_task(life.agent.run(ManualClock(NOW)), name="agent")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def test_nobody_is_told_of_a_service_before_it_is_on_disk() -> None:
-    store = Slow()
-    life = await Life.begin(store, EVERYBODY)
-    life.agent.services_listed()
-    async with deciding(life):
-        life.agent.submit(GatewayReported(gateway(), {}, {}), LocalChanged(local(backend(1))))
-        await eventually(lambda: store.asked > 0)
-        life.agent.catch_up()
-        assert (life.said.facts, life.said.times) == ({}, 0)
-        store.opened.set()
-        await eventually(lambda: "spec/default/echo" in life.said.facts and life.said.times == 1)
-    assert set((await Knowledge(store).load()).local) == {ECHO}
-
-
-async def test_a_full_disk_keeps_back_what_is_new_and_nothing_that_ends() -> None:
-    """A service that is withdrawn must not stay reachable because a disk is full."""
-    store, new = Slow(), Service("default", "new")
-    store.opened.set()
-    life = await Life.begin(store, EVERYBODY)
-    life.agent.services_listed()
-    async with deciding(life):
-        life.agent.submit(GatewayReported(gateway(), {}, {}), LocalChanged(local(backend(1))))
-        await eventually(lambda: "spec/default/echo" in life.said.facts)
-        store.full = True
-        life.agent.submit(LocalChanged(local(backend(1), service=new)))
-        life.agent.submit(LocalChanged(local(backend(1), exported=False)))
-        await eventually(lambda: announced(life) == {"cluster"})
-        assert life.knowledge.problem
-        assert ECHO not in life.agent.view.exports
-        assert "default/new:80" not in resources(life.said.snapshots)[PLACE].get(LISTENER, {})
-        store.full = False
-        life.agent.submit(Tick(NOW, 1.0))
-        await eventually(lambda: "spec/default/new" in life.said.facts)
-        assert "default/new:80" in resources(life.said.snapshots)[PLACE][LISTENER]
-
-
-class Flaky(MemoryStore):
-    """A disk that is full at some of its commits."""
-
-    def __init__(self, full: list[bool]) -> None:
-        super().__init__()
-        self._full = full
-
-    async def commit(self, change: Change) -> Outcome:
-        await asyncio.sleep(0)
-        if self._full and self._full.pop(0):
-            raise StoreFull(Path("agent.db"), "no space left")
-        return await super().commit(change)
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=12),
-    st.lists(st.booleans(), max_size=12),
-)
-async def test_whoever_was_told_of_a_service_is_not_told_that_it_is_gone_by_a_crash(
-    changes: list[tuple[int, int]], full: list[bool]
-) -> None:
-    """After a crash at any moment, and with nobody who repeats anything, what was told is known still."""
-    store = Flaky(full)
-    life = await Life.begin(store, EVERYBODY)
-    life.agent.services_listed()
-    async with deciding(life):
-        life.agent.submit(GatewayReported(gateway(), {}, {}))
-        for number, yields in changes:
-            service = Service("default", f"s{number}")
-            life.agent.submit(LocalChanged(local(backend(1), service=service)))
-            for _ in range(yields):
-                await asyncio.sleep(0)
-            told = set(life.said.facts)
-            served = set(resources(life.said.snapshots).get(PLACE, {}).get(LISTENER, {}))
-            after = await Life.begin(store, EVERYBODY)
-            after.agent.services_listed()
-            after.agent.step([GatewayReported(gateway(), {}, {})])
-            assert told <= set(after.said.facts)
-            assert served <= set(resources(after.said.snapshots)[PLACE][LISTENER])
-
-
-async def test_with_a_full_disk_and_no_memory_nothing_is_said_at_all() -> None:
-    store = Slow()
-    store.opened.set()
-    store.full = True
-    life = await Life.begin(store, ())
-    life.agent.services_listed()
-    async with deciding(life):
-        life.agent.submit(*EVERYBODY, GatewayReported(gateway(), {}, {}), LocalChanged(local(backend(1))))
-        await eventually(lambda: life.knowledge.problem is not None)
-        life.agent.submit(Tick(NOW, 1.0))
-        life.agent.catch_up()
-        assert (life.said.facts, life.said.times) == ({}, 0)
-
-
 async def test_what_is_withdrawn_is_said_to_be_gone() -> None:
     life = await speaking(LocalChanged(local(backend(1))))
     life.agent.step([LocalChanged(local(backend(1), exported=False))])
@@ -341,21 +210,6 @@ async def test_time_alone_compiles_and_publishes_nothing() -> None:
     assert life.said.times == times
 
 
-def resources(snapshots: Mapping[Place, Snapshot]) -> dict[Place, dict[str, dict[str, str]]]:
-    return {
-        place: {kind: versions(held) for kind, held in snapshot.types.items() if held}
-        for place, snapshot in snapshots.items()
-    }
-
-
-def said_by(owner: str, *facts: codec.Fact) -> list[Heard]:
-    """What `owner` says, as it lies on an agent's disk."""
-    return [
-        Heard(owner, codec.key_of(fact), Position(1, seq), codec.encode(codec.key_of(fact), seq, fact))
-        for seq, fact in enumerate(facts, 1)
-    ]
-
-
 async def test_without_a_hub_a_restarted_agent_serves_the_same(tmp_path: Path) -> None:
     """Also the listen ports, though they were given away in another order than that of the rows on disk."""
     heard = said_by("hub", *(member(name) for name in ("east", "west", "central")))
@@ -380,10 +234,6 @@ async def test_without_a_hub_a_restarted_agent_serves_the_same(tmp_path: Path) -
         assert life.agent.view.ports == before[1]
     assert [dict(before[1][each])[80].number for each in services] == [20002, 20001, 20000]
     assert len(resources(before[0].snapshots)[PLACE]) == 5
-
-
-def refuse_all(_: Bundle | None, __: Bundle) -> Rejected:
-    raise AssertionError("what lies on the disk was accepted when it came")
 
 
 BAD = replace(gateway("gw-1"), bind_port=20000)

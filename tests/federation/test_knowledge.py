@@ -79,6 +79,8 @@ async def test_everything_noted_is_there_after_a_restart(tmp_path: Path) -> None
         noting.gateway("gw-0", gateway())
         noting.local(ECHO, everything)
         noting.local(silent.service, silent)
+        noting.served()
+        noting.told()
         await noting.flush()
     async with await SqliteStore.open(tmp_path / "state" / "agent.db") as store:
         assert await Knowledge(store).load() == Remembered(
@@ -89,6 +91,8 @@ async def test_everything_noted_is_there_after_a_restart(tmp_path: Path) -> None
             first_exported={ECHO: NOW},
             gateways={"gw-0": gateway()},
             local={ECHO: everything, silent.service: silent},
+            served=True,
+            told=True,
         )
 
 
