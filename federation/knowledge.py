@@ -3,7 +3,7 @@
 Rows are single facts; a change costs what it changes. Facts of an owner are stored before the cursor that promises
 them: after a crash the agent asks for a little too much, never for too little. What it acknowledged to the hub may be
 ahead of the disk, because an acknowledgement ends with its stream: the next one begins with the cursors that were read
-from here. What it decides goes out when the facts behind it were written (`write`).
+from here. What it decides goes out after an attempt to write the facts behind it (`write`).
 
     heard/<owner>/<key>      a relayed entry and its position
     cursor/<owner>           how far the word of an owner is complete

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 
@@ -25,12 +26,12 @@ async def forget(cluster: Cluster) -> None:
     await cluster.agent.start()
 
 
-async def waits_for(cluster: Cluster, what: str) -> None:
-    """Until the agent says that its gateways are not served because of `what`."""
+async def waits_for(cluster: Cluster, what: str, *, because: str = "gateways are not served yet") -> None:
+    """Until the agent says that it waits for `what`, and what is not done because of that."""
 
     async def told() -> bool:
         problems = (await ask(cluster.socket, "/v1/status"))["problems"]
-        return any("gateways are not served yet" in one and what in one for one in problems)
+        return any(because in one and what in one for one in problems)
 
     await until(f"{cluster.name} waiting for {what}", told, watch=(cluster.agent,))
 
@@ -74,6 +75,29 @@ async def test_peers_lose_nothing_to_an_agent_that_remembers_nothing(federation:
     to = await reach(federation, "east", "remote")
     async with running(to) as load:
         await forget(west)
+        await until("the agents' return", federation.served, watch=(west.agent,))
+        await until("an answer of west", answered_by(to, "west"))
+        await settled(federation)
+    assert load.failed == 0
+    assert set(load.clusters) == {"west"}
+
+
+async def test_peers_lose_nothing_to_an_agent_that_forgets_and_dies_once_more(federation: World) -> None:
+    """Its new epoch is on disk when it dies again; of its gateways, which cannot report, it knows nothing still."""
+    west = federation.clusters["west"]
+    to = await reach(federation, "east", "remote")
+    async with running(to) as load:
+        for gateway in west.gateways:
+            gateway.process.signal(signal.SIGSTOP)
+        try:
+            await forget(west)
+            await waits_for(west, "a gateway of this cluster", because="the others are not told yet")
+            await west.agent.kill()
+            await west.agent.start()
+            await waits_for(west, "a gateway of this cluster", because="the others are not told yet")
+        finally:
+            for gateway in west.gateways:
+                gateway.process.signal(signal.SIGCONT)
         await until("the agents' return", federation.served, watch=(west.agent,))
         await until("an answer of west", answered_by(to, "west"))
         await settled(federation)
