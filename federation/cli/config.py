@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from federation.cli.output import emit, output_option, printable
+from federation.cli.paths import GivenPath
 
 
 @click.group()
@@ -16,7 +17,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.argument("path", type=GivenPath(exists=True, path_type=Path))
 @click.option(
     "--range",
     "ranges",

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from federation.cli.output import emit, output_option
+from federation.cli.paths import GivenPath
 
 DIRECTORY = click.option(
     "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=GivenPath(file_okay=False, path_type=Path),
     help="Folder for everything the demo writes; it must be new or empty.  [default: a temporary one, or for `up` "
     "and `status` /tmp/federation-demo-<uid>]",
 )

@@ -9,6 +9,7 @@ import click
 
 from federation.cli.call import ask, segment
 from federation.cli.output import emit, output_option, print_table, text
+from federation.cli.paths import GivenPath
 
 
 @click.group()
@@ -22,7 +23,7 @@ def operator() -> None:
 @click.option("--certificate", is_flag=True, help="Make a key and a certificate instead of a bearer token.")
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=GivenPath(file_okay=False, path_type=Path),
     required=True,
     help="Folder for the credential (0700).",
 )

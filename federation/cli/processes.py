@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from federation.cli.paths import GivenPath
+
 if TYPE_CHECKING:
     from federation.config import Log
 
 CONFIG = click.option(
     "--config",
     "path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=GivenPath(exists=True, dir_okay=False, path_type=Path),
     required=True,
     help="The settings, in YAML; `federation config check FILE` looks at it first.",
 )

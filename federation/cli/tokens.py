@@ -9,6 +9,7 @@ import click
 
 from federation.cli.call import ask, segment
 from federation.cli.output import emit, output_option, print_table, text, when
+from federation.cli.paths import GivenPath
 from federation.errors import FederationError
 from pki.errors import PkiError
 
@@ -47,7 +48,7 @@ def token() -> None:
     help="How long it can be used; at most 10m.",
 )
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the token to this file (0600)."
+    "--out", type=GivenPath(dir_okay=False, path_type=Path), help="Write the token to this file (0600)."
 )
 @output_option
 @click.pass_context

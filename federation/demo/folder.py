@@ -6,10 +6,12 @@ belongs to somebody else, lets others in, or is a link. A lock on the folder its
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import signal
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +27,8 @@ from pki.errors import PkiError
 
 STATE = "demo.json"
 LONGEST_STATE = 1 << 20
-FIRST_FILE = "hub.yaml"
-"""What every demo writes before anything else."""
+MARK = ".federation-demo"
+"""What every demo writes before anything else: a folder without it was never a demo's."""
 
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 """The signals that end a demo and leave nothing of it."""
@@ -34,7 +36,7 @@ ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 LONGEST_SOCKET = "central/gateway-1/state/admin.sock"
 """Of those below the folder of a demo."""
 
-OTHER = "choose another --directory"
+OTHER = "choose another --directory, best one that does not exist yet"
 
 
 def default_folder() -> Path:
@@ -52,17 +54,19 @@ def private(directory: Path | None) -> Iterator[Path]:
     _check_length(directory.absolute() if directory else default_folder())
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     folder = directory.absolute() if directory else Path(tempfile.mkdtemp(prefix="federation-demo-"))
-    lock = _lock(_ours(folder))
-    wanted = False
-    try:
-        yield folder
-    except FederationError:
-        wanted = True
-        raise
-    finally:
-        if not wanted:
-            shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+    with _parents(folder):
+        lock = _lock(_ours(folder))
+        wanted = False
+        try:
+            durable.create(folder / MARK, b"")
+            yield folder
+        except FederationError:
+            wanted = True
+            raise
+        finally:
+            if not wanted:
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
 def write_state(folder: Path, facts: dict[str, Any]) -> None:
@@ -87,8 +91,24 @@ def state_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _ours(folder: Path) -> Path:
+@contextmanager
+def _parents(folder: Path) -> Iterator[None]:
+    """Removes afterwards those of its parents that were not there before, unless something lies in them."""
+    missing = [parent for parent in folder.parents if not os.path.lexists(parent)]
     try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for parent in missing:
+                parent.rmdir()
+
+
+def _ours(folder: Path) -> Path:
+    """It, private. Nobody is told to change the mode of a folder that was there before: it may be the system's."""
+    try:
+        mode = stat.S_IMODE(os.lstat(folder).st_mode) if folder.is_dir() and not folder.is_symlink() else 0
+        if mode & ~durable.PRIVATE_FOLDER:
+            raise FederationError(f"{folder} lets others in (its mode is {mode:04o})", OTHER)
         return durable.private_folder(folder)
     except PkiError as error:
         raise FederationError(str(error), OTHER) from error
@@ -128,7 +148,7 @@ def _in_use(folder: Path) -> bool:
 
 
 def _left(folder: Path) -> FederationError:
-    if (folder / FIRST_FILE).exists():
+    if os.path.lexists(folder / MARK):
         return FederationError(
             f"{folder} is what a demo left that failed or was killed",
             f"remove it (rm -r {folder}), or {OTHER}",

@@ -93,6 +93,12 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
         (("completion", "powershell"), "'bash', 'zsh', 'fish'"),
         (("config", "check", "/nonexistent"), "does not exist"),
         (("demo", "--directory", "/tmp/x", "status"), "give --directory after status"),
+        (("demo", "--directory", ""), "an empty path"),
+        (("demo", "up", "--directory", ""), "an empty path"),
+        (("demo", "status", "--directory", ""), "an empty path"),
+        (("token", "create", "east", "--out", ""), "an empty path"),
+        (("operator", "create", "ada", "--out", ""), "an empty path"),
+        (("config", "check", ""), "an empty path"),
     ],
 )
 def test_wrong_usage_is_told_and_leaves_with_2(words: tuple[str, ...], says: str, cli: Cli) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.demo.folder import ENDING, default_folder, private, state_of
+from federation.demo.folder import ENDING, MARK, default_folder, private, state_of
 from federation.errors import FederationError
 
 ALL_MAY = 0o755
@@ -53,8 +53,9 @@ def test_one_that_lets_others_in_is_refused_and_stays(place: Path) -> None:
     place.mkdir()
     place.chmod(ALL_MAY)
     refused = refusal(place)
-    assert str(refused) == f"{place}: has mode 0755, which lets others in; run: chmod 0700 {place}"
+    assert str(refused) == f"{place} lets others in (its mode is 0755)"
     assert "choose another --directory" in refused.hint
+    assert "chmod" not in str(refused) + refused.hint
     assert place.stat().st_mode & 0o777 == ALL_MAY
 
 
@@ -84,11 +85,27 @@ def test_one_of_somebody_else_is_refused_and_stays(place: Path) -> None:
 
 def test_one_that_is_not_empty_is_refused_and_stays(place: Path) -> None:
     place.mkdir(0o700)
-    (place / "letter").touch()
+    (place / "hub.yaml").touch()
     refused = refusal(place)
     assert "is not empty" in str(refused)
     assert "rm -r" not in refused.hint
-    assert (place / "letter").exists()
+    assert (place / "hub.yaml").exists()
+    with pytest.raises(FederationError, match="is not empty, and no demo is up there") as asked:
+        state_of(place)
+    assert "rm -r" not in asked.value.hint
+
+
+def test_parents_that_it_made_are_removed_with_it_and_others_stay(place: Path) -> None:
+    below = place / "a" / "b"
+    with private(below):
+        assert below.is_dir()
+    assert not place.exists()
+    place.mkdir()
+    with private(below):
+        (place / "letter").touch()
+    assert [one.name for one in place.iterdir()] == ["letter"]
+    (place / "file").touch()
+    assert "Not a directory" in str(refusal(place / "file" / "b"))
 
 
 def test_while_it_is_used_nobody_else_gets_it(place: Path) -> None:
@@ -100,7 +117,7 @@ def test_while_it_is_used_nobody_else_gets_it(place: Path) -> None:
 
 def test_what_a_killed_demo_left_is_refused_with_the_way_to_remove_it(place: Path) -> None:
     place.mkdir(0o700)
-    (place / "hub.yaml").touch()
+    (place / MARK).touch()
     refused = refusal(place)
     assert str(refused) == f"{place} is what a demo left that failed or was killed"
     assert f"rm -r {place}" in refused.hint
@@ -112,7 +129,7 @@ def test_a_failed_demo_keeps_its_logs_and_any_other_end_does_not(place: Path) ->
     assert not place.exists()
     with pytest.raises(FederationError), private(place):
         raise FederationError("the hub stopped by itself")
-    assert place.exists()
+    assert "is what a demo left" in str(refusal(place))
 
 
 def test_the_state_is_read_while_the_demo_is_up(place: Path) -> None:
@@ -133,7 +150,7 @@ def test_no_state_where_no_demo_is_up(place: Path) -> None:
         state_of(place)
     assert missing.value.hint == "start one with `federation demo up`"
     place.mkdir(0o700)
-    (place / "hub.yaml").touch()
+    (place / MARK).touch()
     (place / "demo.json").touch(0o600)
     with pytest.raises(FederationError, match="is what a demo left that failed or was killed") as left:
         state_of(place)
