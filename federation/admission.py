@@ -1,9 +1,10 @@
 """How clusters become members of a federation: a one-time token made by an operator, used once, remembered by its key.
 
-The token is used up in the store before the root signs, and the same key may ask again: an answer that was lost, or a
-hub that died in between, costs a second attempt and nothing else. Clusters join one after the other. Whoever is
-removed loses its tokens in the same change of the store, and a new member is stored only if its token is still there,
-so that no removal is undone by asking again.
+What is asked for is checked whole before the token is looked at: a refused request uses no token up, and its answer
+tells nothing of any. The token is used up in the store before the root signs, and the same key may ask again: an
+answer that was lost, or a hub that died in between, costs a second attempt and nothing else. Clusters join one after
+the other. Whoever is removed loses its tokens in the same change of the store, and a new member is stored only if its
+token is still there, so that no removal is undone by asking again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from federation.listen import HostPort
 from federation.registry import MemberRow
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
-from pki import csr, token
+from pki import token
 from pki.algorithms import spki_hash
 from pki.bundle import Bundle
 from pki.certificate import der
@@ -93,17 +94,19 @@ class Admission:
     async def redeem_join(self, secret: bytes, cluster: str, request: bytes) -> Joined | token.Refused:
         """Make `cluster`, if the token is for it, a member with the key of `request` (a CSR).
 
-        Raises `pki.errors.Refused` for a request that is no good (the token is not used up by it), StoreError.
+        Raises `pki.errors.InvalidName` and `pki.errors.Refused` for a name or a request that is no good, whatever the
+        token, which is not used up by it; StoreError.
         """
         outcome = await self._redeem_join(secret, cluster, request)
         self._metrics.joins.labels("joined" if isinstance(outcome, Joined) else "refused").inc()
         return outcome
 
     async def _redeem_join(self, secret: bytes, cluster: str, request: bytes) -> Joined | token.Refused:
+        domain = TrustDomain.of_cluster(cluster, self._hub.base)
+        key = spki_hash(await self._root.check_cluster_ca(request, domain))
         record = await self._tokens.find(sha256(secret).digest())
         if record is None or record.kind != "join":
             return token.Refused()
-        key = spki_hash(csr.parse(request).public_key)
         member = self._hub.registry.find(record.subject)
         if member is not None and member.key != key:
             return token.Refused()

@@ -1,7 +1,8 @@
 """How gateways of this cluster get their certificates: once with a one-time token, then by the one they have.
 
-The identity comes from the token or from the certificate, never from the request. A renewal must show the newest
-certificate of its key's line, so that a copy of an old one is worth nothing.
+The identity comes from the token or from the certificate, never from the request. The request is checked whole before
+the token is looked at: a refused one uses no token up, and its answer tells nothing of any. A renewal must show the
+newest certificate of its key's line, so that a copy of an old one is worth nothing.
 """
 
 from __future__ import annotations
@@ -129,21 +130,22 @@ class Attestor:
         """One of the two steps of `POST /v1/attest`. Raises ApiProblem."""
         if body.token is None:
             return await self._introduce(body)
-        secret = secret_of(body.token)
-        record = await self._tokens.find(sha256(secret).digest())
-        if record is None or record.kind != "attest" or body.csr is None:
-            raise no_good()
         if not is_dns_label(body.name):
             raise ApiProblem(
                 400, "bad-body", "name: a gateway's name is a DNS label", "set `name` in gateway.yaml"
             )
-        key = spki_of(body.csr)
+        request = body.csr or ""
+        key = spki_of(request)
+        secret = secret_of(body.token)
+        record = await self._tokens.find(sha256(secret).digest())
+        if record is None or record.kind != "attest":
+            raise no_good()
         outcome = await self._tokens.redeem(secret, record.subject, key)
         if isinstance(outcome, token.Refused):
             raise no_good()
         await self._instances.bind(key, body.name)
         identity = SpiffeId.gateway(self._authority.trust_domain, record.subject)
-        chain = await self._issue(body.csr, identity, Attestation.TOKEN, body.name, None)
+        chain = await self._issue(request, identity, Attestation.TOKEN, body.name, None)
         return Redeemed(bundle=self._bundle(), certificates=(chain,), base=self._base, address=str(self._xds))
 
     async def renew(self, request: str, identity: SpiffeId, current: x509.Certificate) -> str:

@@ -22,7 +22,7 @@ from pki.journal import Head
 from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.profiles import HIGHEST_EPOCH, authority_subject, epoch_of
-from pki.signer import Clock, Signer
+from pki.signer import Clock, Plan, Signer
 from pki.spiffe import TrustDomain
 
 
@@ -88,6 +88,16 @@ class RootAuthority:
 
         Raises `Refused`, or as `Signer.sign` does.
         """
+        _, plan = self._plan(request, trust_domain)
+        return await self._signer.sign(plan, (self.certificate,), who=who, why=why)
+
+    async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
+        """The key of `request`, if `sign_cluster_ca` would sign it now. Raises `Refused` where that would."""
+        key, plan = self._plan(request, trust_domain)
+        await self._signer.check(plan)
+        return key
+
+    def _plan(self, request: bytes, trust_domain: TrustDomain) -> tuple[ec.EllipticCurvePublicKey, Plan]:
         if trust_domain.cluster(self.base) is None and trust_domain != TrustDomain.of_hub(self.base):
             raise Refused("trust domain", f"{trust_domain} is not one under {self.base}")
         asked = csr.parse(request)
@@ -99,13 +109,8 @@ class RootAuthority:
             raise Refused("csr", "its subject carries no epoch")
         if asked.subject != authority_subject(trust_domain.name, epoch, key):
             raise Refused("csr", f"its subject is not that of an authority of {trust_domain} with this key")
-        return await self._signer.sign(
-            lambda serial, now: issue.rooted_authority(
-                trust_domain, epoch, key, self.certificate, serial, now
-            ),
-            (self.certificate,),
-            who=who,
-            why=why,
+        return key, lambda serial, now: issue.rooted_authority(
+            trust_domain, epoch, key, self.certificate, serial, now
         )
 
     async def close(self) -> None:

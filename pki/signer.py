@@ -67,6 +67,15 @@ class Signer:
         """
         return await self.run(lambda: self._sign(plan, issuer, who, why, replaces))
 
+    async def check(self, plan: Plan) -> None:
+        """Raise `Refused` if `sign` would now refuse the plan of a subordinate's first certificate, or its key."""
+
+        def look() -> None:
+            now = self._clock.now()
+            self._check_key(_intent(plan(self.fresh_serial(), now), now, "", "", None), own=False)
+
+        await self.run(look)
+
     async def run(self, work: Callable[[], T]) -> T:
         """Do something else with the key, in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

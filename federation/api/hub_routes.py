@@ -40,6 +40,7 @@ from federation.tokens import TokenStore
 from pki import bundle as bundles
 from pki.authority import Authority
 from pki.certificate import load_der, pem
+from pki.errors import InvalidName
 from pki.errors import Refused as CsrRefused
 from pki.root import RootAuthority
 
@@ -108,10 +109,11 @@ class HubRoutes:
         body: Redeem = call.body
         if body.token is None:
             return await self._introduce(body)
-        if body.csr is None:
-            raise no_good()
+        request = (body.csr or "").encode()
         try:
-            outcome = await self._admission.redeem_join(secret_of(body.token), body.name, body.csr.encode())
+            outcome = await self._admission.redeem_join(secret_of(body.token), body.name, request)
+        except InvalidName as error:
+            raise ApiProblem(400, "bad-body", f"name: {error}", "set `cluster` in agent.yaml") from error
         except CsrRefused as error:
             raise ApiProblem(400, "csr", str(error)) from error
         if not isinstance(outcome, Joined):

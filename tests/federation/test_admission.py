@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.admission import Admission, Joined
 from federation.clock import SystemClock
@@ -26,8 +27,10 @@ from pki.algorithms import spki_hash
 from pki.authority import Authority
 from pki.bundle import is_rooted
 from pki.certificate import load_der
+from pki.errors import InvalidName
 from pki.errors import Refused as CsrRefused
 from pki.keys.file import FileKeyStore
+from pki.profiles import authority_subject
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken, Refused, check_pin
@@ -154,10 +157,10 @@ async def test_a_wrong_secret_or_name_gets_the_one_refusal_and_uses_nothing_up(
     installation: Installation,
 ) -> None:
     token, east = await installation.token("east"), await installation.cluster("east")
-    request = await east.csr()
+    request, west = await east.csr(), await installation.cluster("west")
     answers = {
         str(await installation.admission.redeem_join(os.urandom(32), "east", request)),
-        str(await installation.admission.redeem_join(token.secret, "west", request)),
+        str(await installation.admission.redeem_join(token.secret, "west", await west.csr())),
     }
     assert answers == {str(Refused())}
     with pytest.raises(CsrRefused):
@@ -192,9 +195,44 @@ async def test_of_two_tokens_for_one_name_one_wins(installation: Installation) -
     assert known.member.name == "east"
 
 
-async def test_a_stranger_learns_nothing_of_its_request_without_a_token(installation: Installation) -> None:
-    outcome = await installation.admission.redeem_join(os.urandom(32), "east", b"nonsense")
-    assert isinstance(outcome, Refused)
+@pytest.mark.parametrize("bad", ["nonsense", "no epoch", "another's name", "the root's own key"])
+async def test_a_request_that_the_root_would_refuse_reads_the_same_whatever_the_token_and_uses_none_up(
+    installation: Installation, bad: str
+) -> None:
+    used, live = await installation.token("east"), await installation.token("west")
+    other, revoked = await installation.token("west"), await installation.token("west")
+    east, west = await installation.cluster("east"), await installation.cluster("west")
+    assert isinstance(await installation.admission.redeem_join(used.secret, "east", await east.csr()), Joined)
+    tokens = TokenStore(installation.store, CLOCK.now)
+    await tokens.revoke(revoked.hash().hex()[:12])
+    key = await FileKeyStore(installation.folder / "root-keys").load("ca-1")
+    request = {
+        "nonsense": b"nonsense",
+        "no epoch": csr.request(ec.generate_private_key(ec.SECP256R1())),
+        "another's name": await east.csr(),
+        "the root's own key": csr.request(
+            key, authority_subject(west.trust_domain.name, 1, key.public_key())
+        ),
+    }[bad]
+    before = await installation.store.load("token/")
+    answers = set()
+    for secret in (used.secret, live.secret, other.secret, revoked.secret, os.urandom(32), b""):
+        with pytest.raises(CsrRefused) as refused:
+            await installation.admission.redeem_join(secret, "west", request)
+        answers.add(str(refused.value))
+    assert len(answers) == 1
+    assert await installation.store.load("token/") == before
+    assert isinstance(await installation.admission.redeem_join(live.secret, "west", await west.csr()), Joined)
+
+
+@pytest.mark.parametrize("name", ["hub", "Not a name", ""])
+async def test_a_name_that_no_cluster_may_have_is_refused_before_the_token_is_looked_at(
+    installation: Installation, name: str
+) -> None:
+    token, east = await installation.token("east"), await installation.cluster("east")
+    for secret in (token.secret, os.urandom(32)):
+        with pytest.raises(InvalidName):
+            await installation.admission.redeem_join(secret, name, await east.csr())
 
 
 @pytest.mark.parametrize(

@@ -181,14 +181,26 @@ async def replace_kind(east: Installation, token: JoinToken) -> None:
 
 @pytest.mark.parametrize(
     ("body", "code"),
-    [({"csr": "nonsense"}, "csr"), ({"name": "Gateway 1"}, "bad-body"), ({"name": ""}, "bad-body")],
+    [
+        ({"csr": "nonsense"}, "csr"),
+        ({"csr": None}, "csr"),
+        ({"name": "Gateway 1"}, "bad-body"),
+        ({"name": ""}, "bad-body"),
+    ],
 )
-async def test_a_request_that_is_no_good_uses_nothing_up(
-    east: Installation, body: dict[str, str], code: str
+async def test_a_request_that_is_no_good_reads_the_same_whatever_the_token_and_uses_none_up(
+    east: Installation, body: dict[str, str | None], code: str
 ) -> None:
-    token, key = await east.token(), new_key()
-    odd = msgspec.structs.replace(redeem(token.secret, key), **body)
-    status, found, _ = await refusal(east.attestor.attest(odd))
+    token, used, key = await east.token(), await east.token(), new_key()
+    await east.attest(used, new_key())
+    text, _ = await east.attestor.create("eastwest", timedelta(minutes=1))
+    expired = JoinToken.decode(text)
+    east.clock.advance(60)
+    answers = set()
+    for secret in (token.secret, used.secret, expired.secret, os.urandom(32)):
+        odd = msgspec.structs.replace(redeem(secret, key), **body)
+        answers.add(await refusal(east.attestor.attest(odd)))
+    [(status, found, _)] = answers
     assert (status, found) == (400, code)
     await east.attest(token, key)
 

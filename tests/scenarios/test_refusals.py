@@ -96,6 +96,7 @@ async def test_tokens_that_are_no_good_get_the_same_answer(hub: LoneHub) -> None
 
 
 async def test_token_for_another_cluster_is_not_even_sent(hub: LoneHub) -> None:
+    """The agent reads the name in it, and says so: only who holds the token is told, and the hub is not asked."""
     config = hub.agent("east", await hub.token("south"))
     refused(await start_agent(config), "is not for cluster east", "federation token create east")
 
