@@ -288,11 +288,12 @@ class ImportPolicy:
 class View:
     """Everything an agent knows. Maps are persistent: a changed view shares all that did not change.
 
-    `exports` and `loads` hold our own too, derived from `local`; `by_cluster` lists who exports what,
-    `held_back` our services of which not all that was found is offered. `paths` and `failed` are keyed by the
-    name of our gateway that said so, and hold exactly the gateways that report now. `ports` remembers released
-    numbers too (`released` lists them); `free` counts the others as intervals, and is None until they are
-    first counted. `ports` and `first_exported` must outlive a restart.
+    `exports` and `loads` hold our own too, derived from `local`; `by_cluster` lists who exports what, `by_port` which
+    of our services have an endpoint at a port, `held_back` our services of which not all that was found is
+    offered. `paths` and `failed` are keyed by the name of our gateway that said so, and hold exactly the
+    gateways that report now. `ports` remembers released numbers too (`released` lists them); `free` counts the
+    others as intervals, and is None until they are first counted. `ports` and `first_exported` must outlive a
+    restart.
     """
 
     me: Me
@@ -314,5 +315,6 @@ class View:
     released: HashTrieSet[tuple[Service, int]] = field(default_factory=HashTrieSet)
     free: tuple[tuple[int, int], ...] | None = None
     by_cluster: HashTrieMap[str, HashTrieSet[Service]] = field(default_factory=HashTrieMap)
+    by_port: HashTrieMap[int, HashTrieSet[Service]] = field(default_factory=HashTrieMap)
     first_exported: HashTrieMap[Service, datetime] = field(default_factory=HashTrieMap)
     held_back: HashTrieSet[Service] = field(default_factory=HashTrieSet)

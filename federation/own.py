@@ -1,18 +1,20 @@
 """What this cluster says of itself: its exports, their load and its gateways, derived from what was found locally.
 
-Only what the registry lets us export is said, and only addresses within our ranges count; what is held back
-says why. `owned` is keyed as in `sync.proto`. Positions are left at zero: whoever publishes stamps them.
+Only what the registry lets us export is said, and only addresses within our ranges, and not those of our own gateways,
+count; what is held back says why. `owned` is keyed as in `sync.proto`. Positions are left at zero: whoever publishes
+stamps them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from federation import admit
 from federation.admit import Refused
 from federation.exports import exports_of, loads_of, services_of, with_export, with_loads, without_export
+from federation.listeners import Listener, is_listener, own_listeners
 from federation.model import (
     Backend,
     Cluster,
@@ -20,6 +22,7 @@ from federation.model import (
     Gateway,
     Load,
     LocalService,
+    Member,
     Position,
     Service,
     View,
@@ -77,19 +80,24 @@ def own_loads(view: View, local: LocalService) -> Iterator[Load]:
 
 
 def own_backends(view: View, local: LocalService) -> tuple[tuple[int, tuple[Backend, ...]], ...]:
-    """The addresses behind each port of `local`, sorted; those out of our ranges are left out."""
+    """The addresses behind each port of `local`, sorted; those out of our ranges, or of our gateways, are left out."""
     member = view.members.get(view.me.name)
     if member is None or local.backends is None:
         return ()
     numbers = {port.number for port in local.ports}
+    listeners = own_listeners(view)
     return tuple(
         (
             port,
-            tuple(sorted(one for one in backends if admit.address(one.address, member.ranges) is None)),
+            tuple(sorted(one for one in backends if _refused(one, member, listeners) is None)),
         )
         for port, backends in sorted(local.backends.items())
         if port in numbers
     )
+
+
+def _refused(backend: Backend, member: Member, listeners: Sequence[Listener]) -> Refused | None:
+    return admit.address(backend.address, member.ranges) or is_listener(backend, listeners)
 
 
 def derived(view: View, service: Service) -> View:
@@ -182,6 +190,7 @@ def held_back(view: View) -> Iterator[tuple[Service, Refused]]:
     Its cost is that of the services which it names.
     """
     member = view.members.get(view.me.name)
+    listeners = own_listeners(view)
     for service in sorted(view.held_back):
         local = view.local[service]
         export = own_export(view, local)
@@ -190,7 +199,7 @@ def held_back(view: View) -> Iterator[tuple[Service, Refused]]:
         elif export is not None and member is not None:
             for backends in (local.backends or {}).values():
                 for backend in backends:
-                    refused = admit.address(backend.address, member.ranges)
+                    refused = _refused(backend, member, listeners)
                     if refused is not None:
                         yield service, refused
 

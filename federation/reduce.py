@@ -39,6 +39,7 @@ from federation.events import (
 from federation.exports import exports_of, loads_of, services_of, with_export, with_loads, without_export
 from federation.health import grow_silent
 from federation.inputs import is_peer, standing, wanted_ports
+from federation.listeners import found_at, listener, services_at
 from federation.model import (
     HUB,
     Cluster,
@@ -106,7 +107,7 @@ def reduce(view: View, event: Event) -> tuple[View, Touched]:
         case GatewayLost(name):
             return _unreported(view, name)
         case GatewayGone(name):
-            return _unreported(replace(view, gateways=view.gateways.discard(name)), name)
+            return _gateway_gone(view, name)
     assert_never(event)
 
 
@@ -119,14 +120,14 @@ def _local_changed(view: View, local: LocalService) -> tuple[View, Touched]:
         local = replace(local, backends=known.backends)
     if local == known:
         return view, NOTHING
-    view = replace(view, local=view.local.insert(local.service, local))
+    view = found_at(replace(view, local=view.local.insert(local.service, local)), known, local)
     return _settled(derived(view, local.service), {local.service})
 
 
 def _local_gone(view: View, service: Service) -> tuple[View, Touched]:
     if service not in view.local and service not in view.first_exported:
         return view, NOTHING
-    view = replace(view, local=view.local.discard(service))
+    view = found_at(replace(view, local=view.local.discard(service)), view.local.get(service), None)
     return _settled(derived(view, service), {service})
 
 
@@ -277,15 +278,38 @@ def _reported(
         paths=view.paths.insert(gateway.name, HashTrieMap(paths)),
         failed=view.failed.insert(gateway.name, HashTrieMap(failed)),
     )
-    return _seen_anew(view, after, gateway.name)
+    after, moved = _moved(view, after, gateway.name)
+    after, touched = _seen_anew(view, after, gateway.name)
+    return after, touched | moved
 
 
-def _unreported(view: View, name: str) -> tuple[View, Touched]:
+def _gateway_gone(view: View, name: str) -> tuple[View, Touched]:
+    after, moved = _moved(view, replace(view, gateways=view.gateways.discard(name)), name)
+    after, touched = _unreported(after, name)
+    return after, touched | moved
+
+
+def _moved(before: View, after: View, gateway: str) -> tuple[View, frozenset[Service]]:
+    """Follow up on a gateway that listens elsewhere now: services with an endpoint there lose it, or have it back."""
+    imports = before.me.port_range
+    old, new = (
+        None if known is None else listener(known, imports)
+        for known in (before.gateways.get(gateway), after.gateways.get(gateway))
+    )
+    if old == new:
+        return after, NOTHING
+    services = services_at(after, (one for one in (old, new) if one is not None))
+    for service in services:
+        after = derived(after, service)
+    return after, services
+
+
+def _unreported(view: View, name: str) -> tuple[View, frozenset[Service]]:
     after = replace(view, paths=view.paths.discard(name), failed=view.failed.discard(name))
     return _seen_anew(view, after, name)
 
 
-def _seen_anew(before: View, after: View, gateway: str) -> tuple[View, Touched]:
+def _seen_anew(before: View, after: View, gateway: str) -> tuple[View, frozenset[Service]]:
     """Follow up on one gateway's word: paths that turned, and local services whose healthy endpoints changed.
 
     An address counts as failed when all that report say so; a gateway that starts or stops to report
