@@ -1,9 +1,10 @@
 """Services from a folder of YAML files that is watched.
 
 The kernel says what changes, and only that is read; a look through the whole folder now and then finds what it did
-not say (network file systems, an overflowing queue, another folder in its place). Files are read in a thread of our
-own, one look at a time. Write a file under another name and rename it, and it is seen whole; written in place, it is
-read when it has been quiet for 20 ms, and while its content is refused, what it said before stays.
+not say (network file systems, an overflowing queue, names that are not UTF-8, another folder in its place). Files are
+read in a thread of our own, one look at a time. Write a file under another name and rename it, and it is seen whole;
+written in place, it is read when it has been quiet for 20 ms, and while its content is refused, what it said before
+stays.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ class FileDiscovery:
                 self._stop.set()
 
     async def _follow(self, thread: ThreadPoolExecutor, watch: RustNotify | None) -> None:
-        """Look, then take in changes until another folder, or none, is in the place of the watched one."""
+        """Look, then take in changes until another folder, or none, is in the place of the watched one, or the watch
+        fails, as it does at a name that is not UTF-8.
+        """
         loop = asyncio.get_running_loop()
         await self._look(thread)
         watched = self._folder.seen
@@ -95,7 +98,15 @@ class FileDiscovery:
             return
         while self._folder.seen == watched:
             wait = int(self._rescan * 1000)
-            changes = await loop.run_in_executor(thread, watch.watch, LONGEST, QUIET, wait, self._stop)
+            try:
+                changes = await loop.run_in_executor(thread, watch.watch, LONGEST, QUIET, wait, self._stop)
+            except WatchfilesRustInternalError as error:  # it would say so for ever
+                log.warning(
+                    "services folder is watched anew after a look", reason=str(error), seconds=wait / 1000
+                )
+                await self._look(thread)
+                await self._clock.sleep(self._rescan)
+                return
             if isinstance(changes, str) or self._clock.monotonic() - self._looked_at >= self._rescan:
                 await self._look(thread)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ import pytest
 
 from federation.clock import SystemClock
 from federation.discovery import files
-from federation.discovery.files import FileDiscovery
+from federation.discovery.files import FileDiscovery, check_objects
 from federation.discovery.sources import LocalEvent
 from federation.model import Service
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE, joined, named
@@ -208,6 +209,33 @@ async def test_without_the_kernels_word_changes_are_still_found(
         await listed(run)
         (tmp_path / "echo.yaml").write_text(ALL)
         assert await run.hear(1) == ["local service default/echo changed"]
+
+
+async def test_names_that_are_not_utf_8_stop_nothing(tmp_path: Path) -> None:
+    """The watch cannot tell such a name, nor anything else from then on."""
+    folder = os.fsencode(tmp_path)
+    async with running(tmp_path, rescan=SOON) as run:
+        await listed(run)
+        (tmp_path / "echo.yaml").write_text(ALL)
+        assert await run.hear(1) == ["local service default/echo changed"]
+
+        Path(os.fsdecode(folder + b"/n\xff.txt")).touch()
+        (tmp_path / "b.yaml").write_text(named(ALL, "b"))
+        assert await run.hear(1) == ["local service default/b changed"]
+        assert run.problems == []
+
+        refused = Path(os.fsdecode(folder + b"/n\xff.yaml"))
+        refused.write_text(named(ALL, "c"))
+        await run.until(lambda: bool(run.problems))
+        assert run.problems == [str(problem) for problem in check_objects(tmp_path)]
+        [problem] = run.problems
+        assert problem == (
+            f"{tmp_path}/n\\udcff.yaml: has a name that is refused; allowed: printable characters in UTF-8"
+        )
+        refused.unlink()
+        await run.until(lambda: not run.problems)
+        (tmp_path / "d.yaml").write_text(named(ALL, "d"))
+        assert await run.hear(1) == ["local service default/d changed"]
 
 
 async def test_problems_name_addresses_outside_of_given_ranges(tmp_path: Path) -> None:
