@@ -21,15 +21,17 @@ from federation.api.tls import served
 from federation.checks import hub_checks
 from federation.clock import Clock
 from federation.config import HubSettings
+from federation.errors import FederationError
 from federation.hub import Hub
 from federation.identity import Identity
 from federation.registry import Registry
-from federation.store import SqliteStore, WatchedStore
+from federation.store import SqliteStore, Store, WatchedStore
 from federation.sync.server import ServerCredentials, SyncServer
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import durable
 from pki.authority import Authority
+from pki.folder import SELF_SIGNED
 from pki.keys.file import FileKeyStore
 from pki.profiles import FEDERATION
 from pki.root import RootAuthority
@@ -45,17 +47,24 @@ async def run(settings: HubSettings, clock: Clock) -> None:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await SqliteStore.open(folder / "hub.db"))
         durable.sweep(folder)  # it is ours alone: the store is locked
-        root = await _root(folder, settings.base, clock)
+        root = await _root(folder, settings.base, store, clock)
         stack.push_async_callback(root.close)
         authority = await _authority(folder, settings.base, root, clock)
         stack.push_async_callback(authority.close)
         await _Process(settings, WatchedStore(store), root, authority, clock).run()
 
 
-async def _root(folder: Path, base: str, clock: Clock) -> RootAuthority:
+async def _root(folder: Path, base: str, store: Store, clock: Clock) -> RootAuthority:
+    """The root of this hub, made at its first start only: all members pin it, and another one is none of theirs."""
     place, keys = folder / "root", FileKeyStore(folder / "root-keys")
     if RootAuthority.exists(place):
         return await RootAuthority.load(place, keys, base, clock)
+    if Authority.exists(folder / "authority") or (await store.load("")).rows:
+        raise FederationError(
+            f"{place / SELF_SIGNED}: the certificate of the root is missing in the folder of a hub that had one",
+            f"put {place} and {folder / 'root-keys'} back from the backup; a new root would need an empty folder, and "
+            "every cluster to join again",
+        )
     log.warning(
         "making a root whose key stays on this machine: whoever holds it holds the federation",
         folder=str(place),

@@ -18,7 +18,7 @@ from federation.api.messages import NewOperator
 from federation.app import hub
 from federation.clock import SystemClock
 from federation.config import HubSettings, read_settings
-from federation.errors import StoreHeld
+from federation.errors import FederationError, StoreHeld
 from federation.store import SqliteStore
 from pki.errors import WriteError
 from tests.federation.api.world import ask
@@ -85,6 +85,27 @@ async def test_a_hub_started_twice_by_mistake_leaves_the_first_one_alone(tmp_pat
         with pytest.raises(StoreHeld):
             await hub.run(settings(tmp_path), SystemClock())
         assert all((folder / TEMPORARY).exists() for folder in folders)
+
+
+@pytest.mark.parametrize("also_lost", ["authority", "hub.db"])
+async def test_a_hub_whose_root_is_lost_makes_no_other_one(tmp_path: Path, also_lost: str) -> None:
+    """Every member has pinned the one that is gone."""
+    state = tmp_path / "state"
+    async with running(tmp_path) as target:
+        wanted = NewOperator(name="ada", role="viewer")
+        assert (await ask(target, "POST", "/v1/operators", body=wanted))[0] == 200
+    (state / "root").rename(tmp_path / "root")
+    for file in state.glob(f"{also_lost}*"):
+        file.rename(tmp_path / file.name)
+    with pytest.raises(FederationError, match=r"root/self-signed\.pem: .* is missing") as refused:
+        async with asyncio.timeout(60):
+            await hub.run(settings(tmp_path), SystemClock())
+    assert "backup" in refused.value.hint
+    assert not (state / "root").exists()
+    for kept in (tmp_path / "root", *tmp_path.glob(f"{also_lost}*")):
+        kept.rename(state / kept.name)
+    async with running(tmp_path) as target:
+        assert await readiness(target, 200)
 
 
 async def test_a_hub_that_cannot_remove_what_a_crash_left_says_so(tmp_path: Path) -> None:
