@@ -64,8 +64,9 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, clock: Clock) -> N
     identity = GatewayIdentity(settings.name, settings.directory, clock)
     try:
         async with holding(settings, clock) as kept:
+            binary = ready(settings)
             if await _attested(identity, settings, stop):
-                async with opened(settings, identity, kept, clock) as gateway:
+                async with opened(settings, identity, kept, binary, clock) as gateway:
                     await gateway.run(stop)
     except ExceptionGroup as group:
         raise _first_for_people(group) from group
@@ -108,14 +109,23 @@ async def holding(settings: GatewaySettings, clock: Clock) -> AsyncIterator[Kept
         await store.close()
 
 
-@asynccontextmanager
-async def opened(
-    settings: GatewaySettings, identity: GatewayIdentity, kept: Kept, clock: Clock
-) -> AsyncIterator[Gateway]:
-    """A gateway whose `identity` has started, with what it has on disk; not running yet. Raises as `run`."""
+def ready(settings: GatewaySettings) -> Path:
+    """The Envoy to run, once what it needs is there. Asked before the token is used, which works once only.
+
+    Raises EnvoyMissing, EnvoyPrivileged, CannotListen or CannotListenUnix.
+    """
     _check_paths(settings)
     binary = find_envoy(settings.envoy)
     ensure_free(HostPort.of(settings.bind, settings.bind_port))
+    ensure_free(settings.telemetry)
+    return binary
+
+
+@asynccontextmanager
+async def opened(
+    settings: GatewaySettings, identity: GatewayIdentity, kept: Kept, binary: Path, clock: Clock
+) -> AsyncIterator[Gateway]:
+    """A gateway whose `identity` has started, with what it has on disk; not running yet. Raises as `run`."""
     admin = Admin(settings.admin_socket)
     try:
         relay = Relay(kept.store, kept.stored, clock)

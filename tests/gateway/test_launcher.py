@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from federation.api.server import CannotListenUnix
 from federation.clock import SystemClock
 from federation.errors import StoreHeld
-from federation.listen import HostPort
+from federation.listen import CannotListen, HostPort, listen
 from gateway.errors import EnvoyMissing
 from gateway.identity import GatewayIdentity
 from gateway.launcher import run
@@ -40,6 +40,30 @@ async def settings(tmp_path: Path) -> AsyncIterator[GatewaySettings]:
 async def test_no_envoy_at_the_first_start(settings: GatewaySettings, tmp_path: Path) -> None:
     with pytest.raises(EnvoyMissing, match="is not a program"):
         await run(replace(settings, envoy=tmp_path / "none"), asyncio.Event(), CLOCK)
+
+
+@pytest.mark.parametrize("wrong", ["no Envoy", "a taken port", "a taken telemetry port", "a long folder"])
+async def test_what_cannot_work_is_said_before_the_token_is_used(tmp_path: Path, wrong: str) -> None:
+    with listen(HostPort.of(HERE, 0)) as taken:
+        here, held = HostPort.of(HERE, free_port(HERE)), HostPort.of(HERE, taken.getsockname()[1])
+        token = tmp_path / "token"
+        made = GatewaySettings(
+            "gateway-1", tmp_path / "g", here, HERE, here.port, HostPort("127.0.0.1:0"), token_file=token
+        )
+        refused = {
+            "no Envoy": (replace(made, envoy=tmp_path / "none"), EnvoyMissing),
+            "a taken port": (replace(made, bind_port=held.port), CannotListen),
+            "a taken telemetry port": (replace(made, telemetry=held), CannotListen),
+            "a long folder": (replace(made, directory=tmp_path / ("g" * 100)), CannotListenUnix),
+        }
+        settings, error = refused[wrong]
+        async with agent_api(tmp_path / "agent", "127.0.0.1:1", CLOCK) as api:
+            await api.token(tmp_path)
+            with pytest.raises(error):
+                async with asyncio.timeout(60):
+                    await run(settings, asyncio.Event(), CLOCK)
+            assert not list(settings.directory.glob("keys/*.key"))
+            await GatewayIdentity("another", tmp_path / "h", CLOCK).start(token)
 
 
 async def test_a_path_for_a_socket_that_is_something_else(settings: GatewaySettings) -> None:

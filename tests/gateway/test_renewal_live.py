@@ -18,7 +18,7 @@ from federation.listen import HostPort
 from gateway import names
 from gateway.compile import compile_step, start
 from gateway.identity import GatewayIdentity
-from gateway.launcher import holding, opened
+from gateway.launcher import holding, opened, ready
 from gateway.settings import GatewaySettings
 from gateway.store import ResourceStore
 from gateway.tuning import Tuning
@@ -98,7 +98,7 @@ async def test_renewal_leaves_connections_alone(tmp_path: Path) -> None:
         stop = asyncio.Event()
         async with (
             holding(settings, CLOCK) as kept,
-            opened(settings, identity, kept, CLOCK) as gateway,
+            opened(settings, identity, kept, ready(settings), CLOCK) as gateway,
             asyncio.TaskGroup() as group,
         ):
             group.create_task(gateway.run(stop), name="gateway")
