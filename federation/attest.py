@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 from itertools import islice
@@ -60,9 +61,13 @@ def secret_of(text: str) -> bytes:
 
 
 class Instances:
-    """Which instance a key belongs to: bound when a gateway attests, kept over restarts."""
+    """Which instance a key belongs to: bound when a gateway attests, kept over restarts.
+
+    `is_connected` says whether an instance speaks to us now; whoever listens to gateways sets it.
+    """
 
     def __init__(self, store: Store) -> None:
+        self.is_connected: Callable[[str], bool] = lambda _: False
         self._store = store
         self._names: dict[str, str] = {}
 
@@ -74,6 +79,10 @@ class Instances:
     def name_of(self, spki: str) -> str:
         """The instance bound to a key; a key that was bound elsewhere gets a name of its own."""
         return self._names.get(spki) or f"key-{spki[:12]}"
+
+    def is_taken(self, name: str, spki: str) -> bool:
+        """Whether a gateway with another key speaks under this name now. One that is silent can be replaced."""
+        return self.name_of(spki) != name and self.is_connected(name)
 
     async def bind(self, spki: str, name: str, instead_of: str | None = None) -> None:
         """Bind a key to an instance, durably; the key before it, and any other of that name, is let go."""
@@ -140,6 +149,13 @@ class Attestor:
         record = await self._tokens.find(sha256(secret).digest())
         if record is None or record.kind != "attest":
             raise no_good()
+        if record.used_by in (None, key) and self._instances.is_taken(body.name, key):
+            raise ApiProblem(
+                409,
+                "name-taken",
+                f"a gateway named {body.name} is connected",
+                "set another `name` in gateway.yaml, or stop that gateway first; the token is not used up",
+            )
         outcome = await self._tokens.redeem(secret, record.subject, key)
         if isinstance(outcome, token.Refused):
             raise no_good()

@@ -65,6 +65,7 @@ class Gateways:
         self._refused: dict[str, dict[Key, Rejected]] = {}
         self._reports: dict[str, Report] = {}
         self._reporting: dict[str, Client] = {}
+        instances.is_connected = self.is_connected
 
     def publish(self, snapshots: Mapping[Place, Snapshot]) -> None:
         """Hand new snapshots to the streams of their places."""
@@ -187,6 +188,10 @@ class Gateways:
                     self._drop(name)
 
     # ---- how they stand ------------------------------------------------------------------------------------------
+
+    def is_connected(self, name: str) -> bool:
+        """Whether the gateway of this name has any stream to us."""
+        return name in self._reporting or name in self._streams
 
     @property
     def connected(self) -> int:

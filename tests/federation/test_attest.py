@@ -267,6 +267,23 @@ async def test_a_gateway_that_attests_anew_takes_its_name_over(east: Installatio
     assert {key: east.instances.name_of(spki_hash(key.public_key())) for key in names} == names
 
 
+async def test_the_name_of_a_gateway_that_is_connected_is_not_given_away(east: Installation) -> None:
+    first, second, token, used = new_key(), new_key(), await east.token(), await east.token()
+    connected = set[str]()
+    east.instances.is_connected = connected.__contains__
+    await east.attest(used, first, "gw-0")
+    connected.add("gw-0")
+    status, code, says = await refusal(east.attest(token, second, "gw-0"))
+    assert (status, code) == (409, "name-taken")
+    assert "gw-0 is connected" in says
+    assert east.instances.name_of(spki_hash(first.public_key())) == "gw-0"
+    assert (await refusal(east.attest(used, second, "gw-0")))[:2] == (403, "token")
+    await east.attest(used, first, "gw-0")
+    connected.clear()
+    await east.attest(token, second, "gw-0")
+    assert east.instances.name_of(spki_hash(second.public_key())) == "gw-0"
+
+
 async def test_bindings_do_not_grow_with_renewals(east: Installation) -> None:
     instances = Instances(east.store)
     before = None

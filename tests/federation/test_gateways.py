@@ -114,6 +114,19 @@ async def test_nobody_else_is_a_gateway(site: Site, tmp_path: Path) -> None:
     assert "is not a gateway" in str(refused[0])
 
 
+async def test_a_name_is_taken_by_a_gateway_that_speaks_and_by_none_that_is_silent(site: Site) -> None:
+    assert not site.instances.is_taken("gw-0", "a" * 64)
+    site.reports(client("gw-0"))
+    await site.instances.bind("b" * 64, "gw-0")
+    assert site.instances.is_taken("gw-0", "a" * 64)
+    assert not site.instances.is_taken("gw-0", "b" * 64)
+    assert not site.instances.is_taken("gw-1", "a" * 64)
+    by = client("gw-0")
+    site.reports(by)
+    site.falls_silent(by)
+    assert not site.instances.is_taken("gw-0", "a" * 64)
+
+
 # ---- what each gets --------------------------------------------------------------------------------------------------
 
 
