@@ -69,7 +69,8 @@ class AgentRoutes:
             Route("GET", at, "One service", see, self.service, ServiceInfo, query=("from",)),
             Route("GET", why, "Where requests go, and why", see, self.explain, Explained, query=("from",)),
             Route("GET", "/v1/tokens", "Gateways' tokens", do, self.tokens, tuple[TokenInfo, ...]),
-            Route("POST", "/v1/tokens", "Make a gateway's token", do, self.create_token, CreatedToken, NewToken),
+            Route("POST", "/v1/tokens", "Make a gateway's token", do, self.create_token, CreatedToken, NewToken,
+                  told=("id", "subject")),
             Route("DELETE", "/v1/tokens/{id}", "Revoke a token", do, self.revoke_token, Done),
             Route("DELETE", "/v1/gateways/{name}", "Forget a gateway", do, self.forget_gateway, Done),
         )  # fmt: skip

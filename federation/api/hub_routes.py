@@ -44,6 +44,9 @@ from pki.errors import InvalidName
 from pki.errors import Refused as CsrRefused
 from pki.root import RootAuthority
 
+RIGHTS = ("may_export", "ranges", "state")
+"""What is written to the log of what a cluster may do."""
+
 
 class Reporter(Protocol):
     """Puts together what the hub's shells know of their state."""
@@ -92,13 +95,15 @@ class HubRoutes:
             Route("GET", "/v1/checks", "What is right and wrong", see, self.checks, tuple[CheckGroup, ...]),
             Route("GET", "/v1/clusters", "The registry", see, self.clusters, tuple[ClusterInfo, ...]),
             Route("GET", one, "One cluster", see, self.cluster, ClusterInfo),
-            Route("PUT", one, "Change what a cluster may do", do, self.set_cluster, ClusterInfo, SetCluster),
+            Route("PUT", one, "Change what a cluster may do", do, self.set_cluster, ClusterInfo, SetCluster,
+                  told=RIGHTS),
             Route("DELETE", one, "Remove a cluster", do, self.remove_cluster, Done),
             Route("GET", "/v1/services", "All services", see, self.services, tuple[ServiceInfo, ...], query=("from",)),
             Route("GET", service, "One service", see, self.service, ServiceInfo, query=("from",)),
             Route("GET", why, "Where requests go, and why", see, self.explain, Explained, query=("from",)),
             Route("GET", "/v1/tokens", "Join tokens", do, self.tokens, tuple[TokenInfo, ...]),
-            Route("POST", "/v1/tokens", "Make a join token", do, self.create_token, CreatedToken, NewToken),
+            Route("POST", "/v1/tokens", "Make a join token", do, self.create_token, CreatedToken, NewToken,
+                  told=("id", "subject", *RIGHTS)),
             Route("DELETE", "/v1/tokens/{id}", "Revoke a token", do, self.revoke_token, Done),
             *self.operators.routes(),
         )  # fmt: skip

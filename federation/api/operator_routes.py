@@ -41,7 +41,8 @@ class OperatorRoutes:
         do = Access.OPERATOR
         return (
             Route("GET", "/v1/operators", "Operators", do, self.listed, tuple[OperatorInfo, ...]),
-            Route("POST", "/v1/operators", "Add an operator", do, self.create, CreatedOperator, NewOperator),
+            Route("POST", "/v1/operators", "Add an operator", do, self.create, CreatedOperator, NewOperator,
+                  told=("name", "role")),
             Route("DELETE", "/v1/operators/{name}", "Remove an operator", do, self.remove, Done),
             Route("POST", "/v1/renew", "Renew the certificate shown", Access.PEER, self.renew, Renewed, Renew),
         )  # fmt: skip

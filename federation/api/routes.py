@@ -59,7 +59,9 @@ Handler = Callable[[Call], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` has parameters in braces; a parameter matches one segment. `query` names the parameters allowed."""
+    """`path` has parameters in braces; a parameter matches one segment. `query` names the parameters allowed, `told`
+    the fields of body and answer that are written to the log when an operator's change is done.
+    """
 
     method: str
     path: str
@@ -69,6 +71,7 @@ class Route:
     response: Any
     request: Any = None
     query: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -84,11 +87,15 @@ class ApiProblem(FederationError):
         self.code = code
 
 
-def unauthorized() -> ApiProblem:
+def unauthorized(shown: str | None = None) -> ApiProblem:
+    """Nobody that is known calls; `shown` is what he showed to be known by, if anything."""
+    wanted = "this call needs an operator's certificate or bearer token"
     return ApiProblem(
         401,
         "unauthorized",
-        "this call needs an operator's certificate or bearer token",
+        wanted
+        if shown is None
+        else f"{wanted}, and the {shown} shown is not known here: removed, expired, or of somebody else",
         "use the unix socket on the same machine, or create one there with `federation operator create`",
     )
 

@@ -34,6 +34,7 @@ from federation.api.routes import (
     openapi,
     unauthorized,
 )
+from federation.api.trail import Trail
 from federation.errors import FederationError
 from pki.errors import PkiError
 
@@ -59,6 +60,8 @@ Metrics = Callable[[], Awaitable[bytes]]
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
+TRAIL = web.AppKey("trail", Trail)
+ACTOR = web.RequestKey("actor", str)
 
 
 def api_application(
@@ -73,6 +76,7 @@ def api_application(
 
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_problems, _same_origin])
     app[AUTHENTICATOR] = authenticator
+    app[TRAIL] = Trail()
     app.router.add_get("/v1/openapi.json", _for_viewers(openapi_document, authenticator))
     for route in routes:
         app.router.add_route(route.method, route.path, _endpoint(route, authenticator))
@@ -80,6 +84,8 @@ def api_application(
 
 
 def _endpoint(route: Route, authenticator: Authenticator) -> Endpoint:
+    is_change = route.method != "GET" and route.access is Access.OPERATOR
+
     async def endpoint(request: web.Request) -> web.Response:
         principal = await _admit(request, route.access, authenticator)
         check_query(route, request.query)
@@ -87,7 +93,10 @@ def _endpoint(route: Route, authenticator: Authenticator) -> Endpoint:
         call = Call(principal, dict(request.match_info), dict(request.query), body)
         if route.access is Access.OUTCOME:
             return _json(200, await _unhurried(route, call))
-        return _json(200, await route.handler(call))
+        answer = await route.handler(call)
+        if is_change:
+            request.app[TRAIL].changed(principal.name, request.method, request.path, route.told, answer, body)
+        return _json(200, answer)
 
     return endpoint
 
@@ -133,7 +142,8 @@ async def _admit(request: web.Request, needed: Access, authenticator: Authentica
         return Principal("anonymous", Access.OUTCOME)
     principal = await _principal(request, authenticator)
     if principal is None:
-        raise unauthorized()
+        raise unauthorized(_shown(request))
+    request[ACTOR] = principal.name
     if needed is Access.PEER:
         if principal.identity is None:
             raise forbidden(needed, principal)
@@ -151,23 +161,46 @@ def _for_viewers(endpoint: Endpoint, authenticator: Authenticator) -> Endpoint:
 
 
 async def _principal(request: web.Request, authenticator: Authenticator) -> Principal | None:
-    transport = request.transport
-    if transport is None:
-        return None
-    opened: socket.socket | None = transport.get_extra_info("socket")
-    if opened is not None and opened.family == socket.AF_UNIX:
-        return _local(opened)
-    if (tls := transport.get_extra_info("ssl_object")) is not None and (der := tls.getpeercert(True)):
+    """Root and our own user are operators at the unix socket, and others nobody."""
+    if (uid := _user(request)) is not None:
+        return Principal(f"unix:{uid}", Access.OPERATOR) if uid in (0, os.geteuid()) else None
+    if (der := _certificate(request)) is not None:
         return await authenticator.certificate(der)
-    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    return await authenticator.bearer(secret.strip()) if scheme.lower() == "bearer" and secret else None
+    secret = _bearer(request)
+    return await authenticator.bearer(secret) if secret else None
 
 
-def _local(opened: socket.socket) -> Principal | None:
-    """The peer of a unix socket by SO_PEERCRED (socket(7)): root and our own user are operators, others nobody."""
+def _user(request: web.Request) -> int | None:
+    """The user at the other end of a unix socket, by SO_PEERCRED (socket(7)); None for a caller over TCP."""
+    opened = request.get_extra_info("socket")
+    if opened is None or opened.family != socket.AF_UNIX:
+        return None
     raw = opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", raw)
-    return Principal(f"uid {uid}", Access.OPERATOR) if uid in (0, os.geteuid()) else None
+    return int(uid)
+
+
+def _certificate(request: web.Request) -> bytes | None:
+    tls = request.get_extra_info("ssl_object")
+    return None if tls is None else tls.getpeercert(True)
+
+
+def _bearer(request: web.Request) -> str:
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
+
+
+def _shown(request: web.Request) -> str | None:
+    """By what an unknown caller wanted to be known."""
+    if _user(request) is not None:
+        return None
+    if _certificate(request) is not None:
+        return "certificate"
+    return "bearer token" if _bearer(request) else None
+
+
+def _caller(request: web.Request) -> str:
+    return f"unix:{uid}" if (uid := _user(request)) is not None else request.remote or "somebody who is gone"
 
 
 @web.middleware
@@ -176,6 +209,8 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
     try:
         return await handler(request)
     except ApiProblem as problem:
+        if problem.status in (401, 403):
+            _note_refusal(request, problem)
         return _json(problem.status, Problem(problem.code, str(problem), problem.hint))
     except FederationError as error:
         return _json(409, Problem("refused", str(error), error.hint))
@@ -191,6 +226,14 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
         return _json(
             500, Problem("internal", "this request failed inside the process", "its log has the reason")
         )
+
+
+def _note_refusal(request: web.Request, problem: ApiProblem) -> None:
+    """Of somebody unknown not even the path is written as he wrote it."""
+    actor: str | None = request.get(ACTOR)
+    resource = request.match_info.route.resource
+    path = request.path if actor else resource.canonical if resource else "no path of ours"
+    request.app[TRAIL].refused(actor, _caller(request), request.method, path, problem.status, str(problem))
 
 
 @web.middleware

@@ -49,7 +49,7 @@ async def saying(folder: Path, *words: bytes) -> AsyncIterator[Target]:
 
 
 async def test_an_answer_is_what_was_said(api: Api) -> None:
-    assert await get(api.local) == {"done": f"uid {api.folder.stat().st_uid}"}
+    assert await get(api.local) == {"done": f"unix:{api.folder.stat().st_uid}"}
     secret = await api.bearer("ada", "viewer")
     assert await get(api.remote(token=secret)) == {"done": "ada"}
     assert await get(api.remote(await api.operator("vi", "viewer"))) == {"done": "vi"}

@@ -53,7 +53,7 @@ class Routes:
         see, do, peer, anyone = Access.VIEWER, Access.OPERATOR, Access.PEER, Access.OUTCOME
         return (
             Route("GET", "/v1/things/{name}", "Look", see, self.note, Done, query=("from",)),
-            Route("POST", "/v1/things", "Change", do, self.note, Done, NewToken),
+            Route("POST", "/v1/things", "Change", do, self.note, Done, NewToken, told=("may_export",)),
             Route("POST", "/v1/renew", "Renew", peer, self.note, Done, NewToken),
             Route("POST", "/v1/join", "Join", anyone, self.refuse, Done, NewToken),
             Route("GET", "/v1/broken", "Fail", see, self.fail, Done),
