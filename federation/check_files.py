@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
-from federation.config import AgentSettings, GatewaySettings, HubSettings, read_settings
-from federation.discovery.files import check_objects
-from federation.document import read
+from msgspec.structs import fields
+
+from federation.config import AgentSettings, GatewaySettings, HubSettings, Settings, settings_in
+from federation.discovery.files import check_documents, check_objects
+from federation.discovery.sources import Problem
+from federation.document.file import read
 from federation.errors import FederationError, InputError
-from federation.model import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,12 @@ class Found:
     problems: tuple[str, ...]
 
 
-_TELLING: Mapping[str, tuple[str, Callable[[Path], object]]] = {
-    "base": ("hub", lambda path: read_settings(path, HubSettings)),
-    "cluster": ("agent", lambda path: read_settings(path, AgentSettings)),
-    "name": ("gateway", lambda path: read_settings(path, GatewaySettings)),
+_KINDS: Mapping[str, tuple[str, type[Settings]]] = {
+    "base": ("hub", HubSettings),
+    "cluster": ("agent", AgentSettings),
+    "name": ("gateway", GatewaySettings),
 }
-"""The field that only one kind of settings has at its top, and who reads that kind."""
+"""By the field that only this kind of settings has at its top."""
 
 
 def check_path(path: Path, ranges: Sequence[str]) -> Found:
@@ -37,28 +39,31 @@ def check_path(path: Path, ranges: Sequence[str]) -> Found:
     except ValueError as error:
         raise InputError(str(error), file="--range", allowed="a network such as 10.1.0.0/16") from error
     if path.is_dir():
-        return Found("services", _objects(path, networks))
+        return Found("services", _lines(check_objects(path, networks)))
     try:
         documents = read(path)
     except FederationError as error:
         return Found("unknown", (str(error),))
-    fields = documents[0].value if documents else None
-    if isinstance(fields, dict) and "kind" not in fields:
-        for field, (kind, settings) in _TELLING.items():
-            if field in fields:
-                return Found(kind, _settings(path, settings))
-        hint = "a settings file has one of: base (hub), cluster (agent), name (gateway)"
-        return Found("unknown", (f"{path}: cannot tell what this file is for; {hint}",))
-    return Found("services", _objects(path, networks))
+    top = documents[0].value if documents else None
+    if isinstance(top, dict) and "kind" not in top:
+        if _KINDS.keys().isdisjoint(top):
+            hint = "a settings file has one of: base (hub), cluster (agent), name (gateway)"
+            return Found("unknown", (f"{path}: cannot tell what this file is for; {hint}",))
+        kind, settings = min(_KINDS.values(), key=lambda known: _strangeness(top.keys(), known[1]))
+        try:
+            settings_in(documents, str(path), settings)
+        except InputError as error:
+            return Found(kind, (str(error),))
+        return Found(kind, ())
+    return Found("services", _lines(check_documents(documents, str(path), networks)))
 
 
-def _settings(path: Path, settings: Callable[[Path], object]) -> tuple[str, ...]:
-    try:
-        settings(path)
-    except FederationError as error:
-        return (str(error),)
-    return ()
+def _strangeness(written: Set[str], settings: type[Settings]) -> tuple[int, int]:
+    """How many fields at the top are unknown to this kind of settings, and how many are missing in it."""
+    known = fields(settings)
+    missing = {field.name for field in known if field.required} - written
+    return len(written - {field.name for field in known}), len(missing)
 
 
-def _objects(path: Path, networks: Sequence[Network]) -> tuple[str, ...]:
-    return tuple(str(problem) for problem in check_objects(path, networks))
+def _lines(problems: Sequence[Problem]) -> tuple[str, ...]:
+    return tuple(str(problem) for problem in problems)

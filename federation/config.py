@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from msgspec import Meta, Struct
 
-from federation.document import read
+from federation.document import Document
+from federation.document.file import read
 from federation.duration import Duration
 from federation.errors import InputError
 from federation.written import (
@@ -178,14 +180,19 @@ class GatewaySettings(Setting, frozen=True, kw_only=True):
     log: Log = Log()
 
 
-S = TypeVar("S", HubSettings, AgentSettings, GatewaySettings)
+Settings = HubSettings | AgentSettings | GatewaySettings
+S = TypeVar("S", bound=Settings)
 
 
 def read_settings(path: Path, kind: type[S]) -> S:
     """The settings in the one document of `path`. Raises InputError with file, line, field and what is allowed."""
-    documents = read(path)
+    return settings_in(read(path), str(path), kind)
+
+
+def settings_in(documents: Sequence[Document], file: str, kind: type[S]) -> S:
+    """The settings in what was read from `file`. Raises InputError as `read_settings` does."""
     if len(documents) != 1:
-        raise InputError(f"{len(documents)} documents", file=str(path), allowed="exactly one")
+        raise InputError(f"{len(documents)} documents", file=file, allowed="exactly one")
     document = documents[0]
     settings = document.convert(kind)
     for field, problem, allowed in _contradictions(settings):
@@ -193,7 +200,7 @@ def read_settings(path: Path, kind: type[S]) -> S:
     return settings
 
 
-def _contradictions(settings: HubSettings | AgentSettings | GatewaySettings) -> list[tuple[str, str, str]]:
+def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
     """(field, problem, what is allowed) for what single fields cannot tell."""
     found = []
     if isinstance(settings, AgentSettings):

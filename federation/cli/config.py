@@ -50,3 +50,5 @@ def _show(answer: dict[str, Any]) -> None:
     if not answer["problems"]:
         click.secho("✓ ", fg="green", nl=False)
         click.echo(f"{answer['path']} ({answer['kind']}) is fine")
+    elif answer["kind"] != "unknown":
+        click.echo(f"It was taken for: {answer['kind']}")

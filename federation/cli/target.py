@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from federation.api.client import UNIX, ApiClient, Target, connect
 from federation.api.tls import client_context
-from federation.document import read
+from federation.document.file import read
 from federation.errors import InputError
 from federation.written import File
 

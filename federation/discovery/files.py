@@ -23,7 +23,8 @@ from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
 from federation.clock import Clock
 from federation.discovery.folder import Folder, Outcome, look, look_at
 from federation.discovery.sources import LocalEvent, Problem, Sources, place
-from federation.document import read
+from federation.document import Document
+from federation.document.file import read
 from federation.errors import InputError
 from federation.model import Network, Service
 
@@ -133,20 +134,25 @@ class FileDiscovery:
 
 
 def check_objects(path: Path, ranges: Sequence[Network] = ()) -> tuple[Problem, ...]:
-    """What is wrong in a file or a folder of objects; with `ranges`, also addresses outside them.
-
-    Of a single file nothing is said about objects that are not in it: they may lie beside it.
-    """
+    """What is wrong in a file or a folder of objects; with `ranges`, also addresses outside them."""
     if path.is_dir():
         folder, _ = look(Folder(path))
-        found, sources = folder.problems(), folder.sources
-    else:
-        try:
-            content = place(read(path), str(path))
-        except InputError as error:
-            return (Problem.of(error),)
-        sources, _ = Sources().take(path.name, content)
-        found = tuple(sources.unreadable())
+        return _checked(folder.problems(), folder.sources, ranges)
+    try:
+        return check_documents(read(path), str(path), ranges)
+    except InputError as error:
+        return (Problem.of(error),)
+
+
+def check_documents(
+    documents: Sequence[Document], file: str, ranges: Sequence[Network] = ()
+) -> tuple[Problem, ...]:
+    """What is wrong in the objects of one file. Nothing is said of those that are not in it: they may lie beside it."""
+    sources, _ = Sources().take(file, place(documents, file))
+    return _checked(tuple(sources.unreadable()), sources, ranges)
+
+
+def _checked(found: tuple[Problem, ...], sources: Sources, ranges: Sequence[Network]) -> tuple[Problem, ...]:
     services = sources.objects.slices if ranges else ()
     outside = (problem for service in services for problem in sources.outside(service, ranges))
     return tuple(sorted((*found, *outside), key=lambda problem: problem.place))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from federation.discovery.listing import Identity, Listing, entry, identity_of, is_meant, listing, signature
 from federation.discovery.sources import LocalEvent, Placed, Problem, Refusal, Sources, place
-from federation.document import read
+from federation.document.file import read
 from federation.errors import InputError
 from federation.events import LocalGone
 from federation.model import Service

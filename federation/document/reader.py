@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Never, TypeVar
 
 import yaml
@@ -73,29 +72,10 @@ class Document:
         return None
 
 
-def read(path: Path) -> tuple[Document, ...]:
-    """All documents of a file that are not empty. Raises InputError if it cannot be read or is not as it
-    should.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=str(path)) from error
-    if len(content) > LARGEST:
-        raise _too_large(str(path))
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError("not UTF-8", file=str(path), line=line, allowed="text in UTF-8") from error
-    return parse(text, str(path))
-
-
 def parse(text: str, source: str) -> tuple[Document, ...]:
     """All documents of `text` that are not empty; `source` is what errors call it. Raises InputError."""
     if len(text) > LARGEST or len(text.encode("utf-8", "replace")) > LARGEST:
-        raise _too_large(source)
+        raise too_large(source)
     if control := _CONTROL.search(text):
         line = text.count("\n", 0, control.start()) + 1
         raise InputError(f"the character U+{ord(control[0]):04X} is refused", file=source, line=line)
@@ -205,7 +185,8 @@ def _line(event: yaml.Event) -> int:
     return mark.line + 1
 
 
-def _too_large(source: str) -> InputError:
+def too_large(source: str) -> InputError:
+    """What to raise for more than `LARGEST` bytes."""
     return InputError("too large", file=source, allowed=f"at most {LARGEST // 1024} KiB in one file")
 
 

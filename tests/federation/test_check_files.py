@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,43 @@ def test_an_empty_file_is_a_problem_because_emptying_deletes_nothing(tmp_path: P
     (tmp_path / "empty.yaml").write_text("# nothing yet\n")
     (problem,) = check_path(tmp_path / "empty.yaml", ()).problems
     assert "nothing is written here" in problem
+
+
+@pytest.mark.parametrize("kind", ["hub", "agent", "gateway"])
+def test_settings_are_read_from_a_pipe(kind: str) -> None:
+    reading, writing = os.pipe()
+    try:
+        with open(writing, "wb") as pipe:
+            pipe.write((EXAMPLES / f"{kind}.yaml").read_bytes())
+        assert check_path(Path(f"/dev/fd/{reading}"), ()) == Found(kind, ())
+    finally:
+        os.close(reading)
+
+
+def test_services_are_read_from_a_pipe() -> None:
+    reading, writing = os.pipe()
+    try:
+        with open(writing, "w") as pipe:
+            pipe.write(documents(SERVICE, SLICE, EXPORT))
+        assert check_path(Path(f"/dev/fd/{reading}"), ()) == Found("services", ())
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stray"),
+    [
+        ("gateway", "cluster: east"),
+        ("agent", "name: east"),
+        ("hub", "cluster: hub"),
+    ],
+)
+def test_a_stray_field_of_another_kind_does_not_make_it_that_kind(
+    kind: str, stray: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text((EXAMPLES / f"{kind}.yaml").read_text() + stray + "\n")
+    found = check_path(file, ())
+    (problem,) = found.problems
+    assert found.kind == kind
+    assert f": {stray.split(':')[0]}: unknown field" in problem

@@ -54,6 +54,7 @@ def test_what_is_wrong_is_told_and_leaves_with_1(
     shown = cli("config", "check", file)
     assert shown.code == 1
     assert shown.out.startswith("✗ ")
+    assert shown.out.endswith(f"\nIt was taken for: {kind}\n") == (kind != "unknown")
 
 
 def test_endpoints_are_checked_against_the_ranges_that_are_given(cli: Cli, tmp_path: Path) -> None:

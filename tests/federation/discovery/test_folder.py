@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from federation import document
 from federation.discovery import folder, listing
 from federation.discovery.files import check_objects
 from federation.discovery.folder import Folder, look, look_at
 from federation.discovery.sources import LocalEvent
 from federation.document import Document
+from federation.document import file as document_file
 from federation.events import LocalChanged, LocalGone
 from federation.model import Backend, Service
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE, joined, named
@@ -105,7 +105,7 @@ def test_only_the_changed_file_is_read_and_only_its_service_translated(
 
     def noted(path: Path) -> tuple[Document, ...]:
         read.append(path.name)
-        return document.read(path)
+        return document_file.read(path)
 
     monkeypatch.setattr(folder, "read", noted)
     watched.write("7.yaml", named(ALL, "s7").replace("8080", "9090"))
@@ -348,7 +348,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_look(
     path = watched.write("echo.yaml", joined(SERVICE, SLICE))
 
     def read_while_written(file: Path) -> tuple[Document, ...]:
-        documents = document.read(file)
+        documents = document_file.read(file)
         path.write_text(ALL.replace("10.1.0.1", "10.1.0.2"))
         return documents
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import threading
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from federation.document import Document, parse, read
+from federation.document import Document, parse
+from federation.document.file import read
 from federation.document.reader import DEEPEST, LARGEST, MOST_VALUES, plain
 from federation.errors import InputError
 
@@ -176,3 +179,38 @@ def test_a_plain_scalar_is_itself_or_what_python_reads(text: str) -> None:
         assert value == int(text)
     elif isinstance(value, str):
         assert value == text
+
+
+def test_a_pipe_is_read_as_far_as_somebody_writes_into_it() -> None:
+    """As `<(command)` of a shell gives one, whose command may take its time."""
+    reading, writing = os.pipe()
+    begun = threading.Event()
+
+    def write() -> None:
+        begun.wait()
+        with open(writing, "wb", buffering=0) as pipe:
+            pipe.writelines(f"a{number}: {'x' * 50_000}\n".encode() for number in range(3))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    threading.Timer(0.05, begun.set).start()
+    try:
+        [document] = read(Path(f"/dev/fd/{reading}"))
+    finally:
+        writer.join()
+        os.close(reading)
+    assert document.value == {f"a{number}": "x" * 50_000 for number in range(3)}
+
+
+def test_a_pipe_into_which_nobody_writes_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a pipe into which nobody writes; allowed: a file") as caught:
+        read(tmp_path / "pipe")
+    assert caught.value.file == str(tmp_path / "pipe")
+
+
+def test_what_is_neither_a_file_nor_a_pipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither a file nor a pipe"):
+        read(Path("/dev/zero"))
+    with pytest.raises(InputError, match="Is a directory"):
+        read(tmp_path)
