@@ -18,6 +18,7 @@ from federation.api.messages import (
     HubStatus,
     PeerStatus,
 )
+from federation.sync.protocol import REMOVED
 
 SOON = 0.25
 """The share of a certificate's life below which its end is near: renewal at half of it has been failing."""
@@ -31,13 +32,7 @@ def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tu
         CheckGroup(
             name=f"agent {status.cluster}",
             checks=(
-                _one(
-                    status.hub_connected,
-                    f"connected to the hub {status.hub}",
-                    "warning",
-                    status.hub_problem,
-                    _HUB_HINT,
-                ),
+                _hub(status),
                 *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
                 _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
                 _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON, _AUTHORITY_HINT),
@@ -50,7 +45,21 @@ def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tu
     )
 
 
-_HUB_HINT = "what is known goes on being served; see that the hub runs and its sync address is reachable"
+def _hub(status: AgentStatus) -> Check:
+    name, me = f"connected to the hub {status.hub}", status.cluster
+    if REMOVED in status.hub_problem:
+        hint = (
+            f"to join again: on the hub `federation token create {me} --may-export … --range …`, "
+            "then put the token into the file of `join_token`, and start the agent again"
+        )
+        return Check(result="failure", name=name, detail=status.hub_problem, hint=hint)
+    hint = (
+        "what is known goes on being served; see that the hub runs, that its sync address is reachable, "
+        f"and that `federation cluster list` there still has {me}"
+    )
+    return _one(status.hub_connected, name, "warning", status.hub_problem, hint)
+
+
 _LEAF_HINT = "its renewal has been failing; the log of its process says why"
 _AUTHORITY_HINT = "it is not renewed by itself: plan for a new one before it ends"
 _PROBLEM_HINT = "the rest goes on; mend this and it is taken up by itself"

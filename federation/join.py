@@ -2,6 +2,9 @@
 
 The cluster's authority and its key are made before the token is used, and belong to it from its first use: a join that
 was interrupted anywhere goes on with the same key and the same token.
+
+A cluster that was removed comes back with a new token and the key that it has. To another federation, or to another
+root, nothing leads from here: that is another authority and another memory, in another folder.
 """
 
 from __future__ import annotations
@@ -40,17 +43,22 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     joined_at: datetime
     root: str
     hub_bundle: bytes
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a join brought: where the hub is, and by what it and new trust domains are verified."""
+    """What a join brought: where the hub is, and by what it and new trust domains are verified.
+
+    `token` is the hash, in hex, of the token that was used; empty if that is not known.
+    """
 
     base: str
     sync: HostPort
     joined_at: datetime
     root: x509.Certificate
     hub_bundle: Bundle
+    token: str
 
     @property
     def hub_domain(self) -> TrustDomain:
@@ -65,7 +73,12 @@ def membership(path: Path) -> Membership | None:
         file = msgspec.json.decode(durable.read_private(path, LONGEST_FILE), type=_File)
         root = load_pem(file.root.encode())[0]
         return Membership(
-            file.base, HostPort.parse(file.sync), file.joined_at, root, bundles.decode(file.hub_bundle)
+            file.base,
+            HostPort.parse(file.sync),
+            file.joined_at,
+            root,
+            bundles.decode(file.hub_bundle),
+            file.token,
         )
     except (msgspec.MsgspecError, ValueError, PkiError) as error:
         raise FederationError(
@@ -73,10 +86,18 @@ def membership(path: Path) -> Membership | None:
         ) from error
 
 
-async def join(cluster: str, token_file: Path, folder: Path, keys: KeyStore, clock: Clock) -> Membership:
+async def join(
+    cluster: str,
+    token_file: Path,
+    folder: Path,
+    keys: KeyStore,
+    clock: Clock,
+    known: Membership | None = None,
+) -> Membership:
     """Join with the token in `token_file`; leaves `membership.json` and the authority in `folder`.
 
-    Raises FederationError, Unreachable, Refusal, or a PkiError such as PinMismatch.
+    `known` is the membership that this one is to replace. Raises FederationError, Unreachable, Refusal, or a PkiError
+    such as PinMismatch.
     """
     token = JoinToken.decode(_read(token_file))
     if token.kind != "join" or token.subject != cluster:
@@ -87,13 +108,17 @@ async def join(cluster: str, token_file: Path, folder: Path, keys: KeyStore, clo
     made: list[Authority] = []
 
     async def request(hub: Bundle) -> bytes:
+        if known is not None and _base(hub) != known.base:
+            raise FederationError(f"the token is of {_base(hub)}, and {folder} of {known.base}", _ELSEWHERE)
         authority = await open_authority(folder, keys, TrustDomain.of_cluster(cluster, _base(hub)), clock)
         made.append(authority)
         return await authority.csr()
 
     try:
         redemption = await redeem(token, "/v1/join", "federation", request, cluster, clock)
-        rooted, file = _read_answer(token.url, redemption)
+        if known is not None and redemption.root != known.root:
+            raise FederationError(f"the token is of another root than {folder}", _ELSEWHERE)
+        rooted, file = _read_answer(token, redemption)
         await made[0].accept_root_signed(rooted, redemption.root)
         path = folder / "membership.json"
         await asyncio.to_thread(durable.write, path, msgspec.json.encode(file))
@@ -106,12 +131,39 @@ async def join(cluster: str, token_file: Path, folder: Path, keys: KeyStore, clo
             await authority.close()
 
 
+_ELSEWHERE = "to join another federation, stop the agent, move its folder away, and make another token"
+
+
+async def join_again(
+    cluster: str, known: Membership, token_file: Path, folder: Path, keys: KeyStore, clock: Clock
+) -> Membership:
+    """The membership after a token that was not used here yet; `known` if there is none, or it brings nothing.
+
+    A token that is missing, damaged, expired or used elsewhere keeps nobody from starting: what is known is served.
+    """
+    try:
+        if JoinToken.decode(_read(token_file)).hash().hex() == known.token:
+            return known
+    except (FederationError, PkiError) as error:
+        log.debug("there is no token to join again with", problem=str(error))
+        return known
+    try:
+        return await join(cluster, token_file, folder, keys, clock, known)
+    except (FederationError, PkiError) as error:
+        log.warning(
+            "the token in join_token brings no new membership; the one before stays",
+            problem=str(error),
+            hint=getattr(error, "hint", ""),
+        )
+        return known
+
+
 def _base(hub: Bundle) -> str:
     """The domain of the federation. It is what the token pins, not what an answer says."""
     return hub.trust_domain.name.removeprefix(f"{HUB}.")
 
 
-def _read_answer(url: str, redemption: Redemption) -> tuple[x509.Certificate, _File]:
+def _read_answer(token: JoinToken, redemption: Redemption) -> tuple[x509.Certificate, _File]:
     """The root-signed form of our authority, and what to remember. Raises FederationError if it makes no sense."""
     answer, base = redemption.answer, _base(redemption.bundle)
     try:
@@ -121,7 +173,7 @@ def _read_answer(url: str, redemption: Redemption) -> tuple[x509.Certificate, _F
             raise ValueError(f"its base is {answer.base!r} and not {base!r}, or it does not say since when")
     except (ValueError, PkiError) as error:
         raise FederationError(
-            f"{url} accepted the token, and its answer makes no sense: {error}", "upgrade both sides"
+            f"{token.url} accepted the token, and its answer makes no sense: {error}", "upgrade both sides"
         ) from error
     file = _File(
         base=base,
@@ -129,6 +181,7 @@ def _read_answer(url: str, redemption: Redemption) -> tuple[x509.Certificate, _F
         joined_at=answer.joined_at,
         root=pem([redemption.root]).decode(),
         hub_bundle=bundles.encode(redemption.bundle),
+        token=token.hash().hex(),
     )
     return rooted, file
 

@@ -205,7 +205,8 @@ class HubRoutes:
         name = call.params["name"]
         if not await self._hub.remove_member(name):
             raise not_found("cluster", name, "see `federation cluster list`")
-        return Done(done=f"cluster {name} is removed; it needs a new token to come back")
+        back = "to come back, its agent needs a new token in join_token, and a restart"
+        return Done(done=f"cluster {name} is removed; {back}")
 
     def _known(self, name: str) -> Known:
         known = self._hub.member(name)

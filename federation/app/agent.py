@@ -36,7 +36,7 @@ from federation.discovery.files import FileDiscovery
 from federation.errors import FederationError
 from federation.gateways import Gateways
 from federation.identity import Identity
-from federation.join import Membership, join, membership, open_authority
+from federation.join import Membership, join, join_again, membership, open_authority
 from federation.knowledge import Knowledge
 from federation.listen import HostPort
 from federation.model import Position
@@ -75,10 +75,12 @@ async def run(settings: AgentSettings, clock: Clock) -> None:
 
 
 async def _membership(settings: AgentSettings, folder: Path, keys: FileKeyStore, clock: Clock) -> Membership:
-    """What this cluster was told when it joined; it joins now if it never did."""
+    """What this cluster was told when it joined; it joins now if it never did, or was given another token since."""
     member = membership(folder / "membership.json")
     if member is not None:
-        return member
+        if settings.join_token is None:
+            return member
+        return await join_again(settings.cluster, member, settings.join_token, folder, keys, clock)
     if settings.join_token is None:
         raise FederationError(
             f"{settings.cluster} has not joined yet and has no token",

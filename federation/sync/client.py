@@ -28,7 +28,7 @@ from federation.sync import channel, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation, SyncError
 from federation.sync.importer import Importer
-from federation.sync.protocol import VERSION, Counts, Outbound
+from federation.sync.protocol import REMOVED, VERSION, Counts, Outbound
 from federation.sync.publisher import Publisher
 from federation.sync.stream import Call, Inside, Memory, Stream, read
 from pki.errors import ClockError
@@ -41,6 +41,9 @@ LONGEST_WAIT = 15.0
 GROWTH = 1.6
 """By how much each wait may be longer than the one before, as gRPC grows its own (gRPC Connection Backoff Protocol). It
 keeps most waits below the time that the hub has been away: who missed it for a moment finds it within moments."""
+
+_REFUSED = (grpc.StatusCode.UNAVAILABLE.name, grpc.StatusCode.PERMISSION_DENIED.name)
+"""How it looks to be kept out: a handshake that fails, or the hub's word that it does not know us."""
 
 log = structlog.get_logger()
 
@@ -68,7 +71,10 @@ class Ports:
 
 
 class SyncClient:
-    """One hub's client. `problem` says in one sentence why it is not connected, or what is odd though it is."""
+    """One hub's client. `problem` says in one sentence why it is not connected, or what is odd though it is.
+
+    A hub that removed us says so once, and from then on refuses our certificate without a word: what it said stays.
+    """
 
     def __init__(
         self,
@@ -174,6 +180,8 @@ class SyncClient:
             self._ports.submit(HubChanged(up=True))
 
     def _down(self, problem: str) -> None:
+        if REMOVED in (self.problem or "") and problem.startswith(_REFUSED):
+            return
         if self.problem != problem:
             log.warning("no stream to the hub", hub=str(self.hub), problem=problem)
         self.problem = problem

@@ -18,7 +18,7 @@ from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
 from federation.sync.feed import Feed, Item
-from federation.sync.protocol import HIGHEST, Batch, Counts, beat_epoch
+from federation.sync.protocol import HIGHEST, REMOVED, Batch, Counts, beat_epoch
 from federation.sync.refusals import Refusal, Refusals
 from federation.sync.relay import Relay
 from federation.sync.session import Session
@@ -114,7 +114,7 @@ class Exchange:
         key = f"member/{name}"
         self._publish_own(Item(key, seq, codec.tombstone(key, seq), gone=True))
         if (session := self.sessions.pop(name, None)) is not None:
-            session.close("the cluster was removed from the federation")
+            session.close(REMOVED)
         for each in self.sessions.values():
             each.forget(name)
 

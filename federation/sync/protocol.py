@@ -28,6 +28,9 @@ HIGHEST = 2**62
 MOST_EPOCHS_AHEAD = 2**20
 """An epoch this far ahead of what is on disk is no memory of a lost disk: it is nonsense, or malice."""
 
+REMOVED = "the cluster was removed from the federation"
+"""The last word of a hub to a cluster that is no member any more: from then on it is refused before it can ask."""
+
 NOTHING = Position()
 
 

@@ -19,6 +19,7 @@ from federation.api.messages import (
     RejectedResource,
 )
 from federation.checks import agent_checks, hub_checks
+from federation.sync.protocol import REMOVED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -143,6 +144,14 @@ def test_what_is_wrong_is_one_line_with_a_hint(
     (found,) = unwell(groups)
     assert (found.result, found.name) == (result, says)
     assert found.hint
+
+
+def test_a_cluster_that_was_removed_is_told_how_it_comes_back() -> None:
+    (found,) = unwell(agent(hub_connected=False, hub_problem=f"ABORTED: {REMOVED}"))
+    assert found.result == "failure"
+    assert REMOVED in found.detail
+    assert "token create east" in found.hint
+    assert "join_token" in found.hint
 
 
 def test_how_long_a_certificate_lives_is_said_in_hours_and_then_in_days() -> None:

@@ -17,7 +17,7 @@ from federation.api.messages import Redeem, Redeemed
 from federation.clock import ManualClock, SystemClock
 from federation.errors import FederationError, Unreachable
 from federation.identity import Identity
-from federation.join import Membership, join, membership, open_authority
+from federation.join import Membership, join, join_again, membership, open_authority
 from pki.authority import Authority
 from pki.bundle import is_rooted
 from pki.errors import ClockError, InvalidToken, PinMismatch
@@ -45,6 +45,12 @@ class Cluster:
 
     async def join(self, token: Path, name: str = "east") -> Membership:
         return await join(name, token, self.folder, FileKeyStore(self.folder / "keys"), CLOCK)
+
+    async def again(self, token: Path) -> Membership:
+        known = self.joined()
+        assert known is not None
+        keys = FileKeyStore(self.folder / "keys")
+        return await join_again("east", known, token, self.folder, keys, CLOCK)
 
     def joined(self) -> Membership | None:
         return membership(self.folder / "membership.json")
@@ -295,6 +301,63 @@ async def test_a_token_that_is_not_there_or_not_ours_is_told(
         await east.join(await hub.token(tmp_path, "west"))
     assert "federation token create east" in told.value.hint
     assert not hub.seen
+
+
+async def test_a_removed_cluster_comes_back_with_a_new_token_and_its_old_key(
+    hub: Issuer, east: Cluster, tmp_path: Path
+) -> None:
+    first = await east.join(await hub.token(tmp_path))
+    key = await east.key()
+    await hub.hub.remove_member("east")
+    again = await east.again(await hub.token(tmp_path))
+    assert again == east.joined()
+    assert again.joined_at > first.joined_at
+    assert again.token != first.token
+    assert await east.key() == key
+    known = hub.hub.member("east")
+    assert known is not None
+    assert known.member.joined_at == again.joined_at
+    authority = await open_authority(east.folder, FileKeyStore(east.folder / "keys"), EAST, CLOCK)
+    assert authority.root_signed is not None
+    await authority.close()
+
+
+async def test_a_token_that_was_used_here_is_not_shown_again(
+    hub: Issuer, east: Cluster, tmp_path: Path
+) -> None:
+    token = await hub.token(tmp_path)
+    first = await east.join(token)
+    asked = len(hub.seen)
+    assert await east.again(token) == first
+    assert len(hub.seen) == asked
+
+
+async def test_a_token_that_brings_nothing_keeps_nobody_from_starting(
+    hub: Issuer, east: Cluster, tmp_path: Path
+) -> None:
+    first = await east.join(await hub.token(tmp_path))
+    await hub.hub.remove_member("east")
+    damaged = tmp_path / "damaged"
+    damaged.write_text("fed1.abc")
+    unknown = rewritten(await hub.token(tmp_path), secret=bytes(32))
+    for token in (tmp_path / "missing", damaged, unknown):
+        assert await east.again(token) == first
+    unpinned = rewritten(await hub.token(tmp_path), pin=bytes(32))
+    assert await east.again(unpinned) == first
+    unreachable = rewritten(await hub.token(tmp_path), url="https://127.0.0.1:9")
+    assert await east.again(unreachable) == first
+    assert await east.again(await hub.token(tmp_path, "west")) == first
+    assert east.joined() == first
+    assert hub.hub.member("east") is None
+
+
+async def test_nothing_leads_to_another_root(hub: Issuer, east: Cluster, tmp_path: Path) -> None:
+    first = await east.join(await hub.token(tmp_path))
+    folder = tmp_path / "other"
+    folder.mkdir()
+    async with issuer(tmp_path / "another-hub") as other:
+        assert await east.again(await other.token(folder)) == first
+    assert east.joined() == first
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"{\xff", b'{"base": 1}'])

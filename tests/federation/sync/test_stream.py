@@ -12,6 +12,8 @@ import pytest
 from federation.errors import Unreachable
 from federation.events import BeatHeard, ExportGone, HubChanged, MemberGone
 from federation.model import Service
+from federation.sync.client import Credentials
+from federation.sync.protocol import REMOVED
 from tests.federation.sync.world import Agent, HubWorld, eventually, hub_world, running, spec
 
 pytestmark = pytest.mark.live
@@ -150,18 +152,21 @@ async def test_a_removed_cluster_is_cut_and_may_join_anew_with_another_key(
     world: HubWorld, tmp_path: Path
 ) -> None:
     east, west = await world.join("east"), await world.join("west")
+    attempts: list[bool] = []
+
+    def dialling() -> Credentials:
+        attempts.append(True)
+        return east.credentials()
+
     async with running(Agent(west)) as other:
-        async with running(Agent(east)) as one:
+        async with running(Agent(east, dialling)) as one:
             one.publish(spec("east", "echo"))
             await eventually(lambda: other.sees("east", "echo"))
             assert await world.hub.remove_member("east")
             await eventually(lambda: not one.client.connected and "east" not in other.view.members)
-            await eventually(
-                lambda: (
-                    "PERMISSION_DENIED" in (one.client.problem or "")
-                    or "UNAVAILABLE" in (one.client.problem or "")
-                )
-            )
+            begun = len(attempts)
+            await eventually(lambda: len(attempts) > begun + 3)
+            assert REMOVED in (one.client.problem or ""), "a refused handshake says less than the hub did"
         await east.authority.close()
         (tmp_path / "east").rename(tmp_path / "former-east")
         anew = await world.join("east")
@@ -169,6 +174,23 @@ async def test_a_removed_cluster_is_cut_and_may_join_anew_with_another_key(
             fresh.publish(spec("east", "shop"))
             await eventually(lambda: other.sees("east", "shop") and not other.sees("east", "echo"))
             assert other.view.bundles["east"].anchors == (anew.authority.self_signed,)
+
+
+async def test_a_removed_cluster_comes_back_with_its_key(world: HubWorld) -> None:
+    east, west = await world.join("east"), await world.join("west")
+    async with running(Agent(west)) as other:
+        async with running(Agent(east)) as one:
+            one.publish(spec("east", "echo"))
+            await eventually(lambda: other.sees("east", "echo"))
+            assert await world.hub.remove_member("east")
+            await eventually(lambda: not one.client.connected and "east" not in other.view.members)
+        await world.admit("east", east.authority)
+        async with running(Agent(east)) as again:
+            again.publish(spec("east", "echo"))
+            await eventually(lambda: again.client.connected and again.client.problem is None)
+            await eventually(lambda: "east" in other.view.members and "east" in other.view.bundles)
+            await eventually(lambda: other.sees("east", "echo"))
+            assert other.view.bundles["east"].anchors == (east.authority.self_signed,)
 
 
 async def test_the_newest_stream_of_a_cluster_wins(world: HubWorld) -> None:

@@ -120,15 +120,19 @@ class HubWorld:
         authority = await Authority.create(
             folder / "authority", keys, TrustDomain.of_cluster(name, BASE), CLOCK
         )
-        text, _ = await self.admission.create_token(name, may_export, RANGES, timedelta(minutes=5))
-        outcome = await self.admission.redeem_join(JoinToken.decode(text).secret, name, await authority.csr())
-        assert isinstance(outcome, Joined)
-        await authority.accept_root_signed(load_der(outcome.row.rooted), self.root.certificate)
+        await self.admit(name, authority, may_export)
         identity = Identity(
             authority, SpiffeId.agent(authority.trust_domain), folder / "agent.pem", timedelta(hours=1), CLOCK
         )
         await identity.start()
         return Member(self, name, authority, identity, keys)
+
+    async def admit(self, name: str, authority: Authority, may_export: tuple[str, ...] = ("*/*",)) -> None:
+        """Join with the authority that a cluster has, by a new token."""
+        text, _ = await self.admission.create_token(name, may_export, RANGES, timedelta(minutes=5))
+        outcome = await self.admission.redeem_join(JoinToken.decode(text).secret, name, await authority.csr())
+        assert isinstance(outcome, Joined)
+        await authority.accept_root_signed(load_der(outcome.row.rooted), self.root.certificate)
 
 
 @dataclass
