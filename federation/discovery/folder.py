@@ -1,8 +1,9 @@
 """Look at a folder of YAML files, once, or again where something changed, and say which services that changes.
 
 What vanishes is gone only if that was said: by a file deleted from a folder that is still there. A folder that is
-missing or unreadable says nothing, and neither does an empty one in its place (a mount that is not there). Where
-another folder is in its place, absent files are gone once it has been seen twice without a change between.
+missing or unreadable says nothing, and neither does an empty one in its place (a mount that is not there), unless a
+file `.empty` in it says that it is meant. Where another folder is in its place, absent files are gone once it has been
+seen twice without a change between.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from federation.discovery.listing import Identity, Listing, entry, identity_of, is_meant, listing, signature
+from federation.discovery.listing import (
+    EMPTY,
+    Identity,
+    Listing,
+    entry,
+    identity_of,
+    is_meant,
+    listing,
+    signature,
+)
 from federation.discovery.sources import LocalEvent, Placed, Problem, Refusal, Sources, place
 from federation.document.file import read
 from federation.errors import InputError
@@ -72,9 +82,10 @@ def look(before: Folder, stopped: Stopped = lambda: False) -> Outcome:
         problem = replace(Problem.of(error), allowed=error.allowed or "a folder that can be read")
         return replace(before, listing=None, problem=replace(problem, kept=_knows(before))), ()
     moved = before.identity != now.identity
-    if moved and now.is_empty and _knows(before):
+    if moved and now.is_empty and not now.is_meant_empty and _knows(before):
+        allowed = f"its files; if there shall be none, an empty file named {EMPTY} in it"
         problem = Problem(
-            str(before.path), None, "", "is empty in place of a folder with services", kept=True
+            str(before.path), None, "", "is empty in place of a folder with services", allowed, kept=True
         )
         return replace(before, listing=now, problem=problem), ()
     unchanged = before.listing == now

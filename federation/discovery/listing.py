@@ -20,6 +20,8 @@ from federation.errors import InputError
 
 SUFFIXES = (".yaml", ".yml")
 MOST_FILES = 50_000
+EMPTY = ".empty"
+"""The file that says of a folder without services that nothing is missing in it."""
 
 Identity = tuple[int, int]
 """Device and inode."""
@@ -32,7 +34,7 @@ class Listing:
     """What a folder holds, by name relative to it.
 
     `files` can be read, `refused` are there and cannot; `folders` were looked into ("" is the folder itself), `unseen`
-    could not be.
+    could not be. `is_meant_empty`: the folder itself has the file `.empty`.
     """
 
     identity: Identity
@@ -40,6 +42,7 @@ class Listing:
     refused: Mapping[str, Problem]
     folders: frozenset[str]
     unseen: Mapping[str, Problem]
+    is_meant_empty: bool
 
     @property
     def is_empty(self) -> bool:
@@ -57,13 +60,14 @@ def listing(root: Path) -> Listing:
     try:
         real = os.path.realpath(root)
         identity = identity_of(root)
-        ahead = deque([("", sorted(os.listdir(root)))])
+        inside = sorted(os.listdir(root))
     except OSError as error:
         raise _unreadable(root, error) from error
     files: dict[str, Signature] = {}
     refused: dict[str, Problem] = {}
     unseen: dict[str, Problem] = {}
     entered = {identity: ""}
+    ahead = deque([("", inside)])
     while ahead:
         folder, names = ahead.popleft()
         for name in names:
@@ -86,7 +90,7 @@ def listing(root: Path) -> Listing:
                     pass
         if len(files) > MOST_FILES:
             raise InputError("too many files", file=str(root), allowed=f"at most {MOST_FILES}")
-    return Listing(identity, files, refused, frozenset(entered.values()), unseen)
+    return Listing(identity, files, refused, frozenset(entered.values()), unseen, EMPTY in inside)
 
 
 def entry(path: Path, real: str) -> os.stat_result | Problem | None:

@@ -214,6 +214,27 @@ def test_an_empty_folder_in_its_place_says_nothing(watched: Watched) -> None:
     assert watched.problems == []
 
 
+def test_an_empty_folder_that_says_so_is_believed(watched: Watched) -> None:
+    watched.path.rename(watched.path.with_name("away"))
+    watched.path.mkdir()
+    watched.look()
+    [problem] = watched.problems
+    assert "an empty file named .empty in it" in problem
+    (watched.path / ".empty").touch()
+    assert watched.look_at(".empty") == []
+    assert watched.problems == []
+    assert watched.look() == ["local service default/echo is gone"]
+
+
+def test_a_folder_emptied_between_two_processes_says_so(tmp_path: Path) -> None:
+    watched = Watched(tmp_path, frozenset({ECHO}))
+    assert watched.look() == []
+    assert watched.problems != []
+    (watched.path / ".empty").touch()
+    assert [*watched.look(), *watched.look()] == ["local service default/echo is gone"]
+    assert watched.problems == []
+
+
 def test_another_folder_is_believed_about_absent_files_when_seen_twice(watched: Watched) -> None:
     watched.path.rename(watched.path.with_name("away"))
     watched.write("b.yaml", named(ALL, "b"))
