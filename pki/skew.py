@@ -12,7 +12,7 @@ MOST_BACKWARD = timedelta(seconds=5)
 
 
 def check_skew(ours: datetime, theirs: datetime, whose: str) -> None:
-    """Raise `ClockError`, which says how much, if a peer's clock (its HTTP `Date`) is over 5 minutes off."""
+    """Raise `ClockError`, which says how much, if a peer's clock, as it says in an answer, is over 5 minutes off."""
     if abs(ours - theirs) > MOST_SKEW:
         raise ClockError(ours, theirs, f"the clock of {whose}")
 

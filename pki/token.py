@@ -30,6 +30,7 @@ from pki.errors import InvalidToken, PinMismatch
 Kind = Literal["join", "attest"]
 
 SECRET_BYTES = 32
+SHORTEST_LIFE = timedelta(seconds=1)
 LONGEST_LIFE = timedelta(minutes=10)
 LONGEST_TEXT = 4096
 PREFIX = "fed1."
@@ -146,13 +147,13 @@ def mint(
 ) -> tuple[JoinToken, TokenRecord]:
     """Make a token from 32 random bytes: what to hand over and what to keep.
 
-    `lifetime` is above 0 and at most 10 minutes, else `InvalidToken`. `subject` is trusted to be a valid
+    `lifetime` is from 1 second to 10 minutes, else `InvalidToken`. `subject` is trusted to be a valid
     name.
     """
     if len(secret) != SECRET_BYTES:
         raise InvalidToken(f"a secret of {len(secret)} bytes, needed are {SECRET_BYTES}")
-    if not timedelta(0) < lifetime <= LONGEST_LIFE:
-        raise InvalidToken(f"a lifetime of {lifetime}, allowed is above 0 and at most {LONGEST_LIFE}")
+    if not SHORTEST_LIFE <= lifetime <= LONGEST_LIFE:
+        raise InvalidToken(f"a lifetime of {lifetime}, allowed is from {SHORTEST_LIFE} to {LONGEST_LIFE}")
     token = JoinToken(kind, url, subject, pin, secret)
     record = TokenRecord(token.hash(), kind, subject, now + lifetime, may_export, ranges)
     return token, record

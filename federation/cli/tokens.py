@@ -13,7 +13,7 @@ from federation.cli.paths import GivenPath
 from federation.errors import FederationError
 from pki.errors import PkiError
 
-LONGEST_TTL = 600.0
+SHORTEST_TTL, LONGEST_TTL = 1.0, 600.0
 """Seconds; a token that lies about for longer is found by somebody else."""
 
 
@@ -45,7 +45,7 @@ def token() -> None:
     default="10m",
     show_default=True,
     metavar="DURATION",
-    help="How long it can be used; at most 10m.",
+    help="How long it can be used, 1s to 10m.",
 )
 @click.option(
     "--out", type=GivenPath(dir_okay=False, path_type=Path), help="Write the token to this file (0600)."
@@ -80,7 +80,7 @@ def create(
         lifetime = float(Duration.parse(ttl))
     except ValueError as error:
         raise click.BadParameter(f"{error}; allowed: {Duration.allowed}", param_hint="--ttl") from error
-    if not 0 < lifetime <= LONGEST_TTL:
+    if not SHORTEST_TTL <= lifetime <= LONGEST_TTL:
         raise click.BadParameter(f"{ttl} is not allowed; allowed: 1s to 10m", param_hint="--ttl")
     wanted = NewToken(
         cluster=cluster,

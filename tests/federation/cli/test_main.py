@@ -82,6 +82,7 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
         (("token", "create", "east", "--ttl", "10"), "a number without its unit; allowed: a whole number"),
         (("token", "create", "east", "--ttl", "11m"), "11m is not allowed; allowed: 1s to 10m"),
         (("token", "create", "east", "--ttl", "0s"), "0s is not allowed"),
+        (("token", "create", "east", "--ttl", "1ms"), "1ms is not allowed; allowed: 1s to 10m"),
         (("cluster", "set", "east"), "nothing to change"),
         (("cluster", "set", "east", "--state", "odd"), "'active', 'draining', 'drained', 'quarantined'"),
         (("explain", "Echo"), "'Echo' is not a service; write namespace/name, for example default/echo"),
