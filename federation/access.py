@@ -20,7 +20,7 @@ import msgspec
 from cryptography import x509
 
 from federation.api.routes import ROLES, Access, Principal
-from federation.errors import FederationError
+from federation.errors import FederationError, InvalidValue
 from federation.store import Change, Committed, Store
 from federation.tokens import settle
 from pki.algorithms import spki_hash
@@ -112,7 +112,7 @@ def _hash(secret: str) -> str:
 
 def _check_name(name: str) -> None:
     if not is_dns_label(name):
-        raise FederationError(f"{name!r} is not a name for an operator", "use a-z, 0-9 and '-', at most 63")
+        raise InvalidValue(f"{name!r} is not a name for an operator", "use a-z, 0-9 and '-', at most 63")
 
 
 def _taken(name: str) -> FederationError:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 from federation.clock import Clock
-from federation.errors import FederationError
+from federation.errors import FederationError, InvalidValue
 from federation.hub import Hub, check_grants
 from federation.listen import HostPort
 from federation.registry import MemberRow
@@ -68,7 +68,7 @@ class Admission:
         try:
             TrustDomain.of_cluster(cluster, self._hub.base)
         except InvalidName as error:
-            raise FederationError(str(error), "choose another name for the cluster") from error
+            raise InvalidValue(str(error), "choose another name for the cluster") from error
         check_grants(may_export, ranges)
         if self._hub.registry.find(cluster) is not None:
             raise FederationError(
@@ -87,7 +87,7 @@ class Admission:
                 lifetime=lifetime,
             )
         except InvalidToken as error:
-            raise FederationError(error.reason, "a join token lives for at most 10 minutes") from error
+            raise FederationError(error.reason, "a join token lives for 1 second to 10 minutes") from error
         await self._tokens.add(record)
         return made.encode(), record
 

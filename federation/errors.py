@@ -54,6 +54,10 @@ class InputError(FederationError):
         return f"{text}; allowed: {self.allowed}" if self.allowed else text
 
 
+class InvalidValue(FederationError):
+    """What was asked for cannot be, whatever the state: a name, a pattern or a range that is none."""
+
+
 class Unreachable(FederationError):
     """A hub, an agent or a gateway at `target` (an address, a URL or the path of a socket) did not answer."""
 

@@ -21,7 +21,7 @@ from cryptography import x509
 from federation import admit
 from federation.admit import Refused
 from federation.clock import Clock
-from federation.errors import FederationError, Unreachable
+from federation.errors import InvalidValue, Unreachable
 from federation.model import HUB, Member, MemberState, Position
 from federation.questions import Answer, Questions
 from federation.registry import MemberRow, Registry, networks
@@ -347,9 +347,9 @@ class Hub:
 
 
 def check_grants(may_export: tuple[str, ...], ranges: tuple[str, ...]) -> None:
-    """Raise FederationError for patterns or ranges that the registry cannot hold."""
+    """Raise InvalidValue for patterns or ranges that the registry cannot hold."""
     refused = admit.patterns(may_export)
     if refused is not None:
-        raise FederationError(refused.detail, "write <namespace>/<name>; '*' matches within one part")
+        raise InvalidValue(refused.detail, "write <namespace>/<name>; '*' matches within one part")
     if len(networks(ranges)) > admit.MOST_RANGES:
-        raise FederationError(f"{len(ranges)} ranges, at most {admit.MOST_RANGES} are allowed")
+        raise InvalidValue(f"{len(ranges)} ranges, at most {admit.MOST_RANGES} are allowed")

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import msgspec
 
-from federation.errors import FederationError
+from federation.errors import FederationError, InvalidValue
 from federation.model import Member, MemberState, Network, Position
 from federation.store import Change, Committed, Conflict, Fenced, Store
 from federation.store.contract import MOST_KEYS
@@ -58,13 +58,11 @@ class MemberRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
-    """Address ranges in CIDR notation. Raises FederationError for one that is none."""
+    """Address ranges in CIDR notation. Raises InvalidValue for one that is none."""
     try:
         return tuple(ip_network(text) for text in texts)
     except ValueError as error:
-        raise FederationError(
-            f"not an address range: {error}", "write CIDR, for example 10.1.0.0/16"
-        ) from error
+        raise InvalidValue(f"not an address range: {error}", "write CIDR, for example 10.1.0.0/16") from error
 
 
 class Registry:

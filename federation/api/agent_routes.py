@@ -184,10 +184,14 @@ def service_info(view: View, found: Decided) -> ServiceInfo:
 
 
 def _hosts(view: View) -> Iterator[str]:
-    """Where our gateways listen for local clients; one that listens everywhere is reached where others dial it."""
-    for _, gateway in sorted(view.gateways.items()):
-        if gateway.serving:
-            yield gateway.address if is_unspecified(gateway.bind) else gateway.bind
+    """Where our gateways listen for local clients; one that listens everywhere is reached where others dial it.
+
+    Those that are silent count only while none reports.
+    """
+    serving = [gateway for _, gateway in sorted(view.gateways.items()) if gateway.serving]
+    reporting = [gateway for gateway in serving if gateway.name in view.paths]
+    for gateway in reporting or serving:
+        yield gateway.address if is_unspecified(gateway.bind) else gateway.bind
 
 
 def _reach(hosts: tuple[str, ...], number: int | None) -> tuple[str, ...]:

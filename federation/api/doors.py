@@ -60,6 +60,7 @@ async def serving(
 
     Who sends no whole head of a request for `patience` seconds is cut.
     """
+    app.on_response_prepare.append(_without_server)
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -75,6 +76,11 @@ async def serving(
         for door in doors:
             await door.close()
         await runner.cleanup()
+
+
+async def _without_server(_: web.Request, response: web.StreamResponse) -> None:
+    """Which library in which version answers is nobody's affair (RFC 9110 §10.2.4)."""
+    response.headers.pop("Server", None)
 
 
 def _strangers() -> logging.Logger:

@@ -60,9 +60,9 @@ class Inward:
         for pattern, route in self._routes:
             if not (parts.scheme or parts.netloc) and (match := pattern.fullmatch(parts.path)) is not None:
                 params = {name: unquote(value) for name, value in match.groupdict().items()}
-                query = dict(parse_qsl(parts.query, keep_blank_values=True))
-                check_query(route, query)
-                return await route.handler(Call(Principal("the hub", Access.VIEWER), params, query))
+                query = parse_qsl(parts.query, keep_blank_values=True)
+                check_query(route, [name for name, _ in query])
+                return await route.handler(Call(Principal("the hub", Access.VIEWER), params, dict(query)))
         raise not_found("path", parts.path)
 
 

@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+Instant = Annotated[datetime, Meta(tz=True)]
+"""In UTC; RFC 3339 in JSON."""
+
 
 class In(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A request body."""
@@ -29,7 +32,7 @@ class NewToken(In, frozen=True, kw_only=True):
     may_export: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     gateway_class: str | None = None
-    lifetime: Annotated[float, Meta(gt=0, le=600)] = 600.0
+    lifetime: Annotated[float, Meta(ge=1, le=600)] = 600.0
 
 
 class CreatedToken(Out, frozen=True, kw_only=True):
@@ -38,7 +41,7 @@ class CreatedToken(Out, frozen=True, kw_only=True):
     id: str
     token: str
     subject: str
-    expires_at: datetime
+    expires_at: Instant
 
 
 class TokenInfo(Out, frozen=True, kw_only=True):
@@ -46,7 +49,7 @@ class TokenInfo(Out, frozen=True, kw_only=True):
     kind: Literal["join", "attest"]
     subject: str
     state: Literal["unused", "used", "expired"]
-    expires_at: datetime
+    expires_at: Instant
     may_export: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
 
@@ -74,8 +77,8 @@ class Redeemed(Out, frozen=True, kw_only=True):
     certificates: tuple[str, ...] = ()
     base: str = ""
     address: str = ""
-    joined_at: Annotated[datetime, Meta(tz=True)] | None = None
-    now: Annotated[datetime, Meta(tz=True)] | None = None
+    joined_at: Instant | None = None
+    now: Instant | None = None
 
 
 class Renew(In, frozen=True, kw_only=True):
@@ -104,7 +107,7 @@ class ClusterInfo(Out, frozen=True, kw_only=True):
     region: str
     connected: bool
     silence: float | None
-    joined_at: datetime
+    joined_at: Instant
     may_export: tuple[str, ...]
     ranges: tuple[str, ...]
     gateways: tuple[GatewayInfo, ...]
@@ -197,7 +200,7 @@ class GatewayStatus(Out, frozen=True, kw_only=True):
     snapshot: int
     acknowledged: int
     envoy: str
-    certificate_expires_at: datetime | None
+    certificate_expires_at: Instant | None
     rejected: tuple[RejectedResource, ...] = ()
 
 
@@ -227,8 +230,8 @@ class AgentStatus(Out, frozen=True, kw_only=True):
     gateways: tuple[GatewayStatus, ...]
     peers: tuple[PeerStatus, ...]
     problems: tuple[str, ...]
-    certificate_expires_at: datetime
-    authority_expires_at: datetime
+    certificate_expires_at: Instant
+    authority_expires_at: Instant
 
 
 class HubStatus(Out, frozen=True, kw_only=True):
@@ -239,8 +242,8 @@ class HubStatus(Out, frozen=True, kw_only=True):
     root: str
     clusters: tuple[ClusterInfo, ...]
     problems: tuple[str, ...]
-    certificate_expires_at: datetime
-    root_expires_at: datetime
+    certificate_expires_at: Instant
+    root_expires_at: Instant
 
 
 class Check(Out, frozen=True, kw_only=True):

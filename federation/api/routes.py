@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 from cryptography import x509
@@ -121,10 +121,25 @@ def not_found(kind: str, name: str, hint: str = "") -> ApiProblem:
 
 
 def check_query(route: Route, query: Iterable[str]) -> None:
-    """Raise ApiProblem for a parameter that `route` does not have: a misspelt one must not count as none."""
+    """Raise ApiProblem for a parameter that `route` does not have, as a misspelt one must not count as none, or that is
+    there twice, as nobody could say which one counts.
+    """
+    query = tuple(query)
     if unknown := set(query) - set(route.query):
         allowed = ", ".join(route.query) or "none"
         raise ApiProblem(400, "bad-query", f"unknown query parameter {min(unknown)!r}", f"allowed: {allowed}")
+    if repeated := repeated_name(query):
+        raise ApiProblem(400, "bad-query", f"query parameter {repeated!r} is there twice", "say it once")
+
+
+def repeated_name(names: Iterable[str]) -> str | None:
+    """The first name that is there for the second time."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -164,6 +179,7 @@ def openapi(title: str, version: str, routes: Iterable[Route]) -> dict[str, Any]
             }
         operation["responses"]["200"]["content"] = {"application/json": {"schema": next(found)}}
         paths.setdefault(route.path, {})[route.method.lower()] = operation
+    paths |= {path: {"get": _look(path, summary)} for path, summary in LOOKS.items()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -176,6 +192,24 @@ def openapi(title: str, version: str, routes: Iterable[Route]) -> dict[str, Any]
     }
 
 
+LOOKS = {
+    "/healthz": "Whether the process works",
+    "/readyz": "Whether it can do its job",
+    "/metrics": "Metrics, in the text format of Prometheus",
+    "/v1/openapi.json": "This document",
+}
+"""What every process answers to viewers besides its routes."""
+
+
+def _look(path: str, summary: str) -> dict[str, Any]:
+    operation = _outline("GET", path, summary, Access.VIEWER)
+    content: dict[str, Any] = {"text/plain" if path == "/metrics" else "application/json": {"schema": {}}}
+    operation["responses"]["200"]["content"] = content
+    if path in ("/healthz", "/readyz"):
+        operation["responses"]["503"] = {"description": "not so", "content": content}
+    return operation
+
+
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "certificate": {"type": "mutualTLS"},
@@ -183,25 +217,35 @@ _SECURITY = {
 
 
 def _operation(route: Route) -> dict[str, Any]:
+    operation = _outline(route.method, route.path, route.summary, route.access)
+    operation["parameters"] = [
+        *(
+            {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
+            for n in route.parameters
+        ),
+        *({"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query),
+    ]
+    return operation
+
+
+def _outline(method: str, path: str, summary: str, access: Access) -> dict[str, Any]:
     problem = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     operation: dict[str, Any] = {
-        "summary": route.summary,
-        "operationId": f"{route.method.lower()}{re.sub(r'[^a-z0-9]+', '_', route.path)}",
-        "parameters": [
-            *(
-                {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
-                for n in route.parameters
-            ),
-            *({"name": n, "in": "query", "schema": {"type": "string"}} for n in route.query),
-        ],
+        "summary": summary,
+        "operationId": f"{method.lower()}{re.sub(r'[^a-z0-9]+', '_', path)}",
         "responses": {
             "200": {"description": "done"},
             "default": {"description": "refused, with the reason and what to do", **problem},
         },
     }
-    if route.access is Access.OUTCOME:
-        operation["security"] = []
-    else:
-        operation["security"] = [{"certificate": []}, {"bearer": []}]
-        operation["description"] = f"Needs the role {route.access.name.lower()}."
-    return operation
+    match access:
+        case Access.OUTCOME:
+            return operation | {"security": []}
+        case Access.PEER:
+            needs = "For the certificate that its caller shows."
+            return operation | {"security": [{"certificate": []}], "description": needs}
+        case Access.VIEWER | Access.OPERATOR:
+            needs = f"Needs the role {access.name.lower()}."
+            return operation | {"security": [{"certificate": []}, {"bearer": []}], "description": needs}
+        case _:
+            assert_never(access)

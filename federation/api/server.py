@@ -10,32 +10,29 @@ answers nothing else.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import struct
+import json
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
 from aiohttp import web
 
+from federation.api.callers import ACTOR, Authenticator, address_of, admit
 from federation.api.doors import PATIENCE, CannotListenUnix, TcpDoor, UnixDoor, serving
 from federation.api.routes import (
     Access,
     ApiProblem,
     Call,
-    Principal,
     Problem,
     Route,
     check_query,
     encode,
-    forbidden,
     openapi,
-    unauthorized,
+    repeated_name,
 )
 from federation.api.trail import Trail
-from federation.errors import FederationError
+from federation.errors import FederationError, InvalidValue
 from pki.errors import PkiError
 
 MAX_BODY = 64 * 1024
@@ -44,15 +41,10 @@ MAX_BODY = 64 * 1024
 REFUSED_AFTER = 0.1
 """Seconds after which every refusal of a token is answered, so that its time does not tell its cause."""
 
+CHALLENGE = 'Bearer realm="federation"'
+"""What a 401 must say (RFC 9110 §15.5.2); a client certificate is no scheme of HTTP."""
+
 log = structlog.get_logger()
-
-
-class Authenticator(Protocol):
-    """Tells who a remote caller is. None means: nobody we know."""
-
-    async def certificate(self, der: bytes) -> Principal | None: ...
-
-    async def bearer(self, secret: str) -> Principal | None: ...
 
 
 Health = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
@@ -61,7 +53,6 @@ Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 TRAIL = web.AppKey("trail", Trail)
-ACTOR = web.RequestKey("actor", str)
 
 
 def api_application(
@@ -87,8 +78,8 @@ def _endpoint(route: Route, authenticator: Authenticator) -> Endpoint:
     is_change = route.method != "GET" and route.access is Access.OPERATOR
 
     async def endpoint(request: web.Request) -> web.Response:
-        principal = await _admit(request, route.access, authenticator)
-        check_query(route, request.query)
+        principal = await admit(request, route.access, authenticator)
+        check_query(route, [name for name, _ in request.query.items()])
         body = await _body(request, route.request) if route.request is not None else None
         call = Call(principal, dict(request.match_info), dict(request.query), body)
         if route.access is Access.OUTCOME:
@@ -125,7 +116,9 @@ async def _body(request: web.Request, shape: type) -> Any:
     try:
         async with asyncio.timeout(PATIENCE):
             sent = await request.read()
-        return msgspec.json.decode(sent, type=shape)
+        body: Any = msgspec.json.decode(sent, type=shape)
+        json.loads(sent, object_pairs_hook=_once)
+        return body
     except TimeoutError as error:
         raise ApiProblem(408, "slow", f"the body did not come within {PATIENCE:g} s", "try again") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -136,71 +129,18 @@ async def _body(request: web.Request, shape: type) -> Any:
         raise ApiProblem(413, "too-large", f"the body is over {MAX_BODY // 1024} KiB") from error
 
 
-async def _admit(request: web.Request, needed: Access, authenticator: Authenticator) -> Principal:
-    """Who calls, if it may. Raises ApiProblem 401 or 403."""
-    if needed is Access.OUTCOME:
-        return Principal("anonymous", Access.OUTCOME)
-    principal = await _principal(request, authenticator)
-    if principal is None:
-        raise unauthorized(_shown(request))
-    request[ACTOR] = principal.name
-    if needed is Access.PEER:
-        if principal.identity is None:
-            raise forbidden(needed, principal)
-    elif principal.access < needed:
-        raise forbidden(needed, principal)
-    return principal
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Two readers may take two different ones of a name that is there twice (RFC 8259 §4)."""
+    if repeated := repeated_name(name for name, _ in pairs):
+        raise ApiProblem(400, "bad-body", f"the body has {repeated!r} twice", "say it once")
 
 
 def _for_viewers(endpoint: Endpoint, authenticator: Authenticator) -> Endpoint:
     async def admitted(request: web.Request) -> web.StreamResponse:
-        await _admit(request, Access.VIEWER, authenticator)
+        await admit(request, Access.VIEWER, authenticator)
         return await endpoint(request)
 
     return admitted
-
-
-async def _principal(request: web.Request, authenticator: Authenticator) -> Principal | None:
-    """Root and our own user are operators at the unix socket, and others nobody."""
-    if (uid := _user(request)) is not None:
-        return Principal(f"unix:{uid}", Access.OPERATOR) if uid in (0, os.geteuid()) else None
-    if (der := _certificate(request)) is not None:
-        return await authenticator.certificate(der)
-    secret = _bearer(request)
-    return await authenticator.bearer(secret) if secret else None
-
-
-def _user(request: web.Request) -> int | None:
-    """The user at the other end of a unix socket, by SO_PEERCRED (socket(7)); None for a caller over TCP."""
-    opened = request.get_extra_info("socket")
-    if opened is None or opened.family != socket.AF_UNIX:
-        return None
-    raw = opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", raw)
-    return int(uid)
-
-
-def _certificate(request: web.Request) -> bytes | None:
-    tls = request.get_extra_info("ssl_object")
-    return None if tls is None else tls.getpeercert(True)
-
-
-def _bearer(request: web.Request) -> str:
-    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else ""
-
-
-def _shown(request: web.Request) -> str | None:
-    """By what an unknown caller wanted to be known."""
-    if _user(request) is not None:
-        return None
-    if _certificate(request) is not None:
-        return "certificate"
-    return "bearer token" if _bearer(request) else None
-
-
-def _caller(request: web.Request) -> str:
-    return f"unix:{uid}" if (uid := _user(request)) is not None else request.remote or "somebody who is gone"
 
 
 @web.middleware
@@ -211,7 +151,12 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
     except ApiProblem as problem:
         if problem.status in (401, 403):
             _note_refusal(request, problem)
-        return _json(problem.status, Problem(problem.code, str(problem), problem.hint))
+        answer = _json(problem.status, Problem(problem.code, str(problem), problem.hint))
+        if problem.status == 401:
+            answer.headers["WWW-Authenticate"] = CHALLENGE
+        return answer
+    except InvalidValue as error:
+        return _json(400, Problem("bad-value", str(error), error.hint))
     except FederationError as error:
         return _json(409, Problem("refused", str(error), error.hint))
     except PkiError as error:
@@ -220,7 +165,10 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
         hint = "hub, agents and gateways answer different questions; see that --hub means the right process"
         return _json(404, Problem("not-found", "this process has no such path", hint))
     except web.HTTPException as error:
-        return _json(error.status, Problem(error.reason.lower().replace(" ", "-"), error.reason))
+        answer = _json(error.status, Problem(error.reason.lower().replace(" ", "-"), error.reason))
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
     except Exception:  # aiohttp would answer in its own shape, and log what a stranger sent
         log.exception("request failed", method=request.method, path=request.path)
         return _json(
@@ -233,7 +181,7 @@ def _note_refusal(request: web.Request, problem: ApiProblem) -> None:
     actor: str | None = request.get(ACTOR)
     resource = request.match_info.route.resource
     path = request.path if actor else resource.canonical if resource else "no path of ours"
-    request.app[TRAIL].refused(actor, _caller(request), request.method, path, problem.status, str(problem))
+    request.app[TRAIL].refused(actor, address_of(request), request.method, path, problem.status, str(problem))
 
 
 @web.middleware

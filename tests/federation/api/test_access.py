@@ -202,7 +202,7 @@ async def test_another_user_is_nobody_even_where_the_socket_lets_it_in(
     with tempfile.TemporaryDirectory() as folder:
         async with serve(Path(folder)) as api:
             if os.geteuid() != 0:
-                monkeypatch.setattr("federation.api.server.os.geteuid", lambda: os.getuid() + 1)
+                monkeypatch.setattr("federation.api.callers.os.geteuid", lambda: os.getuid() + 1)
                 assert (await ask(api.local, *LOOK))[0] == 401
                 return
             os.chmod(folder, 0o711)

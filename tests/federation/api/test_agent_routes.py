@@ -247,6 +247,26 @@ def documented(routes: tuple[Route, ...]) -> dict[str, Any]:
     return document
 
 
+def instants(node: Any) -> Iterator[Any]:
+    """The schemas of everything that is named as an instant is."""
+    match node:
+        case dict():
+            for key, value in node.items():
+                if key.endswith("_at") and isinstance(value, dict):
+                    yield value
+                yield from instants(value)
+        case list():
+            for value in node:
+                yield from instants(value)
+
+
+async def test_every_instant_is_documented_as_one(routes: tuple[Route, ...]) -> None:
+    found = list(instants(documented(routes)))
+    assert len(found) >= 2
+    for schema in found:
+        assert any(one.get("format") == "date-time" for one in (schema, *schema.get("anyOf", ()))), schema
+
+
 def references(node: Any) -> Iterator[str]:
     match node:
         case dict():
@@ -271,7 +291,8 @@ async def test_the_document_describes_exactly_the_routes(routes: tuple[Route, ..
     document = documented(routes)
     assert document["openapi"] == "3.1.0"
     described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert described == {(route.method, route.path) for route in routes}
+    looks = {("GET", path) for path in ("/healthz", "/readyz", "/metrics", "/v1/openapi.json")}
+    assert described == looks | {(route.method, route.path) for route in routes}
     operations = {}
     for route in routes:
         operation = document["paths"][route.path][route.method.lower()]
@@ -282,6 +303,7 @@ async def test_the_document_describes_exactly_the_routes(routes: tuple[Route, ..
         assert {one["name"] for one in operation["parameters"] if one["in"] == "query"} == set(route.query)
         assert ("requestBody" in operation) == (route.request is not None)
         assert (operation["security"] == []) == (route.access is Access.OUTCOME)
+        assert ({"bearer": []} in operation["security"]) == (route.access in (Access.VIEWER, Access.OPERATOR))
     assert len(operations) == len(routes)
     assert [route.path for route in routes if route.access is Access.OUTCOME] in (
         ["/v1/attest"],

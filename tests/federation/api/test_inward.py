@@ -96,6 +96,15 @@ async def test_an_unknown_parameter_is_refused_as_over_http(query: str) -> None:
     assert asked.calls == []
 
 
+async def test_a_parameter_that_is_there_twice_is_refused_as_over_http() -> None:
+    asked = Asked()
+    status, problem = await ask(asked, "/v1/services/default/echo?from=east&from=west")
+    assert (status, problem["code"], problem["message"]) == (
+        400, "bad-query", "query parameter 'from' is there twice",
+    )  # fmt: skip
+    assert asked.calls == []
+
+
 async def test_refusals_keep_their_status_and_hint() -> None:
     asked = Asked()
     asked.failing = ApiProblem(404, "not-found", "there is no service", "look elsewhere")

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from federation.api.server import MAX_BODY, REFUSED_AFTER
-from tests.federation.api.world import INSIDE, Api, ask, serve
+from tests.federation.api.world import INSIDE, SERVER_NAME, Api, ask, http, serve
 
 
 @pytest.fixture
@@ -34,7 +34,12 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         ("POST", "/v1/things", {"cluster": 3}, 400, "bad-body", "Expected `str"),
         ("POST", "/v1/things", {"lifetime": 601}, 400, "bad-body", "<= 600"),
         ("POST", "/v1/things", {"lifetime": 1e300}, 400, "bad-body", "<= 600"),
-        ("POST", "/v1/things", {"lifetime": 0}, 400, "bad-body", "> 0"),
+        ("POST", "/v1/things", {"lifetime": 0}, 400, "bad-body", ">= 1"),
+        ("POST", "/v1/things", {"lifetime": 0.001}, 400, "bad-body", ">= 1"),
+        ("POST", "/v1/things", b'{"cluster": "a", "cluster": "b"}', 400, "bad-body", "'cluster' twice"),
+        ("POST", "/v1/things", b'{"cluster": "a", "\\u0063luster": "b"}', 400, "bad-body", "'cluster' twice"),
+        ("GET", "/v1/things/x?from=a&from=b", None, 400, "bad-query", "'from' is there twice"),
+        ("GET", "/v1/impossible", None, 400, "bad-value", "cannot be"),
         ("POST", "/v1/things", [], 400, "bad-body", "Expected `object`"),
         ("POST", "/v1/things", b"{", 400, "bad-body", "truncated"),
         ("POST", "/v1/things", b"", 400, "bad-body", "truncated"),
@@ -53,6 +58,22 @@ async def test_a_bad_call_is_refused_with_a_reason(
     assert INSIDE not in str(answer)
     assert set(answer) == {"code", "message", "hint"}
     assert not api.routes.calls
+
+
+async def test_every_answer_has_the_headers_that_http_asks_for_and_none_that_names_the_library(
+    api: Api,
+) -> None:
+    async with http(api.remote()) as session:
+        for method, path, status, header, value in (
+            ("GET", "/v1/things/x", 401, "WWW-Authenticate", 'Bearer realm="federation"'),
+            ("DELETE", "/v1/things", 405, "Allow", "POST"),
+            ("GET", "/v1/nothing", 404, "Content-Type", "application/json"),
+            ("GET", "/healthz", 401, "WWW-Authenticate", 'Bearer realm="federation"'),
+        ):
+            asked = session.request(method, api.url + path, server_hostname=SERVER_NAME)
+            async with asked as response:
+                assert (response.status, response.headers[header]) == (status, value)
+                assert "Server" not in response.headers
 
 
 async def test_a_call_hands_on_what_was_asked(api: Api) -> None:

@@ -21,7 +21,7 @@ from federation.api.routes import Access, ApiProblem, Call, Route
 from federation.api.server import api_application, health_application, with_health
 from federation.api.tls import client_context, renewable, server_context
 from federation.clock import SystemClock
-from federation.errors import FederationError
+from federation.errors import FederationError, InvalidValue
 from federation.identity import Identity
 from federation.listen import HostPort
 from federation.store import MemoryStore
@@ -58,6 +58,7 @@ class Routes:
             Route("POST", "/v1/join", "Join", anyone, self.refuse, Done, NewToken),
             Route("GET", "/v1/broken", "Fail", see, self.fail, Done),
             Route("GET", "/v1/full", "Fail", see, self.disk_full, Done),
+            Route("GET", "/v1/impossible", "Fail", see, self.impossible, Done),
         )
 
     async def note(self, call: Call) -> Done:
@@ -77,6 +78,9 @@ class Routes:
 
     async def fail(self, _: Call) -> Done:
         raise RuntimeError(INSIDE)
+
+    async def impossible(self, _: Call) -> Done:
+        raise InvalidValue("this cannot be")
 
     async def disk_full(self, _: Call) -> Done:
         raise WriteError(Path("/var/lib"), "No space left on device")

@@ -108,6 +108,24 @@ async def test_a_hub_whose_root_is_lost_makes_no_other_one(tmp_path: Path, also_
         assert await readiness(target, 200)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/tokens", {"cluster": "Not a name", "may_export": ["a/b"], "ranges": ["10.0.0.0/8"]}),
+        ("/v1/tokens", {"cluster": "hub", "may_export": ["a/b"], "ranges": ["10.0.0.0/8"]}),
+        ("/v1/tokens", {"cluster": "east", "may_export": ["*"], "ranges": ["10.0.0.0/8"]}),
+        ("/v1/tokens", {"cluster": "east", "may_export": ["a/b"], "ranges": ["10.0.0.1/8"]}),
+        ("/v1/operators", {"name": "Ada", "role": "viewer"}),
+    ],
+)
+async def test_a_value_that_cannot_be_is_a_bad_request(
+    tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
+    async with running(tmp_path) as target:
+        status, answer = await ask(target, "POST", path, body=body)
+    assert (status, answer["code"]) == (400, "bad-value"), answer
+
+
 async def test_a_hub_that_cannot_remove_what_a_crash_left_says_so(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state" / TEMPORARY).mkdir()
