@@ -86,8 +86,13 @@ def _gateways(gateways: Iterable[GatewayStatus], now: datetime, life: timedelta)
         yield Check(result="failure", name="there is no gateway", hint=hint)
     for gateway in gateways:
         name = f"{gateway.name} at {gateway.address}"
-        hint = "it serves from its disk meanwhile; see that its process runs and reaches the agent"
-        yield _one(gateway.connected, f"{name} is connected", "failure", gateway.state, hint)
+        if gateway.connected or gateway.state == "silent":
+            hint = "it serves from its disk meanwhile; see that its process runs and reaches the agent"
+            yield _one(gateway.connected, f"{name} is connected", "failure", gateway.state, hint)
+        else:
+            hint = "wait a moment, and look again; what it had before stays in use"
+            text = f"{name} reports, and has not asked for its configuration yet"
+            yield Check(result="warning", name=text, detail=gateway.state, hint=hint)
         if gateway.connected:
             current = gateway.acknowledged == gateway.snapshot
             detail = f"snapshot {gateway.acknowledged} of {gateway.snapshot}"

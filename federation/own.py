@@ -150,15 +150,29 @@ def own_cluster(view: View) -> Cluster:
     """What we say of ourselves: the gateways that serve, as far as they lie in our ranges."""
     member = view.members.get(view.me.name)
     ranges = () if member is None else member.ranges
-    offered = (
-        Gateway(own.name, own.cls, own.address, own.port) for own in view.gateways.values() if own.serving
-    )
     return Cluster(
         name=view.me.name,
         region=view.me.region,
         zone=view.me.zone,
-        gateways=tuple(sorted(one for one in offered if admit.gateway(one, ranges) is None)),
+        gateways=tuple(one for one in _serving(view) if admit.gateway(one, ranges) is None),
         at=Position(),
+    )
+
+
+def gateways_held_back(view: View) -> Iterator[tuple[Gateway, Refused]]:
+    """Our gateways that serve and are not offered to other clusters, and why; none before the registry knows us."""
+    member = view.members.get(view.me.name)
+    if member is None:
+        return
+    for one in _serving(view):
+        refused = admit.gateway(one, member.ranges)
+        if refused is not None:
+            yield one, refused
+
+
+def _serving(view: View) -> list[Gateway]:
+    return sorted(
+        Gateway(own.name, own.cls, own.address, own.port) for own in view.gateways.values() if own.serving
     )
 
 

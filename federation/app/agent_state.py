@@ -24,7 +24,7 @@ from federation.identity import Identity
 from federation.inputs import standing
 from federation.knowledge import Knowledge
 from federation.listen import HostPort
-from federation.own import held_back
+from federation.own import gateways_held_back, held_back
 from federation.sync.client import SyncClient
 from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
@@ -122,6 +122,12 @@ class AgentState:
         member = view.members.get(view.me.name)
         if member is None:
             return
+        for gateway, refused in gateways_held_back(view):
+            told = f"gateway {gateway.name} is not offered to other clusters: {refused.detail}"
+            mend = (
+                f"; change its `advertise`, or on the hub `federation cluster set {view.me.name} --range …`"
+            )
+            yield told + (mend if refused.rule == admit.ADDRESS else "")
         for service, reasons in groupby(held_back(view), key=lambda one: one[0]):
             located = self.discovery.outside(service, member.ranges)
             yield from map(str, located)

@@ -120,6 +120,11 @@ def test_where_all_is_well_there_is_nothing_to_do() -> None:
         (agent(authority_expires_at=NOW + 29 * DAY), "warning", "authority is valid"),
         (agent(gateways=()), "failure", "there is no gateway"),
         (gateway(connected=False, state="silent"), "failure", "gw-0 at 10.1.0.1:15443 is connected"),
+        (
+            gateway(connected=False, state="serving"),
+            "warning",
+            "gw-0 at 10.1.0.1:15443 reports, and has not asked for its configuration yet",
+        ),
         (gateway(acknowledged=6), "warning", "gw-0 at 10.1.0.1:15443 has the newest configuration"),
         (
             gateway(rejected=(RejectedResource(type="Listener", name="x", error="no"),)),

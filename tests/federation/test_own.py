@@ -17,7 +17,7 @@ from federation.events import (
     Tick,
 )
 from federation.model import Backend, Gateway, Load, Port, Service, View
-from federation.own import held_back, own_cluster, owned, owned_by_service
+from federation.own import gateways_held_back, held_back, own_cluster, owned, owned_by_service
 from tests.federation.world import (
     ECHO,
     HTTP,
@@ -160,6 +160,24 @@ def test_only_gateways_that_serve_within_our_ranges_are_offered() -> None:
     lost = view_after(GatewayLost("gw-0"), start=view)
     assert own_cluster(lost) == own_cluster(view)
     assert own_cluster(view_after(GatewayGone("gw-0"), start=view)).gateways == ()
+
+
+def test_a_gateway_that_is_not_offered_is_told_with_its_reason_for_as_long_as_there_is_one() -> None:
+    view = view_after(
+        GatewayReported(gateway("gw-0"), {}, {}),
+        GatewayReported(gateway("gw-1", address="10.2.0.1"), {}, {}),
+        GatewayReported(gateway("gw-2", address="10.2.0.1", serving=False), {}, {}),
+    )
+    assert list(gateways_held_back(view)) == [], "before the registry knows us, that is what is told"
+    view = view_after(*joined("east"), start=view)
+    [(one, refused)] = gateways_held_back(view)
+    assert (one.name, refused.rule) == ("gw-1", "address")
+    assert refused.detail == "10.2.0.1 is outside the registered ranges: 10.1.0.0/16"
+    wider = replace(member("east", seq=2), ranges=(ip_network("10.0.0.0/8"),))
+    assert list(gateways_held_back(view_after(MemberChanged(wider), start=view))) == []
+    elsewhere = replace(member("east", seq=2), ranges=(ip_network("10.9.0.0/16"),))
+    told = [one.name for one, _ in gateways_held_back(view_after(MemberChanged(elsewhere), start=view))]
+    assert told == ["gw-0", "gw-1"]
 
 
 def test_a_service_that_is_not_exported_says_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from federation.api.routes import Access, Problem, Route, openapi
 from federation.api.server import api_application
 from federation.attest import Attestor, Instances
 from federation.clock import ManualClock
-from federation.events import ExportChanged, LoadChanged, LocalChanged
+from federation.events import ExportChanged, GatewayLost, GatewayReported, LoadChanged, LocalChanged
 from federation.explain import Explained
 from federation.listen import HostPort
 from federation.store import MemoryStore
@@ -44,7 +44,7 @@ from pki.spiffe import TrustDomain
 from pki.token import JoinToken
 from tests.federation.api.hub_world import hub_routes
 from tests.federation.lives import Life, speaking
-from tests.federation.world import BASE, NOW, backend, load, local, spec
+from tests.federation.world import BASE, NOW, backend, gateway, load, local, spec
 from tests.pki.world import make_root
 
 STATUS = AgentStatus(
@@ -152,6 +152,19 @@ async def test_a_service_says_where_it_is_reached_and_who_exports_it(east: East)
     assert (port.port, port.reach) == (80, ("127.0.0.1:20000",))
     seen = {one.cluster: (one.healthy, one.total) for one in shown.exporters}
     assert seen == {"east": (1, 2), "west": (3, 4)}
+
+
+async def test_a_gateway_that_is_silent_is_not_named_where_another_serves(east: East) -> None:
+    async def reach() -> tuple[str, ...]:
+        shown = msgspec.convert(await east.get("/v1/services/default/echo"), ServiceInfo)
+        return shown.ports[0].reach
+
+    east.life.agent.step([GatewayReported(replace(gateway("gw-1"), bind="127.0.0.2"), {}, {})])
+    assert await reach() == ("127.0.0.1:20000", "127.0.0.2:20000")
+    east.life.agent.step([GatewayLost("gw-0")])
+    assert await reach() == ("127.0.0.2:20000",)
+    east.life.agent.step([GatewayLost("gw-1")])
+    assert await reach() == ("127.0.0.1:20000", "127.0.0.2:20000")
 
 
 async def test_a_plan_is_explained_from_the_agents_own_view(east: East) -> None:

@@ -172,6 +172,18 @@ async def test_everything_that_is_wrong_is_told_once(process: Process) -> None:
         assert any(part in problem for problem in problems), (part, problems)
 
 
+async def test_a_gateway_out_of_our_ranges_is_told_with_the_way_to_mend_it(process: Process) -> None:
+    process.life.agent.services_listed()
+    process.life.agent.step([*EVERYBODY, GatewayReported(gateway(address="10.9.0.1"), {}, {})])
+    [problem] = process.status().problems
+    assert problem.startswith("gateway gw-0 is not offered to other clusters: 10.9.0.1 is outside")
+    assert "federation cluster set east --range" in problem
+    failed = {
+        check.name for group in process.state.checks() for check in group.checks if check.result == "failure"
+    }
+    assert problem in failed
+
+
 async def test_problems_of_files_use_the_ranges_that_the_registry_gave(process: Process) -> None:
     process.life.agent.services_listed()
     (process.services / "echo.yaml").write_text(
