@@ -30,7 +30,7 @@ from federation.sync import sync_pb2 as pb
 from federation.sync.codec import BUNDLE, Fact
 from federation.sync.errors import ProtocolViolation
 from federation.sync.exchange import Exchange
-from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, beat_count, next_epoch
+from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, REMOVED, beat_count, next_epoch
 from federation.sync.refusals import Refusal, Refusals
 from federation.sync.session import Session
 from federation.telemetry import HubMetrics
@@ -236,7 +236,7 @@ class Hub:
         if ours > self._exchange.own.position:
             await self._change(lambda: self._outrun(cluster, ours))
         if self.registry.find(cluster) is None:
-            raise ProtocolViolation(cluster, "the cluster was removed from the federation")
+            raise ProtocolViolation(cluster, REMOVED)
         session = self._exchange.open(cluster, have, forms.milliseconds(self._clock.now()), wake)
         self._heard[cluster] = self._clock.monotonic()
         self._count()
