@@ -9,6 +9,9 @@ A contexts file (`~/.config/federation/contexts.yaml`, or the file named by `FED
         bundle: /home/me/.config/federation/prod.pem     # the hub's anchors, from `federation operator create`
         server_name: federation.hub.mesh.example
         token_file: /home/me/.config/federation/prod.token
+
+Without a file at the usual place there are no contexts. One that the environment names has to be there: otherwise a
+slip in its name would mean the hub of this machine, with all that its socket allows.
 """
 
 from __future__ import annotations
@@ -27,6 +30,12 @@ from federation.api.tls import client_context
 from federation.document.file import read
 from federation.errors import InputError
 from federation.written import File
+from pki.durable import read_private
+from pki.errors import KeyFileError
+
+ENVIRONMENT = "FEDERATION_CONTEXTS"
+LONGEST_SECRET = 1 << 16
+"""Bytes of a bearer token or a private key."""
 
 DEFAULT_SOCKET = Path("/var/lib/federation/hub/api.sock")
 
@@ -49,7 +58,7 @@ class Contexts(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def contexts_file() -> Path:
-    if named := os.environ.get("FEDERATION_CONTEXTS"):
+    if named := os.environ.get(ENVIRONMENT):
         return Path(named)
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "federation" / "contexts.yaml"
 
@@ -88,17 +97,27 @@ def credential(wanted: str | None) -> tuple[Path, Path]:
             file=str(contexts_file()),
             hint="a bearer token is not renewed: it is good until its operator is removed",
         )
+    _secret(context.key)
     return context.certificate, context.key
 
 
 def _contexts() -> Contexts:
     path = contexts_file()
     if not os.path.lexists(path):
+        if os.environ.get(ENVIRONMENT):
+            raise InputError(
+                "no such file", file=str(path), hint=f"{ENVIRONMENT} names it; correct that, or unset it"
+            )
         return Contexts()
     documents = read(path)
     if len(documents) != 1:
         raise InputError(f"{len(documents)} documents", file=str(path), allowed="exactly one")
-    return documents[0].convert(Contexts)
+    contexts = documents[0].convert(Contexts)
+    names = [context.name for context in contexts.contexts]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise documents[0].error(("contexts", place, "name"), f"{name!r} is there already")
+    return contexts
 
 
 def _local(url: str, asked: str) -> Target:
@@ -141,9 +160,9 @@ def _target(context: Context) -> Target:
 
 
 def _tls(context: Context, anchors: Sequence[x509.Certificate], of: str) -> ssl.SSLContext:
-    for path in (context.certificate, context.key):
-        if path is not None:
-            _content(path)
+    if context.certificate is not None and context.key is not None:
+        _content(context.certificate)
+        _secret(context.key)
     try:
         return client_context(anchors, context.certificate, context.key)
     except ssl.SSLError as error:
@@ -155,7 +174,7 @@ def _tls(context: Context, anchors: Sequence[x509.Certificate], of: str) -> ssl.
 def _token(context: Context) -> str | None:
     if context.token_file is None:
         return None
-    text = _content(context.token_file).strip()
+    text = _secret(context.token_file).strip()
     if not text.isascii() or any(byte < 0x21 for byte in text):
         raise InputError("not a bearer token", file=str(context.token_file), allowed="one line, fedop1.…")
     return text.decode()
@@ -168,6 +187,18 @@ def _content(path: Path) -> bytes:
         raise InputError(
             f"cannot be read: {error.strerror}", file=str(path), hint=f"see {contexts_file()}"
         ) from error
+
+
+def _secret(path: Path) -> bytes:
+    """Refuses a file that others may read, as the processes do with theirs."""
+    try:
+        return read_private(path, LONGEST_SECRET)
+    except FileNotFoundError as error:
+        raise InputError(
+            "cannot be read: No such file or directory", file=str(path), hint=f"see {contexts_file()}"
+        ) from error
+    except KeyFileError as error:
+        raise InputError(error.reason, file=str(path), hint=f"see {contexts_file()}") from error
 
 
 @asynccontextmanager

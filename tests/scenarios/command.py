@@ -60,6 +60,6 @@ def clean(environment: dict[str, str] | None = None) -> dict[str, str]:
     return {
         **kept,
         "NO_COLOR": "1",
-        "FEDERATION_CONTEXTS": "/nonexistent/contexts.yaml",
+        "XDG_CONFIG_HOME": "/nonexistent",
         **(environment or {}),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.cli.target import DEFAULT_SOCKET, resolve
+from federation.cli.target import DEFAULT_SOCKET, credential, resolve
 from federation.errors import InputError
 from tests.federation.cli.command import Cli
 from tests.gateway.certificates import BASE, ca
@@ -21,8 +21,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ca("east").write(tmp_path / "ada", f"spiffe://east.{BASE}/operator/ada")
     (tmp_path / "bundle.pem").write_bytes(ca("east").bundle.pem())
     (tmp_path / "token").write_text("fedop1.secret\n")
+    (tmp_path / "contexts.yaml").write_text("contexts: []\n")
     (tmp_path / "garbage").write_text("garbage\n")
     (tmp_path / "two-lines").write_text("one\ntwo\n")
+    (tmp_path / "open").write_text("fedop1.secret\n")
+    for secret in ("token", "garbage", "two-lines"):
+        (tmp_path / secret).chmod(0o600)
+    (tmp_path / "open").chmod(0o644)
     return tmp_path
 
 
@@ -32,7 +37,12 @@ def write(folder: Path, *lines: str, current: str = "") -> None:
     (folder / "contexts.yaml").write_text(f"{head}contexts:\n{contexts}")
 
 
-def test_without_contexts_the_hub_of_this_machine_is_asked(folder: Path) -> None:
+def test_without_contexts_the_hub_of_this_machine_is_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert resolve(None).url == f"unix://{DEFAULT_SOCKET}"
+    monkeypatch.setenv("FEDERATION_CONTEXTS", "")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "nothing"))
     assert resolve(None).url == f"unix://{DEFAULT_SOCKET}"
     assert resolve("unix:///x/api.sock").url == "unix:///x/api.sock"
 
@@ -83,6 +93,11 @@ def test_what_means_nobody_is_wrong_usage(wanted: str, folder: Path) -> None:
             f"url: '{URL}', bundle: {{at}}/bundle.pem, certificate: {{at}}/garbage, key: {{at}}/ada/key.pem",
             "garbage: not a certificate and its key",
         ),
+        (f"url: '{URL}', bundle: {{at}}/bundle.pem, token_file: {{at}}/open", "run: chmod 0600"),
+        (
+            f"url: '{URL}', bundle: {{at}}/bundle.pem, certificate: {{at}}/ada/chain.pem, key: {{at}}/open",
+            "open: has mode 0644, which lets others in; run: chmod 0600",
+        ),
         (f"url: '{URL}', color: red", "contexts.yaml:2: contexts[0].color: unknown field"),
         ("url: 3", "contexts.yaml:2: contexts[0].url: got 3"),
     ],
@@ -101,6 +116,37 @@ def test_a_current_context_that_is_not_there_is_told_with_the_file(folder: Path)
     write(folder, "name: prod, url: 'unix:///x/api.sock'", current="prd")
     with pytest.raises(InputError, match=r"contexts\.yaml: 'prd' is no context; allowed: .*\(prod\)"):
         resolve(None)
+
+
+def test_a_file_that_the_environment_names_is_there(folder: Path) -> None:
+    (folder / "contexts.yaml").unlink()
+    with pytest.raises(InputError, match=r"contexts\.yaml: no such file") as refused:
+        resolve(None)
+    assert "FEDERATION_CONTEXTS names it" in refused.value.hint
+
+
+def test_no_two_contexts_have_one_name(folder: Path) -> None:
+    write(
+        folder,
+        "name: prod, url: 'unix:///x/api.sock'",
+        "name: prod, url: 'unix:///y/api.sock'",
+        current="prod",
+    )
+    with pytest.raises(InputError, match=r"yaml:4: contexts\[1\]\.name: 'prod' is there already"):
+        resolve(None)
+
+
+def test_a_key_that_others_may_read_is_not_renewed_with(folder: Path) -> None:
+    write(
+        folder,
+        f"name: ada, url: '{URL}', bundle: {{at}}/bundle.pem, certificate: {{at}}/ada/chain.pem, "
+        "key: {at}/ada/key.pem",
+    )
+    key = folder / "ada" / "key.pem"
+    assert credential("ada") == (folder / "ada" / "chain.pem", key)
+    key.chmod(0o640)
+    with pytest.raises(InputError, match=f"run: chmod 0600 {key}"):
+        credential("ada")
 
 
 @pytest.mark.parametrize("text", ["", "contexts: []\n---\ncontexts: []\n"])
