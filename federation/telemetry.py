@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import os
 import sys
 from contextlib import suppress
 from typing import Literal, TextIO, cast
@@ -21,7 +22,10 @@ def configure_logging(level: str, form: Literal["text", "json"], process: str) -
     """Write one line an event to standard error, of libraries too.
 
     Values are data: control characters are escaped, never printed. A line that standard error does not take is lost.
+    To be called before grpc is imported: its core writes lines of its own, one for each stranger who fails a handshake,
+    and is quiet unless the environment says otherwise (GRPC_VERBOSITY; grpc/doc/environment_variables.md).
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     out = cast("TextIO", _Lossy(sys.stderr))
     final: structlog.typing.Processor
     if form == "json":

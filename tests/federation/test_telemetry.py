@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import structlog
 
 from federation.telemetry import AgentMetrics, GatewayMetrics, HubMetrics, configure_logging
+from tests.gateway.certificates import ca
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +87,57 @@ print("alive")
             [sys.executable, "-c", speak], stdout=subprocess.PIPE, stderr=full, text=True, check=False
         )
     assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+KNOCK = """
+import asyncio, sys
+from pathlib import Path
+
+import federation.cli.processes, federation.config
+from federation.telemetry import configure_logging
+
+assert "grpc" not in sys.modules
+configure_logging("info", "json", "hub")
+
+import grpc.aio
+
+async def main():
+    chain, key = (Path(file).read_bytes() for file in sys.argv[1:])
+    server = grpc.aio.server()
+    credentials = grpc.ssl_server_credentials([(key, chain)], chain, require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    for said in (b"GET / HTTP/1.1\\r\\n\\r\\n", b"\\x16\\x03\\x01\\x00\\x05hello"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        try:
+            await reader.read()
+        except ConnectionError:
+            pass
+        writer.close()
+    await server.stop(None)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("verbosity", "lines"), [(None, 0), ("info", 2)])
+def test_strangers_at_the_door_of_grpc_write_no_lines_of_its_own_unless_somebody_wants_them(
+    tmp_path: Path, verbosity: str | None, lines: int
+) -> None:
+    shown = ca("east").write(tmp_path / "east", "spiffe://east.mesh.example/agent")
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
+    environment |= {"GRPC_VERBOSITY": verbosity} if verbosity else {}
+    done = subprocess.run(
+        [sys.executable, "-c", KNOCK, str(shown.chain), str(shown.key)],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert sum("Handshake failed" in line for line in done.stderr.splitlines()) == lines, done.stderr
+    assert lines or done.stderr == ""
 
 
 def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
