@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, assert_never
 
 from msgspec import Meta, Struct
 
@@ -15,11 +16,16 @@ from federation.document import Document
 from federation.document.file import read
 from federation.duration import Duration
 from federation.errors import InputError
+from federation.listen import HostPort, collide
 from federation.written import (
     Address,
+    Attempt,
     Base,
+    Directory,
+    Drain,
     File,
     GatewayAddress,
+    Idle,
     Lifetime,
     Listening,
     LogFile,
@@ -27,7 +33,7 @@ from federation.written import (
     NamePattern,
     Reached,
     ServicePattern,
-    Span,
+    Silence,
 )
 
 Number = Annotated[int, Meta(ge=1, le=65535)]
@@ -65,7 +71,7 @@ class HubSettings(Setting, frozen=True, kw_only=True):
 
     base: Base
     advertise: HubAdvertise
-    directory: File = File("/var/lib/federation/hub")
+    directory: Directory = Directory("/var/lib/federation/hub")
     listen: HubListen = HubListen()
     root: Literal["online"] = "online"
     log: Log = Log()
@@ -110,24 +116,24 @@ class ListenPorts(Setting, frozen=True, kw_only=True):
 class Leases(Setting, frozen=True, kw_only=True):
     """Silence of a cluster after which it is suspected and, later, no longer counted on."""
 
-    suspect: Duration = Duration.parse("15s")
-    expired: Duration = Duration.parse("60s")
+    suspect: Silence = Silence.parse("15s")
+    expired: Silence = Silence.parse("60s")
 
 
 class Paths(Setting, frozen=True, kw_only=True):
     """How the way to another cluster is watched. A silent gateway costs at most ping + timeout + one retry."""
 
-    probe: Span = Span.parse("500ms")
+    probe: Attempt = Attempt.parse("500ms")
     failures: Annotated[int, Meta(ge=1, le=10)] = 2
-    ping: Span = Span.parse("350ms")
-    timeout: Span = Span.parse("500ms")
+    ping: Attempt = Attempt.parse("350ms")
+    timeout: Attempt = Attempt.parse("500ms")
 
 
 class Tunnels(Setting, frozen=True, kw_only=True):
     """`idle`: how long a tunnel lives without a byte. `connect`: how long a backend may take to accept."""
 
-    idle: Span = Span.parse("1h")
-    connect: Span = Span.parse("1s")
+    idle: Idle = Idle.parse("1h")
+    connect: Attempt = Attempt.parse("1s")
 
 
 class AgentSettings(Setting, frozen=True, kw_only=True):
@@ -138,7 +144,7 @@ class AgentSettings(Setting, frozen=True, kw_only=True):
     advertise: AgentAdvertise
     services: File
     zone: Name | None = None
-    directory: File = File("/var/lib/federation/agent")
+    directory: Directory = Directory("/var/lib/federation/agent")
     join_token: File | None = None
     regions: tuple[Name, ...] = ()
     imports: Imports = Imports()
@@ -165,7 +171,7 @@ class EnvoySettings(Setting, frozen=True, kw_only=True):
 
     path: File | None = None
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 1
-    drain: Duration = Duration.parse("5s")
+    drain: Drain = Drain.parse("5s")
 
 
 class GatewaySettings(Setting, frozen=True, kw_only=True):
@@ -174,7 +180,7 @@ class GatewaySettings(Setting, frozen=True, kw_only=True):
     name: Name
     advertise: GatewayAddress
     token: File | None = None
-    directory: File = File("/var/lib/federation/gateway")
+    directory: Directory = Directory("/var/lib/federation/gateway")
     listen: GatewayListen = GatewayListen()
     envoy: EnvoySettings = EnvoySettings()
     log: Log = Log()
@@ -200,20 +206,55 @@ def settings_in(documents: Sequence[Document], file: str, kind: type[S]) -> S:
     return settings
 
 
-def _contradictions(settings: Settings) -> list[tuple[str, str, str]]:
-    """(field, problem, what is allowed) for what single fields cannot tell."""
-    found = []
-    if isinstance(settings, AgentSettings):
-        if settings.cluster == "hub":
-            found.append(("cluster", "is the name of the federation service itself", "any other DNS label"))
-        if settings.ports.first > settings.ports.last:
-            found.append(("ports.first", "lies after ports.last", f"at most {settings.ports.last}"))
-        if settings.leases.suspect >= settings.leases.expired:
-            found.append(
-                ("leases.suspect", "is not shorter than leases.expired", f"below {settings.leases.expired}")
-            )
-        if settings.leases.suspect < SHORTEST_SUSPICION:
-            found.append(
-                ("leases.suspect", "is over before an agent speaks twice", f"{SHORTEST_SUSPICION} or more")
-            )
-    return found
+Contradiction = tuple[str, str, str]
+"""Field, problem, what is allowed."""
+
+
+def _contradictions(settings: Settings) -> Iterator[Contradiction]:
+    """What single fields cannot tell."""
+    yield from _collisions(settings)
+    match settings:
+        case HubSettings():
+            yield from _one_place("sync", settings.advertise.api, settings.advertise.sync)
+        case AgentSettings():
+            yield from _one_place("xds", settings.advertise.api, settings.advertise.xds)
+            yield from _of_agent(settings)
+        case GatewaySettings():
+            pass
+        case _:
+            assert_never(settings)
+
+
+def _collisions(settings: Settings) -> Iterator[Contradiction]:
+    """Two places to listen that cannot be had together."""
+    for (first, one), (second, other) in combinations(_listening(settings), 2):
+        if collide(one, other):
+            yield f"listen.{second}", f"{other} meets listen.{first}, which is {one}", "another port"
+
+
+def _listening(settings: Settings) -> tuple[tuple[str, HostPort], ...]:
+    match settings.listen:
+        case HubListen(api=api, sync=sync, telemetry=telemetry):
+            return ("api", api), ("sync", sync), ("telemetry", telemetry)
+        case AgentListen(api=api, xds=xds, telemetry=telemetry):
+            return ("api", api), ("xds", xds), ("telemetry", telemetry)
+        case GatewayListen(address=address, eastwest=eastwest, telemetry=telemetry):
+            return ("eastwest", HostPort.of(address, eastwest)), ("telemetry", telemetry)
+        case listen:
+            assert_never(listen)
+
+
+def _one_place(second: str, one: Reached, other: Reached) -> Iterator[Contradiction]:
+    if one == other:
+        yield f"advertise.{second}", f"{other} is advertise.api too", "another port, or another host"
+
+
+def _of_agent(settings: AgentSettings) -> Iterator[Contradiction]:
+    if settings.cluster == "hub":
+        yield "cluster", "is the name of the federation service itself", "any other DNS label"
+    if settings.ports.first > settings.ports.last:
+        yield "ports.first", "lies after ports.last", f"at most {settings.ports.last}"
+    if settings.leases.suspect >= settings.leases.expired:
+        yield "leases.suspect", "is not shorter than leases.expired", f"below {settings.leases.expired}"
+    if settings.leases.suspect < SHORTEST_SUSPICION:
+        yield "leases.suspect", "is over before an agent speaks twice", f"{SHORTEST_SUSPICION} or more"

@@ -13,6 +13,9 @@ from typing import ClassVar, Self
 
 from federation.errors import FederationError
 
+LONGEST_SOCKET_PATH = 107
+"""Bytes in the path of a unix socket (unix(7))."""
+
 _WRITTEN = re.compile(r"(\[(?P<v6>[0-9a-fA-F.]*:[0-9a-fA-F:.]*)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>.*)")
 
 
@@ -140,6 +143,21 @@ def _holds(process: Path, inodes: set[str]) -> bool:
         return any(os.readlink(fd) in inodes for fd in (process / "fd").iterdir())
     except OSError:
         return False
+
+
+def collide(one: HostPort, other: HostPort) -> bool:
+    """Whether two processes, or two parts of one, cannot listen on both: :: takes the port of IPv4 as well (ipv6(7)).
+
+    Both hosts are addresses; a port 0 stands for any that is free.
+    """
+    if one.port != other.port or not one.port:
+        return False
+    first, second = ip_address(one.host), ip_address(other.host)
+    return first == second or _takes(first, second) or _takes(second, first)
+
+
+def _takes(wide: IPv4Address | IPv6Address, narrow: IPv4Address | IPv6Address) -> bool:
+    return wide.is_unspecified and (wide.version == 6 or narrow.version == 4)
 
 
 def is_address(host: str) -> bool:

@@ -5,13 +5,14 @@ A parsed text is the plain string or number with a type of its own, so that ever
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import PosixPath
 from typing import ClassVar, Self
 
 from federation.duration import Duration
-from federation.listen import HostPort, is_address
+from federation.listen import LONGEST_SOCKET_PATH, HostPort, is_address, is_unspecified
 from federation.pattern import is_service_pattern
 from pki.errors import PkiError
 from pki.names import dns_label
@@ -29,6 +30,22 @@ class File(PosixPath):
         path = cls(text)
         if not path.is_absolute() or "\0" in text:
             raise ValueError("not an absolute path")
+        return path
+
+
+class Directory(File):
+    """The folder of a process: its unix sockets lie in it, and the path of a socket must not be long."""
+
+    longest: ClassVar[int] = LONGEST_SOCKET_PATH - len("/admin.sock")
+    allowed: ClassVar[str] = (
+        f"an absolute path of at most {longest} bytes, because unix sockets lie in it (unix(7))"
+    )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        path = super().parse(text)
+        if len(os.fsencode(path)) > cls.longest:
+            raise ValueError("too long")
         return path
 
 
@@ -109,6 +126,8 @@ class Reached(HostPort):
         found = super().parse(text)
         if not found.port:
             raise ValueError("no port that others could dial")
+        if is_unspecified(found.host):
+            raise ValueError("stands for every address of a machine, and others could not dial it")
         return found
 
 
@@ -126,18 +145,57 @@ class GatewayAddress(Reached):
         return found
 
 
-class Span(Duration):
-    """A duration that is not zero."""
+class Bounded(Duration):
+    """A duration that makes sense where it is written."""
 
     __slots__ = ()
-    allowed: ClassVar[str] = "more than 0, as a whole number with its unit, such as 500ms, 10s, 5m or 24h"
+    shortest: ClassVar[Duration]
+    longest: ClassVar[Duration]
 
     @classmethod
     def parse(cls, text: str) -> Self:
         found = super().parse(text)
-        if not found:
-            raise ValueError("zero")
+        if found < cls.shortest:
+            raise ValueError(f"shorter than {cls.shortest}")
+        if found > cls.longest:
+            raise ValueError(f"longer than {cls.longest}")
         return found
+
+
+class Attempt(Bounded):
+    """How long one attempt to reach somebody may take, or the time from one to the next."""
+
+    __slots__ = ()
+    shortest = Duration.parse("10ms")
+    longest = Duration.parse("1m")
+    allowed = "10ms to 1m, as a whole number with its unit, such as 500ms or 2s"
+
+
+class Idle(Bounded):
+    """How long something may live without being used."""
+
+    __slots__ = ()
+    shortest = Duration.parse("1s")
+    longest = Duration.parse("30d")
+    allowed = "1s to 30d, as a whole number with its unit, such as 10m, 1h or 7d"
+
+
+class Silence(Bounded):
+    """How long somebody may say nothing."""
+
+    __slots__ = ()
+    shortest = Duration.parse("0s")
+    longest = Duration.parse("24h")
+    allowed = "at most 24h, as a whole number with its unit, such as 500ms, 10s or 5m"
+
+
+class Drain(Bounded):
+    """How long what ends may take."""
+
+    __slots__ = ()
+    shortest = Duration.parse("0s")
+    longest = Duration.parse("1h")
+    allowed = "0s to 1h, as a whole number with its unit, such as 500ms, 10s or 5m"
 
 
 class Lifetime(Duration):

@@ -25,7 +25,7 @@ from google.protobuf.json_format import ParseDict
 from federation.api.server import CannotListenUnix
 from federation.clock import Clock
 from federation.errors import FederationError
-from federation.listen import HostPort, ensure_free
+from federation.listen import LONGEST_SOCKET_PATH, HostPort, ensure_free
 from federation.retry import Backoff
 from gateway.credential import Credential
 from gateway.doors import Doors
@@ -46,9 +46,6 @@ from gateway.xds.reports import Reporting
 from gateway.xds.server import AdsServer, Client, Stream, new_server
 from pki import durable
 from pki.errors import PkiError, WriteError
-
-LONGEST_SOCKET_PATH = 107
-"""Bytes (unix(7))."""
 
 SHORTEST_BACKOFF = 0.1
 LONGEST_BACKOFF = 5.0

@@ -110,7 +110,22 @@ def test_what_has_no_default_is_asked_for(kind: str, tmp_path: Path) -> None:
         ("agent", "leases: {suspect: 15 sec}", 5, "leases.suspect", "not a duration", "500ms, 10s"),
         ("agent", "leases: {suspect: 2m}", 5, "leases.suspect", "not shorter than", "below 1m"),
         ("agent", "leases: {suspect: 6s}", 5, "leases.suspect", "speaks twice", "10s or more"),
-        ("agent", "paths: {ping: 0s}", 5, "paths.ping", "zero", "more than 0"),
+        ("agent", "leases: {expired: 25h}", 5, "leases.expired", "longer than 24h", "at most 24h"),
+        ("agent", "paths: {ping: 0s}", 5, "paths.ping", "shorter than 10ms", "10ms to 1m"),
+        ("agent", "paths: {probe: 9ms}", 5, "paths.probe", "shorter than 10ms", "10ms to 1m"),
+        ("agent", "paths: {timeout: 100h}", 5, "paths.timeout", "longer than 1m", "10ms to 1m"),
+        ("agent", "tunnels: {connect: 61s}", 5, "tunnels.connect", "longer than 1m", "10ms to 1m"),
+        ("agent", "tunnels: {idle: 999ms}", 5, "tunnels.idle", "shorter than 1s", "1s to 30d"),
+        ("agent", "tunnels: {idle: 31d}", 5, "tunnels.idle", "longer than 720h", "1s to 30d"),
+        ("gateway", "envoy: {drain: 36500d}", 3, "envoy.drain", "longer than 1h", "0s to 1h"),
+        ("hub", "listen: {api: '127.0.0.1:8444'}", 3, "listen.sync", "meets listen.api", "another port"),
+        ("hub", "listen: {sync: '0.0.0.0:9464'}", 3, "listen.telemetry", "meets listen.sync", "another port"),
+        ("hub", "listen: {sync: '[::]:9464'}", 3, "listen.telemetry", "meets listen.sync", "another port"),
+        ("agent", "listen: {xds: '10.1.0.2:8445'}", 5, "listen.xds", "meets listen.api", "another port"),
+        ("gateway", "listen: {eastwest: 9466}", 3, "listen.telemetry", "meets listen.eastwest", "another port"),
+        ("hub", f"directory: /{'x' * 96}", 3, "directory", "too long", "at most 96 bytes"),
+        ("agent", f"directory: /{'é' * 48}", 5, "directory", "too long", "at most 96 bytes"),
+        ("gateway", f"directory: /{'x' * 96}", 3, "directory", "too long", "at most 96 bytes"),
         ("agent", "paths: {failures: 0}", 5, "paths.failures", "got 0", "1"),
         ("agent", "certificate_lifetime: 25h", 5, "certificate_lifetime", "not a life", "10s to 24h"),
         ("agent", "certificate_lifetime: 9s", 5, "certificate_lifetime", "not a life", "10s to 24h"),
@@ -146,6 +161,11 @@ def test_a_mistake_is_told_with_its_place_and_what_is_allowed(
         ("agent", "cluster: east", "cluster: hub", "cluster", "the federation service itself"),
         ("agent", "cluster: east", "cluster: East", "cluster", "not a DNS label"),
         ("agent", "10.1.0.2:8446", "10.1.0.2:0", "advertise.xds", "no port"),
+        ("agent", "10.1.0.2:8446", "0.0.0.0:8446", "advertise.xds", "every address"),
+        ("agent", "10.1.0.2:8446", "10.1.0.2:8445", "advertise.xds", "is advertise.api too"),
+        ("hub", "hub.example:8443", "[::]:8443", "advertise.api", "every address"),
+        ("hub", "10.1.0.1:8444", "hub.example:8443", "advertise.sync", "is advertise.api too"),
+        ("gateway", "10.1.0.2:15443", "0.0.0.0:15443", "advertise", "every address"),
         ("hub", "mesh.example", "Mesh.Example", "base", "cannot be the base"),
         ("hub", "mesh.example", "mesh..example", "base", "cannot be the base"),
         ("hub", "mesh.example", "x" * 64, "base", "cannot be the base"),
@@ -162,6 +182,26 @@ def test_a_value_that_cannot_be_is_told(
         read_settings(file, KINDS[kind])
     assert refused.value.field == field
     assert refused.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("kind", "addition"),
+    [
+        ("hub", "listen: {api: '127.0.0.1:0', sync: '127.0.0.1:0', telemetry: '127.0.0.1:0'}"),
+        ("hub", "listen: {api: '127.0.0.1:8443', sync: '127.0.0.2:8443', telemetry: '[::1]:8443'}"),
+        ("hub", "listen: {api: '0.0.0.0:8443', sync: '[::1]:8443'}"),
+        ("hub", f"directory: /{'x' * 95}"),
+        ("gateway", "listen: {address: 10.1.0.2, eastwest: 9466}"),
+        ("gateway", "envoy: {drain: 0s}"),
+        ("agent", "leases: {suspect: 10s, expired: 24h}"),
+        ("agent", "paths: {probe: 10ms, ping: 60s, timeout: 1m}"),
+        ("agent", "tunnels: {idle: 30d, connect: 10ms}"),
+    ],
+)
+def test_what_only_just_works_is_taken(kind: str, addition: str, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(MINIMAL[kind] + addition + "\n")
+    assert read_settings(file, KINDS[kind])
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", MINIMAL["hub"] + "---\n" + MINIMAL["hub"]])

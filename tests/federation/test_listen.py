@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.listen import CannotListen, HostPort, ensure_free, holder_of, listen
+from federation.listen import CannotListen, HostPort, collide, ensure_free, holder_of, listen
 
 ME = f"{Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
 
@@ -90,3 +90,33 @@ def test_an_address_of_another_machine_or_no_address_is_told() -> None:
 
 def test_any_free_port_needs_no_look() -> None:
     ensure_free(HostPort.of("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1", True),
+        ("127.0.0.1:1", "127.0.0.1:2", False),
+        ("127.0.0.1:1", "127.0.0.2:1", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("0.0.0.0:1", "127.0.0.1:1", True),
+        ("0.0.0.0:1", "[::1]:1", False),
+        ("[::]:1", "[::1]:1", True),
+        ("[::]:1", "127.0.0.1:1", True),
+        ("[::]:1", "0.0.0.0:1", True),
+        ("[::1]:1", "[0:0::1]:1", True),
+    ],
+)
+def test_whether_two_places_collide_is_known_as_the_kernel_decides_it(
+    one: str, other: str, meet: bool
+) -> None:
+    first, second = HostPort.parse(one), HostPort.parse(other)
+    assert collide(first, second) == collide(second, first) == meet
+    if first.port == second.port != 0:
+        with listen(HostPort.of(first.host, 0)) as opened:
+            try:
+                listen(HostPort.of(second.host, port_of(opened))).close()
+            except CannotListen:
+                assert meet
+            else:
+                assert not meet
