@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from federation.cli.call import ask, segment
+from federation.cli.call import ask, check_grants, segment
 from federation.cli.output import Row, emit, fail, output_option, print_table, printable, span, text, when
 
 
@@ -50,6 +50,9 @@ def agent_state(row: Row) -> str:
 @click.pass_context
 def show(ctx: click.Context, name: str, output: str) -> None:
     """Show everything the hub knows of the cluster NAME.
+
+    What it may not export its own agent holds back, and the hub hears no more of it: `federation check` says what that
+    is, and why.
 
     \b
     Example:
@@ -98,6 +101,9 @@ def set_(
 ) -> None:
     """Change what the cluster NAME may do. What is not named stays as it is.
 
+    The answer lists what the hub stops relaying. From then on the cluster's own agent holds it back, and
+    `federation check` says what that is, and why.
+
     \b
     Examples:
       federation cluster set east --may-export 'default/*' --may-export 'shop/*'
@@ -107,6 +113,7 @@ def set_(
 
     if not (may_export or ranges or state):
         raise click.UsageError("nothing to change: give --may-export, --range or --state")
+    check_grants(may_export, ranges)
     change = SetCluster(may_export=may_export or None, ranges=ranges or None, state=state)  # type: ignore[arg-type]
     emit(output, ask(ctx, "PUT", f"/v1/clusters/{segment(name)}", body=change), _show)
 
@@ -124,8 +131,21 @@ def remove(ctx: click.Context, name: str, yes: bool, output: str) -> None:
       federation cluster remove east
       federation cluster remove east --yes
     """
-    question = f"Remove {name}? Its gateways are cut off and its services disappear elsewhere."
-    if not yes and not click.confirm(question, err=True):
-        fail(f"{name} stays", "nothing was changed")
-        ctx.exit(1)
-    emit(output, ask(ctx, "DELETE", f"/v1/clusters/{segment(name)}"), lambda done: click.echo(done["done"]))
+    path = f"/v1/clusters/{segment(name)}"
+    if not yes:
+        ask(ctx, "GET", path)
+        if not _confirmed(f"Remove {name}? Its gateways are cut off and its services disappear elsewhere."):
+            fail(f"{name} stays", "nothing was changed; --yes answers for whoever cannot be asked")
+            ctx.exit(1)
+    emit(output, ask(ctx, "DELETE", path), lambda done: click.echo(done["done"]))
+
+
+def _confirmed(question: str) -> bool:
+    """Whether the answer is yes. No answer, as with an empty standard input, is no; Ctrl-C ends the program."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise
+        click.echo(err=True)
+        return False

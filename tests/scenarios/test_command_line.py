@@ -103,6 +103,8 @@ async def test_cluster_set_changes_what_a_cluster_may_do(federation: World) -> N
         status = await at_agent(federation, "west", "status")
         assert status.code == 1
         assert "default/remote" in status.out, status.said
+        checked = await at_hub(federation, "check")
+        assert (checked.code, "default/remote" in checked.out) == (1, True), checked.said
     finally:
         allowed = [part for pattern in before["may_export"] for part in ("--may-export", pattern)]
         fine(await at_hub(federation, "cluster", "set", "west", *allowed))
