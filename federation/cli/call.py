@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import quote
 
@@ -33,7 +35,29 @@ def segment(name: str) -> str:
     """A name as one segment of a path; dots alone would mean another path (RFC 3986, 5.2.4). Raises UsageError."""
     if name in ("", ".", ".."):
         raise click.UsageError(f"{name!r} is not a name")
-    return quote(name, safe="")
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise click.UsageError(f"{name!r} is not a name: it is not UTF-8") from error
+
+
+def check_grants(may_export: Iterable[str], ranges: Iterable[str]) -> None:
+    """What the hub would refuse anyhow is wrong usage before it is asked. Raises UsageError."""
+    from federation.pattern import is_service_pattern
+
+    for pattern in may_export:
+        if not is_service_pattern(pattern):
+            raise click.BadParameter(
+                f"{pattern!r} is not namespace/name; allowed: a-z, 0-9, '-' and '*', as in 'shop/*'",
+                param_hint="--may-export",
+            )
+    for text in ranges:
+        try:
+            ip_network(text)
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{error}; allowed: a range in CIDR notation, as in 10.1.0.0/16", param_hint="--range"
+            ) from error
 
 
 class ServiceName(click.ParamType[str]):

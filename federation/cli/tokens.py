@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from federation.cli.call import ask, segment
+from federation.cli.call import ask, check_grants, segment
 from federation.cli.output import emit, output_option, print_table, text, when
 from federation.cli.paths import GivenPath
 from federation.errors import FederationError
@@ -48,7 +49,7 @@ def token() -> None:
     help="How long it can be used, 1s to 10m.",
 )
 @click.option(
-    "--out", type=GivenPath(dir_okay=False, path_type=Path), help="Write the token to this file (0600)."
+    "--out", type=GivenPath(dir_okay=False, path_type=Path), help="Write the token to this new file (0600)."
 )
 @output_option
 @click.pass_context
@@ -82,6 +83,12 @@ def create(
         raise click.BadParameter(f"{error}; allowed: {Duration.allowed}", param_hint="--ttl") from error
     if not SHORTEST_TTL <= lifetime <= LONGEST_TTL:
         raise click.BadParameter(f"{ttl} is not allowed; allowed: 1s to 10m", param_hint="--ttl")
+    check_grants(may_export, ranges)
+    if out is not None and os.path.lexists(out):
+        raise click.BadParameter(
+            f"{out} exists already, and may hold a token that is still good; name a new file",
+            param_hint="--out",
+        )
     wanted = NewToken(
         cluster=cluster,
         may_export=may_export,
@@ -97,10 +104,10 @@ def create(
 
 def _keep(ctx: click.Context, created: dict[str, Any], out: Path) -> None:
     """Move the token from the answer to the file. One that nobody will ever have is revoked."""
-    from pki.durable import write
+    from pki.durable import create as create_file
 
     try:
-        write(out, (created.pop("token") + "\n").encode())
+        create_file(out, (created.pop("token") + "\n").encode())
     except PkiError as error:
         ask(ctx, "DELETE", f"/v1/tokens/{segment(created['id'])}")
         raise FederationError(f"{error}; the token is revoked", "choose another file for --out") from error
@@ -146,6 +153,6 @@ def revoke(ctx: click.Context, token_id: str, output: str) -> None:
 
     \b
     Example:
-      federation token revoke 3f9c2a51
+      federation token revoke 3f9c2a51d07e
     """
     emit(output, ask(ctx, "DELETE", f"/v1/tokens/{segment(token_id)}"), lambda done: click.echo(done["done"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -263,6 +264,13 @@ def test_a_token_is_shown_once_or_written_for_its_owner_alone(ask: Asking, tmp_p
     assert finished.json["file"] == str(file)
     assert "fed1.secret" not in finished.out
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("fed1.secret\n", 0o600)
+    again, process = ask(*wanted, "--out", file)
+    assert (again.code, process.calls) == (2, [])
+    assert f"{file} exists already" in again.err
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    assert ask(*wanted, "--out", link)[0].code == 2
+    assert link.is_symlink()
     finished, process = ask("token", "create", "--gateway")
     assert process.calls[0][1].body == NewToken(gateway_class="eastwest")
 
@@ -274,6 +282,11 @@ def test_a_token_is_shown_once_or_written_for_its_owner_alone(ask: Asking, tmp_p
         ("token", "create", "east", "--gateway"),
         ("token", "create", "east", "--ttl", "90"),
         ("token", "create", "east", "--ttl", "soon"),
+        ("token", "create", "east", "--range", "10.0.0.0/33"),
+        ("token", "create", "east", "--may-export", "!!"),
+        ("cluster", "set", "east", "--range", "10.0.0.1/8"),
+        ("cluster", "set", "east", "--may-export", "!!"),
+        ("token", "revoke", os.fsdecode(b"\xff\xfe")),
         ("cluster", "set", "east"),
         ("cluster", "set", "east", "--state", "gone"),
         ("service", "show", "Echo"),
@@ -295,15 +308,28 @@ def test_a_cluster_is_changed_in_what_is_named_alone(ask: Asking) -> None:
     assert process.calls[0][1].body == SetCluster(state="draining")
 
 
-@pytest.mark.parametrize(("typed", "code", "asked"), [("y\n", 0, 1), ("n\n", 1, 0), ("\n", 1, 0)])
+REMOVED, LOOKED = "DELETE /v1/clusters/east", "GET /v1/clusters/east"
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "asked"),
+    [("y\n", 0, [LOOKED, REMOVED]), ("n\n", 1, [LOOKED]), ("\n", 1, [LOOKED]), ("", 1, [LOOKED])],
+)
 def test_a_cluster_is_removed_after_a_question(
-    ask: Asking, monkeypatch: pytest.MonkeyPatch, typed: str, code: int, asked: int
+    ask: Asking, monkeypatch: pytest.MonkeyPatch, typed: str, code: int, asked: list[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     finished, process = ask("cluster", "remove", "east")
     assert finished.code == code
-    assert len(process.calls) == asked
+    assert [name for name, _ in process.calls] == asked
     assert "Its gateways are cut off" in finished.err
+    assert ("east stays" in finished.err) == (code == 1)
+
+
+def test_nobody_is_asked_about_a_cluster_that_is_not_there(ask: Asking) -> None:
+    finished, _ = ask("cluster", "remove", "south")
+    assert finished.code == 1
+    assert finished.err.startswith("error: there is no answer 'GET /v1/clusters/south'")
 
 
 def test_an_operators_credential_is_written_and_named(ask: Asking, tmp_path: Path) -> None:
