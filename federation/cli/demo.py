@@ -61,7 +61,7 @@ def up(ctx: click.Context, directory: Path | None) -> None:
 @DIRECTORY
 @output_option
 def status(directory: Path | None, output: str) -> None:
-    """Show pids, sockets and addresses of the demo that is up.
+    """Show pids, sockets and addresses of the demo that is up; what has died has none.
 
     \b
     Examples:
@@ -74,13 +74,18 @@ def status(directory: Path | None, output: str) -> None:
 
 
 def _show(facts: dict[str, Any]) -> None:
-    click.echo(f"hub: pid {facts['hub']['pid']}, API {facts['hub']['api']}, sync {facts['hub']['sync']}")
+    click.echo(f"hub: {_pid(facts['hub']['pid'])}, API {facts['hub']['api']}, sync {facts['hub']['sync']}")
     for cluster in facts["clusters"]:
         click.secho(f"{cluster['name']} ({cluster['region']})", bold=True, nl=False)
-        click.echo(f": agent pid {cluster['agent']['pid']}, socket {cluster['agent']['socket']}")
+        click.echo(f": agent {_pid(cluster['agent']['pid'])}, socket {cluster['agent']['socket']}")
         for gateway in cluster["gateways"]:
-            click.echo(f"  gateway {gateway['address']}: pid {gateway['pid']}, Envoy {gateway['envoy_pid']}")
+            envoy = _pid(gateway["envoy_pid"])
+            click.echo(f"  gateway {gateway['address']}: {_pid(gateway['pid'])}, Envoy {envoy}")
         for service, reach in cluster["imports"].items():
-            click.echo(f"  {service} is reached at {reach}")
+            click.echo(f"  {service} is reached at {reach or 'no gateway that runs'}")
         for backend in cluster["backends"]:
-            click.echo(f"  backend {backend['address']} of {backend['service']}: pid {backend['pid']}")
+            click.echo(f"  backend {backend['address']} of {backend['service']}: {_pid(backend['pid'])}")
+
+
+def _pid(pid: int | None) -> str:
+    return "not running" if pid is None else f"pid {pid}"

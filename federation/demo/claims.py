@@ -14,6 +14,7 @@ from federation.demo.load import Answer
 class Claim:
     """One sentence that is true or not; `figure` was measured, `goal` is what a reader compares it with.
 
+    A goal that was `missed` is shown as such; it does not make the sentence untrue.
     `answers` are those of a load on whose account it is made.
     """
 
@@ -22,6 +23,7 @@ class Claim:
     figure: str = ""
     goal: str = ""
     answers: tuple[Answer, ...] = ()
+    missed: bool = False
 
 
 class Screen(Protocol):
@@ -47,9 +49,16 @@ class Record:
     claims: list[Claim] = field(default_factory=list)
 
     def claim(
-        self, text: str, holds: bool, figure: str = "", goal: str = "", answers: Sequence[Answer] = ()
+        self,
+        text: str,
+        holds: bool,
+        figure: str = "",
+        goal: str = "",
+        answers: Sequence[Answer] = (),
+        *,
+        missed: bool = False,
     ) -> None:
-        made = Claim(text, holds, figure, goal, tuple(answers))
+        made = Claim(text, holds, figure, goal, tuple(answers), missed)
         self.claims.append(made)
         self.screen.claim(made)
 

@@ -89,10 +89,14 @@ class Cluster:
         return [backend for backend in self.backends if backend.service == service]
 
     async def imports(self) -> dict[str, str]:
-        """`namespace/name:port` to `host:port` of its listener in this cluster."""
+        """`namespace/name:port` to `host:port` of its listener at one gateway of this cluster."""
+        return {port: reach[0] for port, reach in (await self.reach()).items()}
+
+    async def reach(self) -> dict[str, list[str]]:
+        """`namespace/name:port` to `host:port` of its listener at each gateway of this cluster."""
         services = await ask(self.socket, "/v1/services")
         return {
-            f"{service['service']}:{port['port']}": port["reach"][0]
+            f"{service['service']}:{port['port']}": port["reach"]
             for service in services
             for port in service["ports"]
             if port["reach"]

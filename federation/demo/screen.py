@@ -103,22 +103,27 @@ class Terminal:
 
 
 def claim_lines(claim: Claim, width: int, styled: Styled) -> list[str]:
-    """The claim in one line if it fits, else its figure below it; then who answered."""
-    mark = styled("✓", GREEN) if claim.holds else styled("✗", RED)
-    goal = f"(goal: {claim.goal})" if claim.goal else ""
+    """The claim in one line if it fits, else its figure below it; then who answered.
+
+    `‼`: it holds, and missed its goal.
+    """
+    colour, shade = (YELLOW, YELLOW) if claim.missed else (CYAN, DIM)
+    held = styled("‼", YELLOW) if claim.missed else styled("✓", GREEN)
+    mark = held if claim.holds else styled("✗", RED)
+    goal = f"(goal{' missed' if claim.missed else ''}: {claim.goal})" if claim.goal else ""
     beside = " ".join(part for part in (claim.figure, goal) if part)
     if beside and len(f"  ✓ {claim.text}  {beside}") <= width:
-        parts = (styled(claim.figure, CYAN) if claim.figure else "", styled(goal, DIM) if goal else "")
+        parts = (styled(claim.figure, colour) if claim.figure else "", styled(goal, shade) if goal else "")
         lines = [f"  {mark} {claim.text}  {' '.join(part for part in parts if part)}"]
     else:
         room = width - len(INDENT)
         first, *more = _wrapped(claim.text, room) or [""]
         lines = [f"  {mark} {first}", *(INDENT + line for line in more)]
         if claim.figure and goal and len(beside) <= room:
-            lines.append(f"{INDENT}{styled(claim.figure, CYAN)} {styled(goal, DIM)}")
+            lines.append(f"{INDENT}{styled(claim.figure, colour)} {styled(goal, shade)}")
         else:
-            lines += [INDENT + styled(line, CYAN) for line in _wrapped(claim.figure, room)]
-            lines += [INDENT + styled(line, DIM) for line in _wrapped(goal, room)]
+            lines += [INDENT + styled(line, colour) for line in _wrapped(claim.figure, room)]
+            lines += [INDENT + styled(line, shade) for line in _wrapped(goal, room)]
     if claim.answers:
         shown = timeline(claim.answers, min(WIDEST, width))
         lines.append(INDENT + stretches(shown, width - len(INDENT), styled))

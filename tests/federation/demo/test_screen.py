@@ -38,6 +38,14 @@ def test_a_claim_that_fits_is_one_line_and_who_answered_is_below() -> None:
     assert re.fullmatch("    east ━{20} west ━{10}", who)
 
 
+def test_a_missed_goal_is_marked_though_the_claim_holds() -> None:
+    missed = Claim("three clusters are up", True, "7.4 s", "5 s", missed=True)
+    assert claim_lines(missed, 100, plain) == ["  ‼ three clusters are up  7.4 s (goal missed: 5 s)"]
+    assert "\x1b[33m7.4 s\x1b[0m" in claim_lines(missed, 100, coloured)[0]
+    untrue = Claim("three clusters are up", False, "7.4 s", "5 s", missed=True)
+    assert claim_lines(untrue, 100, plain)[0].startswith("  ✗")
+
+
 def test_what_does_not_fit_goes_below() -> None:
     text = "  ✓ both backends of east are killed: west answers"
     assert claim_lines(CLAIM, 60, plain)[:2] == [text, "    1 of 608 failed (goal: 2 in flight)"]
