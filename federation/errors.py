@@ -95,7 +95,8 @@ class StoreCorrupt(StoreError):
             path,
             f"the store is damaged: {problem}",
             "nothing was changed; keep a copy of the folder and put a backup in its place. "
-            "Starting empty needs the file to be moved away by hand, and every cluster to join again",
+            "Starting empty needs the file to be moved away by hand: a hub then knows no cluster and each has to join "
+            "again, an agent hears everything anew",
         )
 
 

@@ -45,10 +45,16 @@ def create_credential(
     contexts = folder / "contexts.yaml"
     if contexts.exists():
         raise FederationError(f"{contexts} exists already", "choose another folder, or remove it first")
+    is_new = not folder.exists()
     private_folder(folder)
     key = ec.generate_private_key(ec.SECP256R1()) if certificate else None
     wanted = NewOperator(name=name, role=role, csr=request(key).decode() if key else None)
-    made = _read(post(wanted), CreatedOperator)
+    try:
+        made = _read(post(wanted), CreatedOperator)
+    except FederationError:
+        if is_new:
+            folder.rmdir()
+        raise
     files = {"bundle": ("bundle.pem", made.bundle)}
     if key is not None:
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

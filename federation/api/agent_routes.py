@@ -111,7 +111,10 @@ class AgentRoutes:
         body: NewToken = call.body
         if body.gateway_class is None or body.cluster or body.may_export or body.ranges:
             raise ApiProblem(
-                400, "bad-body", "an agent makes tokens for gateways", "give gateway_class alone"
+                400,
+                "bad-body",
+                "an agent makes tokens for gateways",
+                "give gateway_class alone, as `federation token create --gateway` does",
             )
         if body.gateway_class not in GATEWAY_CLASSES:
             allowed = ", ".join(sorted(GATEWAY_CLASSES))

@@ -103,6 +103,8 @@ def _reason(error: BaseException) -> str:
         return f"TLS failed: {cause.reason or 'the connection was closed'}"
     if isinstance(cause, OSError) and cause.errno is not None:
         return os.strerror(cause.errno) if cause.errno in errno.errorcode else str(cause.strerror)
+    if isinstance(cause, aiohttp.ClientResponseError):
+        return "it does not speak HTTP/1.1, so it is not an API"
     if isinstance(cause, aiohttp.InvalidURL):
         return "its address is malformed"
     return str(cause) or type(cause).__name__

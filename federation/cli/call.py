@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from ipaddress import ip_network
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import click
 
-from federation.errors import Unreachable
+from federation.errors import FederationError, Unreachable
 
 NOT_THERE = "see that the process runs; `--hub` says which one is asked"
 
 
+BAD_REQUEST = 400
+
+
+class WrongArgument(FederationError):
+    """The process that was asked does not understand an argument, such as a range that is none."""
+
+    exit_code: ClassVar[int] = 2
+
+
 def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query: str | None) -> Any:
     """Call the process that `--hub` means and return the decoded answer. Raises FederationError."""
+    from federation.api.client import Refusal
     from federation.cli.target import client
 
     async def call() -> Any:
@@ -26,6 +34,10 @@ def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query
 
     try:
         return asyncio.run(call())
+    except Refusal as error:
+        if error.status == BAD_REQUEST:
+            raise WrongArgument(str(error), error.hint) from error
+        raise
     except Unreachable as error:
         error.hint = error.hint or NOT_THERE
         raise
@@ -39,25 +51,6 @@ def segment(name: str) -> str:
         return quote(name, safe="")
     except UnicodeEncodeError as error:
         raise click.UsageError(f"{name!r} is not a name: it is not UTF-8") from error
-
-
-def check_grants(may_export: Iterable[str], ranges: Iterable[str]) -> None:
-    """What the hub would refuse anyhow is wrong usage before it is asked. Raises UsageError."""
-    from federation.pattern import is_service_pattern
-
-    for pattern in may_export:
-        if not is_service_pattern(pattern):
-            raise click.BadParameter(
-                f"{pattern!r} is not namespace/name; allowed: a-z, 0-9, '-' and '*', as in 'shop/*'",
-                param_hint="--may-export",
-            )
-    for text in ranges:
-        try:
-            ip_network(text)
-        except ValueError as error:
-            raise click.BadParameter(
-                f"{error}; allowed: a range in CIDR notation, as in 10.1.0.0/16", param_hint="--range"
-            ) from error
 
 
 class ServiceName(click.ParamType[str]):

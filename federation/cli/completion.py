@@ -7,6 +7,8 @@ from importlib.metadata import version as distribution_version
 import click
 from click.shell_completion import get_completion_class
 
+from federation.cli.output import emit, output_option
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -28,11 +30,14 @@ def completion(shell: str) -> None:
 
 
 @click.command()
-def version() -> None:
+@output_option
+def version(output: str) -> None:
     """Print the version.
 
     \b
-    Example:
+    Examples:
       federation version
+      federation version -o json
     """
-    click.echo(f"federation {distribution_version('federation')}")
+    found = {"version": distribution_version("federation")}
+    emit(output, found, lambda found: click.echo(f"federation {found['version']}"))

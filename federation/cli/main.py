@@ -13,6 +13,7 @@ READER_GONE = 141
 """What a shell shows for a program that SIGPIPE has ended, as in `federation status | head -1`."""
 DEBUG = "FEDERATION_DEBUG"
 """The variable of the environment that asks for the traceback of what nobody foresaw."""
+KEY_MISSING = "put it back from a backup: another one in its place would be trusted by nobody"
 
 try:
     import importlib
@@ -23,7 +24,7 @@ try:
 
     from federation.cli.output import colour, fail
     from federation.errors import FederationError
-    from pki.errors import PkiError
+    from pki.errors import KeyMissing, PkiError
 except KeyboardInterrupt:
     sys.exit(INTERRUPTED)
 
@@ -112,7 +113,7 @@ def main() -> None:
         fail(str(error), error.hint)
         code = error.exit_code
     except PkiError as error:
-        fail(str(error))
+        fail(str(error), KEY_MISSING if isinstance(error, KeyMissing) else "")
         code = 1
     except KeyboardInterrupt:
         code = INTERRUPTED

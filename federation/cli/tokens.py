@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from federation.cli.call import ask, check_grants, segment
+from federation.cli.call import ask, segment
 from federation.cli.output import emit, output_option, print_table, text, when
 from federation.cli.paths import GivenPath
 from federation.errors import FederationError
@@ -83,7 +83,6 @@ def create(
         raise click.BadParameter(f"{error}; allowed: {Duration.allowed}", param_hint="--ttl") from error
     if not SHORTEST_TTL <= lifetime <= LONGEST_TTL:
         raise click.BadParameter(f"{ttl} is not allowed; allowed: 1s to 10m", param_hint="--ttl")
-    check_grants(may_export, ranges)
     if out is not None and os.path.lexists(out):
         raise click.BadParameter(
             f"{out} exists already, and may hold a token that is still good; name a new file",

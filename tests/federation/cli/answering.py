@@ -12,7 +12,7 @@ from typing import Any
 
 from federation.api.doors import UnixDoor, serving
 from federation.api.messages import Done, NewOperator, NewToken, SetCluster
-from federation.api.routes import Access, Call, Principal, Route, not_found
+from federation.api.routes import Access, ApiProblem, Call, Principal, Route, not_found
 from federation.api.server import api_application
 
 BODIES = {"/v1/tokens": NewToken, "/v1/clusters/{name}": SetCluster, "/v1/operators": NewOperator}
@@ -60,6 +60,8 @@ class Process:
             self.calls.append((asked, call))
             if asked not in self.answers:
                 raise not_found("answer", asked, "tell the test")
+            if isinstance(problem := self.answers[asked], ApiProblem):
+                raise problem
             return self.answers[asked]
 
         body = BODIES.get(path) if method in ("POST", "PUT") else None

@@ -32,7 +32,7 @@ from federation.api.messages import (
     SetCluster,
     TokenInfo,
 )
-from federation.api.routes import encode
+from federation.api.routes import ApiProblem, encode
 from federation.events import ExportChanged, LoadChanged, LocalChanged
 from federation.explain import explain
 from federation.inputs import inputs
@@ -241,6 +241,16 @@ def test_a_refusal_is_one_line_with_a_hint(ask: Asking) -> None:
     assert finished.err == "error: there is no answer 'GET /v1/clusters/south'\n  hint: tell the test\n"
 
 
+@pytest.mark.parametrize(("status", "code"), [(400, 2), (409, 1)])
+def test_an_argument_that_the_process_does_not_understand_is_wrong_usage(
+    ask: Asking, status: int, code: int
+) -> None:
+    problem = ApiProblem(status, "bad", "say which cluster", "give --from")
+    finished, _ = ask("explain", "echo", **{"GET_/v1/explain/default/echo": problem})
+    assert (finished.code, finished.out) == (code, "")
+    assert finished.err == "error: say which cluster\n  hint: give --from\n"
+
+
 def test_a_token_is_shown_once_or_written_for_its_owner_alone(ask: Asking, tmp_path: Path) -> None:
     wanted = (
         "token",
@@ -282,10 +292,6 @@ def test_a_token_is_shown_once_or_written_for_its_owner_alone(ask: Asking, tmp_p
         ("token", "create", "east", "--gateway"),
         ("token", "create", "east", "--ttl", "90"),
         ("token", "create", "east", "--ttl", "soon"),
-        ("token", "create", "east", "--range", "10.0.0.0/33"),
-        ("token", "create", "east", "--may-export", "!!"),
-        ("cluster", "set", "east", "--range", "10.0.0.1/8"),
-        ("cluster", "set", "east", "--may-export", "!!"),
         ("token", "revoke", os.fsdecode(b"\xff\xfe")),
         ("cluster", "set", "east"),
         ("cluster", "set", "east", "--state", "gone"),
@@ -330,6 +336,17 @@ def test_nobody_is_asked_about_a_cluster_that_is_not_there(ask: Asking) -> None:
     finished, _ = ask("cluster", "remove", "south")
     assert finished.code == 1
     assert finished.err.startswith("error: there is no answer 'GET /v1/clusters/south'")
+
+
+def test_a_refused_operator_leaves_no_folder(ask: Asking, tmp_path: Path) -> None:
+    folder, there = tmp_path / "ada", tmp_path / "there"
+    there.mkdir(0o700)
+    for out in (folder, there):
+        problem = ApiProblem(409, "refused", "ada is there already", "")
+        finished, _ = ask("operator", "create", "ada", "--out", out, **{"POST_/v1/operators": problem})
+        assert finished.code == 1
+    assert not folder.exists()
+    assert there.is_dir()
 
 
 def test_an_operators_credential_is_written_and_named(ask: Asking, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,7 +65,7 @@ def test_an_unknown_option_is_wrong_usage(words: tuple[str, ...], cli: Cli) -> N
 
 
 def test_whoever_shows_something_shows_it_for_programs_too() -> None:
-    silent = {"serve", "agent", "gateway", "demo up", "completion", "version"}
+    silent = {"serve", "agent", "gateway", "demo up", "completion"}
     for words, command in EVERY:
         offers = any("--output" in parameter.opts for parameter in command.params)
         assert offers != (" ".join(words) in silent), words
@@ -239,3 +241,28 @@ def test_bash_completes_with_the_script(cli: Cli, tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == "cluster", done.stderr
+
+
+def test_a_socket_of_another_protocol_is_told_without_the_bytes_that_came(cli: Cli, tmp_path: Path) -> None:
+    """As the agent's for xDS, which speaks HTTP/2."""
+    path = tmp_path / "xds.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+
+        def speak() -> None:
+            with server.accept()[0] as client:
+                client.recv(1000)
+                client.sendall(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+
+        speaking = threading.Thread(target=speak, name="speaking")
+        speaking.start()
+        refused = cli("--hub", f"unix://{path}", "status")
+        speaking.join()
+    assert refused.code == 3
+    first = refused.err.splitlines()[0]
+    assert first == f"error: cannot reach unix://{path}: it does not speak HTTP/1.1, so it is not an API"
+
+
+def test_the_version_for_programs(cli: Cli) -> None:
+    assert cli("version", "-o", "json").json["version"] in cli("version").out
