@@ -135,7 +135,7 @@ async def test_a_port_of_an_agent_that_is_taken_names_its_holder(small: Small, d
 
 
 async def test_a_gateway_says_what_it_lacks_and_starts_once_it_is_there(small: Small) -> None:
-    """Its token is used by then, and it does not need it again. Envoy is live though it has nothing to serve yet."""
+    """Its token is used only then, and not needed again. Envoy is live though it has nothing to serve yet."""
     host = small.hub.address.rpartition(".")[0] + ".3"
     folder = small.gateway.parent / "gateway"
     settings: dict[str, Any] = {
@@ -156,7 +156,6 @@ async def test_a_gateway_says_what_it_lacks_and_starts_once_it_is_there(small: S
         made = await federation("--hub", f"unix://{small.socket}", *wanted)
         assert made.code == 0, made.said
         refused(await start(envoy={"path": "/nonexistent/envoy"}), "/nonexistent/envoy is not a program")
-        Path(settings["token"]).unlink()
         for port in (15443, 9466):
             with listen(HostPort.of(host, port)):
                 refused(await start(), f"cannot listen on {host}:{port}: the port is held by {ME}")
@@ -169,6 +168,8 @@ async def test_a_gateway_says_what_it_lacks_and_starts_once_it_is_there(small: S
             status = await ask(folder / "api.sock", "/v1/status")
             return bool(status["agent_connected"] and status["envoy_live"])
 
+        async with started(process, serves):
+            Path(settings["token"]).unlink()
         async with started(process, serves):
             pass
 
