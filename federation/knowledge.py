@@ -185,7 +185,10 @@ class Knowledge:
 
 
 def _changes(put: Mapping[str, bytes], delete: frozenset[str]) -> Iterator[Change]:
-    """All of it, in order, cut into changes that a store takes."""
+    """All of it, cut into changes that a store takes: first what goes, so that a number is free before it is taken."""
+    gone = sorted(delete)
+    for at in range(0, len(gone), MOST_KEYS):
+        yield Change(uuid4().hex, delete=frozenset(gone[at : at + MOST_KEYS]))
     taken: dict[str, bytes] = {}
     size = 0
     for key, value in put.items():
@@ -197,9 +200,6 @@ def _changes(put: Mapping[str, bytes], delete: frozenset[str]) -> Iterator[Chang
         size += cost
     if taken:
         yield Change(uuid4().hex, put=taken)
-    gone = sorted(delete)
-    for at in range(0, len(gone), MOST_KEYS):
-        yield Change(uuid4().hex, delete=frozenset(gone[at : at + MOST_KEYS]))
 
 
 def _remembered(rows: Mapping[str, Row]) -> Remembered:

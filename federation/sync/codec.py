@@ -7,6 +7,8 @@ refused alone; unknown fields of a known kind pass through the hub untouched, be
 
 from __future__ import annotations
 
+from google.protobuf.message import DecodeError
+
 from federation import admit
 from federation.admit import Refused
 from federation.events import (
@@ -93,7 +95,10 @@ def decode(owner: str, epoch: int, body: bytes, base: str) -> Fact | Refused:
     """The fact in an encoded Entry of `owner`, whose trust domain lies under `base`; refused if it has no such form."""
     if len(body) > LONGEST_ENTRY:
         return Refused("size", f"an entry of {len(body)} bytes, allowed are {LONGEST_ENTRY}")
-    entry = pb.Entry.FromString(body)
+    try:
+        entry = pb.Entry.FromString(body)
+    except DecodeError:
+        return Refused("form", "it is no entry at all")
     if len(entry.key) > LONGEST_KEY:
         return Refused("key", f"a key of {len(entry.key)} characters, allowed are {LONGEST_KEY}")
     if (refused := admit.key(owner, entry.key)) is not None:

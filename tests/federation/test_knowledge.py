@@ -203,6 +203,21 @@ async def test_what_changes_while_the_disk_is_full_wins_over_what_could_not_be_w
     assert set((await after_a_restart(disk)).heard) == {heard(2, size=20), heard(3)}
 
 
+async def test_a_number_is_free_on_disk_before_it_is_another_services() -> None:
+    disk = Disk()
+    noting = Knowledge(disk)
+    noting.listen(ECHO, {80: ListenPort(20001)})
+    await noting.flush()
+    noting.listen(Service("default", "other"), {80: ListenPort(20001)})
+    noting.listen(ECHO, None)
+    await noting.flush()
+    assert [sorted(change.put) + sorted(change.delete) for change in disk.changes] == [
+        [f"port/{ECHO}"],
+        [f"port/{ECHO}"],
+        ["port/default/other"],
+    ]
+
+
 async def test_two_who_write_at_the_same_time_do_so_in_turn() -> None:
     """Else the older word on a key might arrive last."""
     disk = Disk()

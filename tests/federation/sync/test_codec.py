@@ -130,6 +130,10 @@ def test_what_has_no_form_is_refused_alone(entry: pb.Entry, rule: str) -> None:
     assert refused("east", entry) == rule
 
 
+def test_what_is_no_entry_is_refused() -> None:
+    assert codec.decode("east", 1, b"\xff nonsense", BASE) == Refused("form", "it is no entry at all")
+
+
 MANY = {
     "ports": (pb.ExportSpec(kind=HEADLESS, ports=[pb.Port()] * 50_000), "50000 ports, allowed are 100"),
     "scope": (
