@@ -179,7 +179,7 @@ class Gateway:
                     group.create_task(work, name=f"gateway-{name}") for name, work in self._work().items()
                 ]
                 await stop.wait()
-                log.info("draining", seconds=self._settings.drain)
+                log.info("draining", seconds=float(self._settings.drain))
                 self._watch.drain()
                 await self._envoy.drain()
                 for task in tasks:

@@ -24,7 +24,7 @@ import structlog
 from aiohttp import web
 
 from federation.errors import FederationError
-from federation.listen import HostPort, listen
+from federation.listen import LONGEST_SOCKET_PATH, HostPort, listen
 
 CLOSE_GRACE = 1.0
 """Seconds that open requests get when the process stops."""
@@ -37,9 +37,6 @@ MOST_CONNECTIONS = 256
 
 ACCEPT_AGAIN = 0.1
 """Seconds until the next attempt when the process cannot open any more files."""
-
-LONGEST_SOCKET_PATH = 107
-"""Bytes of a unix socket's path (unix(7))."""
 
 log = structlog.get_logger()
 

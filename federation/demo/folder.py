@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from federation.api.doors import LONGEST_SOCKET_PATH
 from federation.errors import FederationError
+from federation.listen import LONGEST_SOCKET_PATH
 from pki import durable
 from pki.errors import PkiError
 
