@@ -152,6 +152,8 @@ class Hub:
     async def _remove(self, name: str) -> bool:
         if self.registry.find(name) is None:
             return False
+        # Whoever joins under this name begins an epoch beyond all that was said, or counted, under it.
+        await self.registry.raise_epoch(name, self._exchange.highest(name).epoch + 1)
         await self.registry.remove(name)
         self._exchange.remove_member(name)
         self._heard.pop(name, None)

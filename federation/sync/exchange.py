@@ -196,12 +196,12 @@ class Exchange:
     def beat(self, session: Session, beat: pb.Beat) -> None:
         """A cluster lives: pass it on if that is news.
 
-        A count of an epoch that the cluster has not begun with its word is none: it would outdo all that come later,
-        and those of another cluster that joins under this name.
+        Its word may still be in the epoch before. A count from further ahead is none: it would outdo all that come
+        later, and those of another cluster that joins under this name.
         """
         if beat.owner != session.cluster or beat.count >= HIGHEST << 1:
             raise ProtocolViolation(session.cluster, "a beat of somebody else, or beyond all counting")
-        if beat_epoch(beat.count) > self._owners[session.cluster].epoch:
+        if beat_epoch(beat.count) > self._owners[session.cluster].epoch + 1:
             return
         if self._counts.rose(beat.owner, beat.count):
             for each in self.sessions.values():

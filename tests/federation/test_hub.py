@@ -15,7 +15,10 @@ from federation.hub import Hub
 from federation.model import HUB, MemberState, Position
 from federation.registry import MemberRow, Registry
 from federation.store import SqliteStore
+from federation.sync import sync_pb2 as pb
+from federation.sync import wire
 from federation.sync.errors import ProtocolViolation
+from federation.sync.protocol import next_epoch
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import token
@@ -90,6 +93,21 @@ async def test_an_epoch_never_falls(installation: Installation) -> None:
     again = Registry(installation.store)
     await again.load()
     assert again.epoch("east") == 9
+
+
+async def test_whoever_joins_under_a_name_that_was_removed_begins_beyond_all_that_was_counted_under_it(
+    installation: Installation,
+) -> None:
+    """A hostile member may count beats of the epoch after the one that it is in, as high as it likes."""
+    hub = await installation.start()
+    await installation.add(hub, "east")
+    await hub.registry.raise_epoch("east", 7)
+    hub = await installation.start()
+    assert await hub.remove_member("east")
+    await installation.add(hub, "east")
+    session = await hub.open("east", {}, lambda: None)
+    welcome = pb.FromHub.FromString(session.take() or b"").welcome
+    assert next_epoch("east", 0, wire.read_position(welcome.highest_of_you, "hub")) == 9
 
 
 async def test_nobody_may_claim_what_nobody_could_have_seen(installation: Installation) -> None:
