@@ -40,7 +40,8 @@ class TunnelTuning:
     """One client connection, from the listener to the backend.
 
     `idle_timeout` holds on every hop. The first failure of a connect ejects its target; the back-off before
-    the next attempt gives Envoy's main thread the time to tell the workers.
+    the next attempt gives Envoy's main thread the time to tell the workers. A cluster of which one gateway
+    died loses the connects that this one had not answered: so many in a row do not eject it.
     """
 
     idle_timeout: float = 3600.0
@@ -49,6 +50,7 @@ class TunnelTuning:
     longest_backoff: float = 0.08
     ejection: float = 1.0
     longest_ejection: float = 5.0
+    lost_at_once: int = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,6 @@ from federation.listen import HostPort
 SETTLE = 1.5
 """Seconds of load before and after a fault."""
 
-PASSED_OVER = 5.0
-"""Seconds for which a cluster may at most be passed over after a fault of a part of it: the longest ejection."""
-
 FROZEN_GOAL = 0.350 + 0.500 + 0.150
 """PING interval + PING time-out + 150 ms."""
 
@@ -132,7 +129,8 @@ class Tour:
             await until("east's return", self._answered_by("east"))
             returned = time.monotonic() - began
             await asyncio.sleep(SETTLE)
-        self._record.claim("east answers again", _recent(load) == {"east"}, f"after {returned:.1f} s")
+        last = load.since(time.monotonic() - SETTLE / 2).clusters
+        self._record.claim("east answers again", set(last) == {"east"}, f"after {returned:.1f} s")
         self._record.claim(
             "no request fails on the way back", load.failed == 0, _figure(load), answers=load.answers
         )
@@ -178,7 +176,6 @@ class Tour:
     ) -> None:
         """Strike under load, and claim who answers afterwards and that only what was in flight could fail.
 
-        A cluster of which one gateway died may be passed over for a while, which the timeline shows.
         `slowest` is the goal, in seconds, for the slowest answer.
         """
         async with running(self._echo) as load, self._watched(text, load):
@@ -188,12 +185,11 @@ class Tour:
             struck = time.monotonic()
             await until(f"an answer by {who}", self._answered_by(who))
             await asyncio.sleep(SETTLE)
-            while _recent(load) != {who} and time.monotonic() < struck + PASSED_OVER:
-                await asyncio.sleep(0.1)
+        last = load.since(time.monotonic() - SETTLE / 2).clusters
         in_flight = load.in_flight(moment, struck)
         self._record.claim(
             text,
-            _recent(load) == {who} and load.failed <= in_flight,
+            set(last) == {who} and load.failed <= in_flight,
             _figure(load),
             f"failed at most {in_flight} in flight"
             + ("" if slowest is None else f"; slowest at most {slowest * 1000:.0f} ms"),
@@ -222,11 +218,6 @@ class Tour:
             return (await request(self._echo)).who == who
 
         return answered
-
-
-def _recent(load: Load) -> set[str]:
-    """Who has answered lately."""
-    return set(load.since(time.monotonic() - SETTLE / 2).clusters)
 
 
 def _figure(load: Load) -> str:

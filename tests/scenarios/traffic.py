@@ -47,29 +47,18 @@ async def struck(
     who: str,
     cure: Callable[[], Awaitable[None]] | None = None,
 ) -> Struck:
-    """Strike under 200 new connections a second, and go on until `who` answers alone and `cure` is over.
-
-    Between the fault and that moment others may answer: a cluster of which one gateway died is passed over for a while.
-    """
+    """Strike under 200 new connections a second, and go on until `who` answers and `cure` is over."""
     async with running(to) as load:
         await asyncio.sleep(AROUND)
         first = time.monotonic()
         await fault()
         last = time.monotonic()
-
-        async def steady() -> bool:
-            return time.monotonic() - last > AROUND and recent(load) == {who}
-
-        await until(f"answers by {who} alone", steady)
+        await until(f"an answer by {who}", answered_by(to, who))
         if cure is not None:
             await cure()
         await asyncio.sleep(AROUND)
-    return Struck(load, load.in_flight(first, last), recent(load))
-
-
-def recent(load: Load) -> frozenset[str]:
-    """Who answered in the last half second."""
-    return frozenset(load.since(time.monotonic() - AROUND / 2).clusters)
+    final = load.since(time.monotonic() - AROUND / 2).clusters
+    return Struck(load, load.in_flight(first, last), frozenset(final))
 
 
 def answered_by(to: HostPort, who: str) -> Callable[[], Awaitable[bool]]:
