@@ -48,7 +48,6 @@ def imported_cluster(service: Service, port: int, tuning: Tuning) -> Resource:
     cluster.typed_extension_protocol_options[PROTOCOL_OPTIONS].CopyFrom(_http2(tuning.tunnel))
     cluster.outlier_detection.CopyFrom(_eject_connect_failures(tuning.tunnel))
     outliers = cluster.outlier_detection
-    outliers.consecutive_local_origin_failure.value = tuning.tunnel.lost_at_once
     outliers.consecutive_5xx.value = 1
     outliers.consecutive_gateway_failure.value = 1
     outliers.enforcing_consecutive_gateway_failure.value = 100

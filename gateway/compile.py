@@ -167,6 +167,7 @@ def _peer_resources(peer: Peer, me: str, tuning: Tuning) -> Iterator[Resource]:
     yield endpoints.gateway_endpoints(peer)
     yield secrets.bundle_secret(peer.bundle)
     yield listeners.onward(peer.name, tuning)
+    yield routes.onward(peer, tuning.tunnel)
 
 
 def _tables(tables: HashTrieMap[str, Table], steps: Iterable[tuple[Made, Made]]) -> HashTrieMap[str, Table]:

@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import BoolValue, UInt32Value
 
 from federation.inputs import Peer
 from federation.model import Service
-from gateway import accesslog, names, routes, secrets
+from gateway import accesslog, names, secrets
 from gateway.clusters import READY
 from gateway.pb.envoy.config.accesslog.v3.accesslog_pb2 import AccessLog
 from gateway.pb.envoy.config.core.v3.backoff_pb2 import BackoffStrategy
@@ -29,7 +29,6 @@ from gateway.pb.envoy.config.listener.v3.listener_components_pb2 import (
 )
 from gateway.pb.envoy.config.listener.v3.listener_pb2 import Listener
 from gateway.pb.envoy.config.route.v3.route_components_pb2 import HeaderMatcher
-from gateway.pb.envoy.config.route.v3.route_pb2 import RouteConfiguration
 from gateway.pb.envoy.extensions.filters.http.health_check.v3.health_check_pb2 import (
     HealthCheck,
 )
@@ -113,8 +112,7 @@ def local(me: str, tuning: Tuning) -> Resource:
 def onward(cluster: str, tuning: Tuning) -> Resource:
     """The internal listener that passes tunnels on to the gateways of `cluster`."""
     name = names.to(cluster)
-    table = routes.onward(cluster, tuning.tunnel)
-    return _internal(name, _manager(name, table, [_ROUTER], [], tuning.tunnel))
+    return _internal(name, _manager(name, [_ROUTER], [], tuning.tunnel))
 
 
 def _internal(name: str, manager: Filter) -> Resource:
@@ -128,17 +126,10 @@ def _internal(name: str, manager: Filter) -> Resource:
 
 def _exports(table: str, me: str, source: str, tuning: Tuning) -> Filter:
     log = accesslog.inbound(tuning.access_log, me, source)
-    over_rds = hcm.Rds(route_config_name=table, config_source=over_ads())
-    return _manager(table, over_rds, [_READINESS, _ROUTER], log, tuning.tunnel)
+    return _manager(table, [_READINESS, _ROUTER], log, tuning.tunnel)
 
 
-def _manager(
-    name: str,
-    table: hcm.Rds | RouteConfiguration,
-    filters: list[hcm.HttpFilter],
-    log: list[AccessLog],
-    tunnel: TunnelTuning,
-) -> Filter:
+def _manager(name: str, filters: list[hcm.HttpFilter], log: list[AccessLog], tunnel: TunnelTuning) -> Filter:
     options = http2()
     options.allow_connect = True
     options.use_oghttp2_codec.value = True
@@ -151,11 +142,8 @@ def _manager(
         common_http_protocol_options=idle_connection(tunnel),
         http_filters=filters,
         access_log=log,
+        rds=hcm.Rds(route_config_name=name, config_source=over_ads()),
     )
-    if isinstance(table, hcm.Rds):
-        manager.rds.CopyFrom(table)
-    else:
-        manager.route_config.CopyFrom(table)
     return Filter(name="http", typed_config=packed(manager))
 
 

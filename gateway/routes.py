@@ -14,6 +14,7 @@ from operator import itemgetter
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import UInt32Value
 
+from federation.inputs import Peer
 from federation.model import Service
 from gateway import names
 from gateway.pb.envoy.config.route.v3.route_components_pb2 import (
@@ -24,13 +25,19 @@ from gateway.pb.envoy.config.route.v3.route_components_pb2 import (
     VirtualHost,
 )
 from gateway.pb.envoy.config.route.v3.route_pb2 import RouteConfiguration
-from gateway.proto import encode, seconds
+from gateway.pb.envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2 import (
+    PreviousHostsPredicate,
+)
+from gateway.proto import encode, packed, resource, seconds
 from gateway.snapshot import ROUTES, Resource
 from gateway.tuning import TunnelTuning
 
 Table = Mapping[str, bytes]
 """Name of a virtual host, in order, to the field of a RouteConfiguration that holds it, encoded. Never changed: the
 next table is one copy for a whole batch of changes."""
+
+SELECTIONS = 10
+"""How often Envoy draws a gateway until it draws one that was not tried (least request draws at random)."""
 
 
 def virtual_host(service: Service, port: int, tunnel: TunnelTuning) -> bytes:
@@ -58,16 +65,31 @@ def table(name: str, hosts: Table) -> Resource:
     return Resource.of(ROUTES, name, b"".join([encode(RouteConfiguration(name=name)), *hosts.values()]))
 
 
-def onward(cluster: str, tunnel: TunnelTuning) -> RouteConfiguration:
-    """The constant table of `to/<cluster>`: every CONNECT goes on to that cluster's gateways, which decide.
+def onward(peer: Peer, tunnel: TunnelTuning) -> Resource:
+    """The table of `to/<peer>`: every CONNECT goes on to that cluster's gateways, which decide.
 
-    A gateway that refuses costs one retry at the next. One that resets or falls silent costs the listener one of
-    its attempts instead: from here the retry of every tunnel in that connection would come before the ejection
-    is known, meet the same gateway, and wait for its time-outs once more.
+    A gateway that dies or falls silent costs a retry at another one, each is tried once, and the service need not
+    pass the cluster over. Where there is one only, the failure goes back to the service, which uses the next
+    cluster: a retry might come before the ejection is known, meet the same gateway, and wait for it once more.
     """
-    on = _connect(names.gateway(cluster), "connect-failure,refused-stream", tunnel)
+    on = _connect(names.gateway(peer.name), "connect-failure,refused-stream", tunnel)
+    gateways = len(peer.gateways)
+    if gateways > 1:
+        _try_another(on.route.retry_policy, gateways, tunnel)
     host = VirtualHost(name="any", domains=["*"], routes=[on])
-    return RouteConfiguration(name=names.to(cluster), virtual_hosts=[host])
+    name = names.to(peer.name)
+    return resource(ROUTES, name, RouteConfiguration(name=name, virtual_hosts=[host]))
+
+
+def _try_another(policy: RetryPolicy, gateways: int, tunnel: TunnelTuning) -> None:
+    policy.retry_on += ",reset"
+    policy.num_retries.value = min(gateways - 1, policy.num_retries.value)
+    policy.retry_back_off.base_interval.CopyFrom(seconds(tunnel.backoff))
+    policy.retry_back_off.max_interval.CopyFrom(seconds(tunnel.longest_backoff))
+    policy.retry_host_predicate.add(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=packed(PreviousHostsPredicate())
+    )
+    policy.host_selection_retry_max_attempts = SELECTIONS
 
 
 def _connect(cluster: str, retry_on: str, tunnel: TunnelTuning) -> Route:

@@ -190,22 +190,15 @@ def _manager(manager: hcm.HttpConnectionManager) -> Found:
     yield from _frames(http2)
     if not _positive(manager.stream_idle_timeout):
         yield Flaw("timeouts", "stream_idle_timeout (Envoy's default is 5 min)")
-    if manager.WhichOneof("route_specifier") == "rds":
-        if not manager.rds.config_source.HasField("ads"):
-            yield Flaw("over-ads", "its routes must come over the same stream")
-        yield Need((ROUTES, manager.rds.route_config_name))
-    else:
-        yield from _table(manager.route_config)
+    if not manager.rds.config_source.HasField("ads"):
+        yield Flaw("over-ads", "its routes must come over the same stream")
+    yield Need((ROUTES, manager.rds.route_config_name))
 
 
 def _routes(resource: Resource) -> Found:
+    """A table changes by single hosts, so what was said of a host is remembered by its bytes."""
     table = RouteConfiguration.FromString(resource.body)
     yield from _named(resource, table.name)
-    yield from _table(table)
-
-
-def _table(table: RouteConfiguration) -> Found:
-    """A table changes by single hosts, so what was said of a host is remembered by its bytes."""
     domains: list[str] = []
     for host in table.virtual_hosts:
         asked, found = _host(host.SerializeToString())
@@ -234,6 +227,9 @@ def _route(route: Route, host: str) -> Found:
         yield Flaw("tunnel", f"{host}: only a CONNECT may pass")
     if not action.HasField("timeout") or _positive(action.timeout) or not _positive(action.idle_timeout):
         yield Flaw("timeouts", f"{host}: timeout 0 and an idle_timeout")
+    retries = action.retry_policy
+    if "reset" in retries.retry_on.split(",") and not retries.retry_host_predicate:
+        yield Flaw("failover", f"{host}: a retry after a reset must go to a host that was not tried")
 
 
 def _named(resource: Resource, inner: str) -> Found:

@@ -40,8 +40,7 @@ class TunnelTuning:
     """One client connection, from the listener to the backend.
 
     `idle_timeout` holds on every hop. The first failure of a connect ejects its target; the back-off before
-    the next attempt gives Envoy's main thread the time to tell the workers. A cluster of which one gateway
-    died loses the connects that this one had not answered: so many in a row do not eject it.
+    the next attempt gives Envoy's main thread the time to tell the workers.
     """
 
     idle_timeout: float = 3600.0
@@ -50,7 +49,6 @@ class TunnelTuning:
     longest_backoff: float = 0.08
     ejection: float = 1.0
     longest_ejection: float = 5.0
-    lost_at_once: int = 20
 
 
 @dataclass(frozen=True, slots=True)

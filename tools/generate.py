@@ -70,6 +70,7 @@ ENVOY_API = (
     "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin",
     "envoy/extensions/load_balancing_policies/wrr_locality/v3/wrr_locality",
     "envoy/extensions/resource_monitors/downstream_connections/v3/downstream_connections",
+    "envoy/extensions/retry/host/previous_hosts/v3/previous_hosts",
     "envoy/extensions/transport_sockets/internal_upstream/v3/internal_upstream",
     "envoy/extensions/transport_sockets/raw_buffer/v3/raw_buffer",
     "envoy/extensions/transport_sockets/tls/v3/tls",

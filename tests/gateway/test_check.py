@@ -59,6 +59,7 @@ WEST_GATEWAY = (CLUSTER, "gateway/west")
 DOOR = (LISTENER, names.EAST_WEST)
 WEST_BUNDLE = (SECRET, "bundle/west.mesh.example")
 TABLE = (ROUTES, "from/west")
+ONWARD = (ROUTES, "to/west")
 
 Change = Callable[[Any], None]
 
@@ -309,10 +310,11 @@ BAD: dict[str, tuple[Key, Change, str]] = {
         "timeouts",
     ),
     "routes from elsewhere": (DOOR, manager(lambda m: m.rds.ClearField("config_source")), "over-ads"),
-    "onward to nowhere": (
-        (LISTENER, "to/west"),
-        manager(lambda m: setattr(m.route_config.virtual_hosts[0].routes[0].route, "cluster", "gone")),
-        "reference",
+    "onward to nowhere": (ONWARD, route(lambda r: setattr(r.route, "cluster", "gone")), "reference"),
+    "the same gateway again": (
+        ONWARD,
+        route(lambda r: r.route.retry_policy.ClearField("retry_host_predicate")),
+        "failover",
     ),
     "endpoints from elsewhere": (ECHO_CLUSTER, lambda c: c.ClearField("eds_cluster_config"), "over-ads"),
     "active check of internal": (ECHO_CLUSTER, lambda c: c.health_checks.add(), "internal-health-check"),

@@ -54,11 +54,11 @@ def test_what_a_service_looks_like() -> None:
     assert {kind: sorted(made.of(kind)) for kind in (CLUSTER, LISTENER, ROUTES, SECRET)} == {
         CLUSTER: ["default/echo:80", "gateway/central", "gateway/west", "local/default/echo:80"],
         LISTENER: ["default/echo:80", "east-west", "local", "to/central", "to/west"],
-        ROUTES: ["from/central", "from/west", "local"],
+        ROUTES: ["from/central", "from/west", "local", "to/central", "to/west"],
         SECRET: ["bundle/central.mesh.example", "bundle/west.mesh.example"],
     }
     assert sorted(made.of(ENDPOINTS)) == sorted(made.of(CLUSTER))
-    for table in made.of(ROUTES):
+    for table in ("from/central", "from/west", "local"):
         assert exported(made, table) == {"echo.default.svc.clusterset.local:80": "local/default/echo:80"}
     bound = Listener.FromString(made.of(LISTENER)["default/echo:80"].body).address.socket_address
     assert (bound.address, bound.port_value) == ("127.0.0.1", 20000)
@@ -73,7 +73,13 @@ def test_of_a_cluster_without_peers_and_services_is_known_that_there_is_nothing(
 def test_a_service_of_others_has_no_backends_here_and_no_virtual_host() -> None:
     made = from_scratch(three_clusters(), {ECHO: (plan(["west"], ["central"]),)}).snapshots[HERE]
     assert "local/default/echo:80" not in made.of(CLUSTER)
-    assert [exported(made, table) for table in made.of(ROUTES)] == [{}, {}, {}]
+    assert {table: exported(made, table) for table in made.of(ROUTES)} == {
+        "from/central": {},
+        "from/west": {},
+        "local": {},
+        "to/central": {"*": "gateway/central"},
+        "to/west": {"*": "gateway/west"},
+    }
 
 
 def test_without_a_listen_port_or_without_tiers_there_is_no_listener() -> None:
@@ -127,8 +133,8 @@ def test_what_is_not_exported_to_a_peer_is_not_in_its_table(world: World) -> Non
                 if one.name in port.exported_to
             }
             assert set(exported(snapshot, names.inbound(one.name))) == wanted
-        tables = {names.LOCAL, *(names.inbound(one.name) for one in around.peers)}
-        assert set(snapshot.of(ROUTES)) == tables
+        doors = {names.LOCAL, *(names.inbound(one.name) for one in around.peers)}
+        assert set(snapshot.of(ROUTES)) == doors | {names.to(one.name) for one in around.peers}
 
 
 @given(worlds())
@@ -201,13 +207,33 @@ def test_exports_change_a_route_table_and_never_a_listener() -> None:
     assert exported(gone.snapshots[HERE], "from/west") == {}
 
 
-def test_a_new_gateway_of_a_peer_changes_endpoints_and_a_new_bundle_a_secret() -> None:
-    before = fabric(peer("west", ("127.0.0.2", 15443)))
-    more = fabric(peer("west", ("127.0.0.2", 15443), ("127.0.0.3", 15443)))
-    compiled = from_scratch(before, {ECHO: (plan(["west"]),)})
-    step = compile_step(compiled, {}, more)
-    assert step.snapshots[HERE].changed == {(ENDPOINTS, "gateway/west")}
-    assert step.recomputed == frozenset()
+def west_with(gateways: int) -> FabricInputs:
+    return fabric(peer("west", *((f"127.0.0.{2 + number}", 15443) for number in range(gateways))))
+
+
+def test_a_new_gateway_of_a_peer_changes_endpoints_and_how_a_second_one_is_tried() -> None:
+    compiled = from_scratch(west_with(1), {ECHO: (plan(["west"]),)})
+    ways = {(ENDPOINTS, "gateway/west"), (ROUTES, "to/west")}
+    for gateways, changed in ((2, ways), (3, ways), (4, {(ENDPOINTS, "gateway/west")})):
+        compiled = compile_step(compiled, {}, west_with(gateways))
+        assert compiled.snapshots[HERE].changed == changed
+        assert compiled.recomputed == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("gateways", "retries", "after_a_reset"),
+    [(0, 2, False), (1, 2, False), (2, 1, True), (3, 2, True), (9, 2, True)],
+)
+def test_a_tunnel_that_lost_its_gateway_is_tried_once_at_each_other_one(
+    gateways: int, retries: int, after_a_reset: bool
+) -> None:
+    found = start(west_with(gateways), TUNING).snapshots[HERE].get(ROUTES, "to/west")
+    assert found is not None
+    policy = RouteConfiguration.FromString(found.body).virtual_hosts[0].routes[0].route.retry_policy
+    assert policy.num_retries.value == retries
+    assert ("reset" in policy.retry_on.split(",")) is after_a_reset
+    elsewhere = [one.name for one in policy.retry_host_predicate]
+    assert elsewhere == ["envoy.retry_host_predicates.previous_hosts"] * after_a_reset
 
 
 def test_gateways_at_other_places_share_all_but_the_addresses_of_listeners() -> None:
