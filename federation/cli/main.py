@@ -16,12 +16,12 @@ DEBUG = "FEDERATION_DEBUG"
 KEY_MISSING = "put it back from a backup: another one in its place would be trusted by nobody"
 
 try:
-    import importlib
     import os
     from typing import Any
 
     import click
 
+    from federation.cli.lazy import LazyGroup
     from federation.cli.output import colour, fail
     from federation.errors import FederationError
     from pki.errors import KeyMissing, PkiError
@@ -35,6 +35,7 @@ COMMANDS = {
     "token": "federation.cli.tokens:token",
     "operator": "federation.cli.operators:operator",
     "cluster": "federation.cli.clusters:cluster",
+    "ca": "federation.cli.ca:ca",
     "service": "federation.cli.services:service",
     "explain": "federation.cli.services:explain",
     "status": "federation.cli.status:status",
@@ -46,18 +47,11 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
-    """A group whose commands are imported on first use."""
+class Program(LazyGroup):
+    """The whole command line."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if (place := COMMANDS.get(cmd_name)) is None:
-            return None
-        module, _, name = place.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
+    def __init__(self, **given: Any) -> None:
+        super().__init__(COMMANDS, **given)
 
     def invoke(self, ctx: click.Context) -> Any:
         """A reader that has gone is no problem found; what is not flushed yet goes nowhere."""
@@ -67,14 +61,9 @@ class Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(READER_GONE)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in rows if command])
-
 
 @click.group(
-    cls=Commands,
+    cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 fine, 1 found a problem, 2 wrong usage, 3 cannot reach, 130 interrupted. "
     f"{DEBUG}=1 shows the traceback of what nobody foresaw; NO_COLOR=1 takes the colours away.",

@@ -1,0 +1,26 @@
+"""`federation ca`: the hierarchy of certificate authorities, one module a command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from federation.cli.lazy import LazyGroup
+
+COMMANDS: dict[str, str] = {}
+
+
+class Authorities(LazyGroup):
+    def __init__(self, **given: Any) -> None:
+        super().__init__(COMMANDS, **given)
+
+
+@click.group(cls=Authorities)
+def ca() -> None:
+    """The root, the authority of each cluster, and what they issue.
+
+    \b
+    Examples:
+      federation ca tree                    who signed whom, and who trusts what
+    """
