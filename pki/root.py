@@ -1,8 +1,7 @@
 """The root of an installation. It signs the authorities of clusters and nothing else, ever.
 
 Whoever asks must hold the key, and is told by the caller of `sign_cluster_ca` which trust domain it may have:
-of the request only key and subject are read, and the subject must be exactly the one that our own rule gives
-to that key.
+what a request may say is `pki.subordinate`'s rule.
 """
 
 from __future__ import annotations
@@ -15,15 +14,16 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki import csr, issue
-from pki.errors import KeyFileError, Refused
+from pki import issue
+from pki.errors import KeyFileError
 from pki.folder import SELF_SIGNED, Folder
 from pki.journal import Head
 from pki.keys import KeyStore
 from pki.ledger import Entry
-from pki.profiles import HIGHEST_EPOCH, authority_subject, epoch_of
+from pki.profiles import authority_subject, epoch_of
 from pki.signer import Clock, Plan, Signer
 from pki.spiffe import TrustDomain
+from pki.subordinate import Subordinate, read_request
 
 
 class RootAuthority:
@@ -88,30 +88,17 @@ class RootAuthority:
 
         Raises `Refused`, or as `Signer.sign` does.
         """
-        _, plan = self._plan(request, trust_domain)
-        return await self._signer.sign(plan, (self.certificate,), who=who, why=why)
+        asked = read_request(request, trust_domain, self.base)
+        return await self._signer.sign(self._plan(asked), (self.certificate,), who=who, why=why)
 
     async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
         """The key of `request`, if `sign_cluster_ca` would sign it now. Raises `Refused` where that would."""
-        key, plan = self._plan(request, trust_domain)
-        await self._signer.check(plan)
-        return key
+        asked = read_request(request, trust_domain, self.base)
+        await self._signer.check(self._plan(asked))
+        return asked.key
 
-    def _plan(self, request: bytes, trust_domain: TrustDomain) -> tuple[ec.EllipticCurvePublicKey, Plan]:
-        if trust_domain.cluster(self.base) is None and trust_domain != TrustDomain.of_hub(self.base):
-            raise Refused("trust domain", f"{trust_domain} is not one under {self.base}")
-        asked = csr.parse(request)
-        key = asked.public_key
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise Refused("csr", "the key of an authority is ECDSA on P-256 or P-384")
-        epoch = epoch_of(asked.subject)
-        if epoch is None or not 1 <= epoch <= HIGHEST_EPOCH:
-            raise Refused("csr", "its subject carries no epoch")
-        if asked.subject != authority_subject(trust_domain.name, epoch, key):
-            raise Refused("csr", f"its subject is not that of an authority of {trust_domain} with this key")
-        return key, lambda serial, now: issue.rooted_authority(
-            trust_domain, epoch, key, self.certificate, serial, now
-        )
+    def _plan(self, asked: Subordinate) -> Plan:
+        return lambda serial, now: asked.template(self.certificate, serial, now)
 
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""

@@ -1,0 +1,48 @@
+"""The one rule by which a root signs an authority, whoever holds the root's key: here, in a vault, in a safe.
+
+Of a request only key and subject are read, and the subject must be exactly the one that our own rule gives to that key
+in that trust domain. Which trust domain it may be says whoever admitted the request, never the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pki import csr, issue
+from pki.errors import Refused
+from pki.issue import Template
+from pki.profiles import HIGHEST_EPOCH, authority_subject, epoch_of
+from pki.spiffe import TrustDomain
+
+
+@dataclass(frozen=True, slots=True)
+class Subordinate:
+    """An authority that asks for its root-signed form, and holds `key`."""
+
+    trust_domain: TrustDomain
+    epoch: int
+    key: ec.EllipticCurvePublicKey
+
+    def template(self, root: x509.Certificate, serial: int, now: datetime) -> Template:
+        """What `root` is to sign. Raises `Refused` when the root ends too early."""
+        return issue.rooted_authority(self.trust_domain, self.epoch, self.key, root, serial, now)
+
+
+def read_request(request: bytes, trust_domain: TrustDomain, base: str) -> Subordinate:
+    """What a CSR of at most 16 KiB asks a root of `base` for. Raises `Refused`."""
+    if trust_domain.cluster(base) is None and trust_domain != TrustDomain.of_hub(base):
+        raise Refused("trust domain", f"{trust_domain} is not one under {base}")
+    asked = csr.parse(request)
+    key = asked.public_key
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise Refused("csr", "the key of an authority is ECDSA on P-256 or P-384")
+    epoch = epoch_of(asked.subject)
+    if epoch is None or not 1 <= epoch <= HIGHEST_EPOCH:
+        raise Refused("csr", "its subject carries no epoch")
+    if asked.subject != authority_subject(trust_domain.name, epoch, key):
+        raise Refused("csr", f"its subject is not that of an authority of {trust_domain} with this key")
+    return Subordinate(trust_domain, epoch, key)
