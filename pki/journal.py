@@ -90,17 +90,21 @@ class Journal:
         """The latest time recorded."""
         return self._ledger.last
 
-    def append(self, record: Record) -> None:
-        """Add a record and return when it is on disk; raises `JournalError`."""
+    def append(self, *records: Record) -> None:
+        """Add records, all or none, and return when they are on disk, after one fsync; raises `JournalError`."""
         with self._lock:
             if self._file < 0:
                 raise JournalError(self._path, 0, "is closed; nothing is signed until it is opened again")
-            line, head = _seal(self._head, record)
-            if (reason := self._ledger.objection(record)) is not None:
-                raise JournalError(self._path, head.lines, reason)
-            self._write(line, head.lines)
-            self._ledger.add(record)
-            self._head, self._size = head, self._size + len(line)
+            if (reason := self._ledger.objection(*records)) is not None:
+                raise JournalError(self._path, self._head.lines + 1, reason)
+            head, lines = self._head, bytearray()
+            for record in records:
+                line, head = _seal(head, record)
+                lines += line
+            self._write(lines, self._head.lines + 1)
+            for record in records:
+                self._ledger.add(record)
+            self._head, self._size = head, self._size + len(lines)
 
     def entry(self, serial: int) -> Entry | None:
         """The living certificate with this serial number."""
@@ -132,9 +136,9 @@ class Journal:
         with self._lock:
             self._shut()
 
-    def _write(self, line: bytes, number: int) -> None:
+    def _write(self, lines: bytes | bytearray, number: int) -> None:
         try:
-            _write_at(self._file, self._size, line)
+            _write_at(self._file, self._size, lines)
             os.fsync(self._file)
         except OSError as error:
             try:
@@ -227,8 +231,8 @@ def _open_locked(path: Path) -> int:
     return file
 
 
-def _write_at(file: int, offset: int, line: bytes) -> None:
-    rest, at = memoryview(line), offset
+def _write_at(file: int, offset: int, lines: bytes | bytearray) -> None:
+    rest, at = memoryview(lines), offset
     while rest:
         written = os.pwrite(file, rest, at)
         rest, at = rest[written:], at + written

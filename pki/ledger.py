@@ -79,16 +79,24 @@ class Ledger:
         self._ends: list[tuple[datetime, str]] = []
         self._serials: dict[str, set[str]] = {}
 
-    def objection(self, record: Record) -> str | None:
-        """Why this record cannot come next, or None."""
-        match record:
-            case Opened():
-                return None if self.last is None else "the journal is opened a second time"
-            case Intent():
-                return f"serial {record.serial} is used a second time" if self._taken(record.serial) else None
-            case Released() | Failed():
-                known = record.serial in self.pending
-                return None if known else f"serial {record.serial} has a result without an intent"
+    def objection(self, *records: Record) -> str | None:
+        """Why these records cannot come next, in this order, or None."""
+        begun: set[str] = set()
+        ended: set[str] = set()
+        for place, record in enumerate(records):
+            match record:
+                case Opened():
+                    if place or self.last is not None:
+                        return "the journal is opened a second time"
+                case Intent(serial=serial):
+                    if self._taken(serial) or serial in begun:
+                        return f"serial {serial} is used a second time"
+                    begun.add(serial)
+                case Released(serial=serial) | Failed(serial=serial):
+                    if serial in ended or (serial not in begun and serial not in self.pending):
+                        return f"serial {serial} has a result without an intent"
+                    ended.add(serial)
+        return None
 
     def add(self, record: Record) -> None:
         """Take the next record, to which there is no objection."""

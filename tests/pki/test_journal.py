@@ -119,6 +119,55 @@ def test_results_follow_intents_and_serials_are_used_once(journal: Journal, reco
     assert journal.head == head
 
 
+@pytest.mark.parametrize(
+    "records",
+    [
+        [intent(1), released(1), released(1)],
+        [intent(1), intent(1)],
+        [intent(1), released(2)],
+        [intent(1), Failed(NOW, "1", ""), intent(1)],
+    ],
+)
+def test_of_records_that_cannot_come_together_none_is_written(
+    path: Path, journal: Journal, records: list[Record]
+) -> None:
+    head, before = journal.head, path.read_bytes()
+    with pytest.raises(JournalError):
+        journal.append(*records)
+    assert journal.head == head
+    assert path.read_bytes() == before
+    assert not journal.uses(1)
+
+
+def test_many_records_cost_one_fsync_and_are_the_lines_that_they_are_one_by_one(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [
+        record for serial in range(1, 9) for record in (intent(serial, spki=f"{serial:x}"), released(serial))
+    ]
+    one_by_one, together = (
+        Journal(tmp_path / "one", OURS, NOW, begin=True),
+        Journal(path, OURS, NOW, begin=True),
+    )
+    for record in records:
+        one_by_one.append(record)
+    calls: list[int] = []
+    real = os.fsync
+
+    def counted(file: int) -> None:
+        calls.append(file)
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    together.append(*records)
+    assert len(calls) == 1
+    assert together.head == one_by_one.head
+    assert path.read_bytes() == (tmp_path / "one").read_bytes()
+    assert together.ledger(NOW) == one_by_one.ledger(NOW)
+    together.close()
+    one_by_one.close()
+
+
 changes = st.one_of(
     st.tuples(st.just("flip"), st.integers(0, 10**6), st.integers(1, 255)),
     st.tuples(st.just("cut line"), st.integers(0, 9), st.just(0)),
