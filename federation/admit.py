@@ -24,9 +24,9 @@ from federation.model import (
     Port,
     Service,
 )
-from federation.pattern import is_service_pattern, matches_name, matches_service
+from federation.pattern import is_service_pattern, matches_service
 from federation.ranges import why_outside
-from pki.names import is_dns_label
+from pki.names import is_dns_label, matches_name
 from pki.spiffe import TrustDomain
 
 MOST_PORTS = 100

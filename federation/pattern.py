@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from federation.model import Service
+from pki.names import matches_name
 
 LONGEST = 127
 
@@ -27,20 +28,3 @@ def matches_service(pattern: str, service: Service) -> bool:
     return (
         len(parts) == 2 and matches_name(parts[0], service.namespace) and matches_name(parts[1], service.name)
     )
-
-
-def matches_name(pattern: str, name: str) -> bool:
-    """Whether one part covers `name`; without `*` only if they are equal."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return pattern == name
-    *middle, last = rest
-    if not name.startswith(first) or not name.endswith(last) or len(name) < len(first) + len(last):
-        return False
-    at, end = len(first), len(name) - len(last)
-    for piece in middle:
-        found = name.find(piece, at, end)
-        if found < 0:
-            return False
-        at = found + len(piece)
-    return True

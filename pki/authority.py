@@ -17,7 +17,7 @@ from typing import Self
 from cryptography import x509
 
 from pki import bundle, csr, issue
-from pki.algorithms import PublicKey, weakness
+from pki.algorithms import PublicKey
 from pki.bundle import FIRST_SEQUENCE, Bundle, Proof, is_rooted
 from pki.certificate import authority_trust_domain, pem
 from pki.errors import Distrust, KeyFileError, Refused, Untrusted
@@ -30,16 +30,19 @@ from pki.profiles import epoch_of
 from pki.signer import Clock, Signer
 from pki.spiffe import TrustDomain
 
+AUTHORITY_ENDS = "the end of the authority"
+
 
 @dataclass(frozen=True, slots=True)
 class Issued:
     """What is presented: the leaf, then the root-signed form of its authority, if there is one.
 
-    `clamped` says that it lives shorter than granted, because its authority does.
+    `limited_by` names what makes its life shorter than was requested, or than is usual: what the grant says, or
+    the end of its authority.
     """
 
     chain: tuple[x509.Certificate, ...]
-    clamped: bool
+    limited_by: str | None
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -158,9 +161,7 @@ class Authority:
         """
         if grant.spiffe_id.trust_domain != self.trust_domain:
             raise Refused("identity", f"{grant.spiffe_id} is not of {self.trust_domain}")
-        key = csr.parse(request).public_key if isinstance(request, bytes) else request
-        if (reason := weakness(key)) is not None:
-            raise Refused("key", reason)
+        key = csr.parse(request, grant.keys).public_key if isinstance(request, bytes) else request
         forms = self.forms
         certificate = await self._signer.sign(
             lambda serial, now: issue.leaf(grant, key, forms, serial, now),
@@ -169,8 +170,8 @@ class Authority:
             why=why,
             replaces=replaces,
         )
-        clamped = certificate.not_valid_after_utc == min(form.not_valid_after_utc for form in forms)
-        return Issued((certificate, *forms[1:]), clamped)
+        cut = certificate.not_valid_after_utc == min(form.not_valid_after_utc for form in forms)
+        return Issued((certificate, *forms[1:]), AUTHORITY_ENDS if cut else grant.limited_by)
 
     def bundle(self) -> Bundle:
         """The first version of the bundle: this anchor, and the root's word for it if there is one."""

@@ -6,7 +6,7 @@ guarded here: a certificate that cannot be read is `MALFORMED`, never a `ValueEr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from pki.algorithms import SIGNATURES, weakness
+from pki.algorithms import ALL_KINDS, SIGNATURES, USUAL_KINDS, KeyKind, weakness
 from pki.errors import Distrust, InvalidSpiffeId, Untrusted
 from pki.spiffe import SpiffeId, TrustDomain
 
@@ -91,13 +91,15 @@ def extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E]
         return None
 
 
-def public_key(certificate: x509.Certificate) -> CertificatePublicKeyTypes:
-    """The public key, if it is one we accept; raises `Untrusted`."""
+def public_key(
+    certificate: x509.Certificate, kinds: Collection[KeyKind] = ALL_KINDS
+) -> CertificatePublicKeyTypes:
+    """The public key, if it is a good one of one of `kinds`; raises `Untrusted`."""
     try:
         key = certificate.public_key()
     except UNREADABLE as error:
         raise Untrusted(Distrust.KEY, "it cannot be parsed") from error
-    if (reason := weakness(key)) is not None:
+    if (reason := weakness(key, kinds)) is not None:
         raise Untrusted(Distrust.KEY, reason)
     return key
 
@@ -168,6 +170,7 @@ def check_time(certificate: x509.Certificate, now: datetime) -> None:
 def check_authority(certificate: x509.Certificate) -> None:
     """The form of what may issue others: a critical CA mark, keyCertSign, a key identifier, no EKU."""
     check_form(certificate)
+    public_key(certificate, USUAL_KINDS)
     basic = extension(certificate, x509.BasicConstraints)
     if basic is None or not basic.critical or not basic.value.ca:
         raise Untrusted(Distrust.BASIC_CONSTRAINTS, "not marked as an authority")

@@ -7,13 +7,22 @@ the policy. Limits on size and form come before parsing, and the holder must pro
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki.algorithms import SIGNATURES, PublicKey, digest_for, spki, weakness
+from pki.algorithms import (
+    REQUEST_SIGNATURES,
+    USUAL_KINDS,
+    KeyKind,
+    PublicKey,
+    digest_for,
+    spki,
+    weakness,
+)
 from pki.certificate import UNREADABLE
 from pki.errors import Refused
 
@@ -39,8 +48,8 @@ class Request:
     subject: x509.Name
 
 
-def parse(data: bytes) -> Request:
-    """Read one request, PEM or DER, whose key is good enough and whose signature proves possession of it.
+def parse(data: bytes, kinds: Collection[KeyKind] = USUAL_KINDS) -> Request:
+    """Read one request, PEM or DER, for a good key of one of `kinds`, whose signature proves possession of it.
 
     Raises `Refused`.
     """
@@ -49,9 +58,9 @@ def parse(data: bytes) -> Request:
     found = _load(data)
     try:
         key = found.public_key()
-        if (reason := weakness(key)) is not None or not isinstance(key, PublicKey):
+        if (reason := weakness(key, kinds)) is not None or not isinstance(key, PublicKey):
             raise Refused("csr", reason or "its key is of an unknown kind")
-        if found.signature_algorithm_oid not in SIGNATURES or not found.is_signature_valid:
+        if found.signature_algorithm_oid not in REQUEST_SIGNATURES or not found.is_signature_valid:
             raise Refused(
                 "csr", "its signature does not prove possession of the key with an accepted algorithm"
             )

@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
-from pki.algorithms import PublicKey, digest_for, spki
+from pki.algorithms import PublicKey, digest_for, spki, weakness
 from pki.certificate import subject_key_id
 from pki.errors import Refused
 from pki.policy import Grant
@@ -119,8 +119,11 @@ def leaf(
     """A leaf as granted, within the life of each form in `issuer`, all of one cluster CA.
 
     `not_after` is cut to the shortest of them, since verifiers accept a leaf that outlives its issuer until
-    the day they do not. Raises `Refused` when an issuer has too little life left.
+    the day they do not. Raises `Refused` when an issuer has too little life left, or the key is not of a kind
+    that is granted.
     """
+    if (reason := weakness(key, grant.keys)) is not None:
+        raise Refused("key", reason)
     start, end = _validity(now, grant.lifetime)
     end = min(end, *(form.not_valid_after_utc for form in issuer))
     if end - now < min(grant.lifetime, 2 * SHORTEST_LEAF):

@@ -1,4 +1,5 @@
-"""The one allow-list for names that end up in file names, URLs, SNI, DNS and Kubernetes objects.
+"""The one allow-list for names that end up in file names, URLs, SNI, DNS and Kubernetes objects, and the one
+way to match a name with a pattern.
 
 It refuses by being narrow: what is not a lower-case DNS label (RFC 1123 §2.1) does not pass, so that no path,
 quoting or case question can arise behind it.
@@ -28,10 +29,35 @@ def dns_label(text: str) -> str:
     return text
 
 
+def is_dns_name(text: str) -> bool:
+    """Whether `text` is lower-case DNS labels joined by dots, of at most 253 bytes."""
+    return len(text) <= LONGEST_DNS_NAME and all(is_dns_label(label) for label in text.split("."))
+
+
 def dns_name(text: str) -> str:
     """Return `text` unchanged, or raise `InvalidName` if it is not labels joined by dots (253 bytes)."""
-    if len(text) > LONGEST_DNS_NAME or not all(is_dns_label(label) for label in text.split(".")):
+    if not is_dns_name(text):
         raise InvalidName(
             text, "use lower-case DNS labels joined by '.', at most 253 bytes, no dot at the end"
         )
     return text
+
+
+def matches_name(pattern: str, name: str) -> bool:
+    """Whether a pattern, in which `*` stands for any characters, covers `name`; without `*` if they are equal.
+
+    Takes time linear in pattern times name.
+    """
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == name
+    *middle, last = rest
+    if not name.startswith(first) or not name.endswith(last) or len(name) < len(first) + len(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for piece in middle:
+        found = name.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True

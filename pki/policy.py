@@ -1,7 +1,9 @@
 """Who may get which certificate: a `Grant`, or a `Denied` with its reason.
 
 The identity comes from how the caller was attested, never from its request; a request can only ask for a
-shorter life. What no rule allows is denied. An authority grants only within its own trust domain.
+life. What no rule allows is denied. An authority grants only within its own trust domain. Where less is granted
+than was asked for, the answer names what limits it; the operator's `Limits` bind workloads and none of our own
+processes.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from pki.names import LONGEST_DNS_NAME, is_dns_label
-from pki.profiles import AGENT, FEDERATION, GATEWAY, OPERATOR, SHORTEST_LEAF, Profile
+from pki.algorithms import USUAL_KINDS, KeyKind
+from pki.limits import LONGEST, NAMES, SHORTEST, UNLIMITED, Limits
+from pki.names import LONGEST_DNS_NAME, is_dns_label, is_dns_name
+from pki.profiles import AGENT, FEDERATION, GATEWAY, OPERATOR, SHORTEST_LEAF, SVID, Profile
 from pki.spiffe import HUB, SpiffeId, TrustDomain
 
 GATEWAY_CLASSES = frozenset({"eastwest", "ingress"})
@@ -28,7 +32,7 @@ class Attestation(StrEnum):
     RENEWAL = "renewal"
     """It speaks mutual TLS with a current certificate of this identity."""
     ADMINISTRATOR = "administrator"
-    """An operator of the hub asked for it."""
+    """An operator of this hub or agent asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +46,28 @@ class Attested:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a certificate will say; nothing of it comes from the request for the certificate."""
+    """What a certificate will say; nothing of it comes from the request for the certificate.
+
+    `limited_by` names what makes `lifetime` shorter than `requested` (or than usual, when nothing was
+    requested): a setting, or `profile <name>`. `keys` are the kinds of keys that it may be given to.
+    """
 
     spiffe_id: SpiffeId
     dns_names: tuple[str, ...]
     profile: Profile
     lifetime: timedelta
+    requested: timedelta | None = None
+    limited_by: str | None = None
+    keys: frozenset[KeyKind] = USUAL_KINDS
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
+    """`limited_by` names the setting of the operator that stands against it, if it is one."""
+
     spiffe_id: SpiffeId
     reason: str
+    limited_by: str | None = None
 
     def __str__(self) -> str:
         return f"no certificate for {self.spiffe_id}: {self.reason}"
@@ -69,15 +83,19 @@ _RULES: Mapping[str, _Rule] = {
     "agent": _Rule(AGENT, frozenset({Attestation.SELF})),
     "federation": _Rule(FEDERATION, frozenset({Attestation.SELF})),
     "gateway": _Rule(GATEWAY, frozenset({Attestation.TOKEN, Attestation.RENEWAL})),
+    "ns": _Rule(SVID, frozenset({Attestation.TOKEN, Attestation.RENEWAL, Attestation.ADMINISTRATOR})),
     "operator": _Rule(OPERATOR, frozenset({Attestation.ADMINISTRATOR, Attestation.RENEWAL})),
 }
 
 
+PROCESSES = frozenset({"agent", "federation", "gateway", "operator"})
+"""The roles that are ours; every other identity is a workload's."""
+
 _NO_RULE = "no rule grants this identity"
 
 
-def decide(who: Attested, authority: TrustDomain) -> Grant | Denied:
-    """What `authority` gives to an attested caller."""
+def decide(who: Attested, authority: TrustDomain, limits: Limits = UNLIMITED) -> Grant | Denied:
+    """What `authority` gives to an attested caller; `limits` are its operator's, for workloads."""
     spiffe_id = who.spiffe_id
     if spiffe_id.trust_domain != authority:
         return Denied(spiffe_id, f"this authority speaks for {authority} only")
@@ -89,15 +107,33 @@ def decide(who: Attested, authority: TrustDomain) -> Grant | Denied:
         return Denied(spiffe_id, reason)
     if who.by not in rule.by:
         return Denied(spiffe_id, f"this identity is not given by {who.by.value}")
-    lifetime = rule.profile.lifetime if who.lifetime is None else who.lifetime
-    if not SHORTEST_LEAF <= lifetime <= rule.profile.longest:
-        return Denied(
-            spiffe_id, f"a lifetime of {lifetime} is not within {SHORTEST_LEAF} to {rule.profile.longest}"
-        )
     names = dns_names(spiffe_id)
     if any(len(text) > LONGEST_DNS_NAME for text in names):
         return Denied(spiffe_id, f"its DNS name would be longer than {LONGEST_DNS_NAME} bytes")
-    return Grant(spiffe_id, names, rule.profile, lifetime)
+    if role in PROCESSES:
+        limits = UNLIMITED
+    elif not any(template.covers(spiffe_id.path) for template in limits.names):
+        return Denied(spiffe_id, f"{NAMES} allows {', '.join(limits.names) or 'no name'}", NAMES)
+    lifetime, limited_by = _lifetime(who.lifetime, rule.profile, limits)
+    if lifetime is None:
+        return Denied(
+            spiffe_id, f"a lifetime of {who.lifetime} is shorter than {limits.shortest}", limited_by
+        )
+    return Grant(spiffe_id, names, rule.profile, lifetime, who.lifetime, limited_by, limits.keys)
+
+
+def _lifetime(
+    requested: timedelta | None, profile: Profile, limits: Limits
+) -> tuple[timedelta | None, str | None]:
+    """The life that is granted, None for none, and what limits it; the usual one bends to the limits."""
+    wanted = max(profile.lifetime, limits.shortest) if requested is None else requested
+    if wanted < limits.shortest:
+        return None, SHORTEST if limits.shortest > SHORTEST_LEAF else None
+    if limits.longest < min(wanted, profile.longest):
+        return limits.longest, LONGEST
+    if wanted > profile.longest:
+        return profile.longest, f"profile {profile.name}"
+    return wanted, None
 
 
 def dns_names(spiffe_id: SpiffeId) -> tuple[str, ...]:
@@ -113,7 +149,7 @@ def _misplaced(role: str, name: str, authority: TrustDomain) -> str | None:
     match role:
         case "federation" | "operator" if not of_hub:
             return "only the hub's own trust domain has it"
-        case "agent" | "gateway" if of_hub:
+        case "agent" | "gateway" | "ns" if of_hub:
             return "the hub's own trust domain has no clusters' roles"
         case "agent" | "federation" if name:
             return _NO_RULE
@@ -121,4 +157,13 @@ def _misplaced(role: str, name: str, authority: TrustDomain) -> str | None:
             return f"the classes of gateways are {', '.join(sorted(GATEWAY_CLASSES))}"
         case "operator" if not is_dns_label(name):
             return "the name of an operator is a DNS label"
+        case "ns" if not _is_workload(name):
+            return "a workload is /ns/<namespace>/sa/<service account>, named as in Kubernetes"
     return None
+
+
+def _is_workload(name: str) -> bool:
+    """Kubernetes: a namespace is a DNS label, a service account a DNS name (RFC 1123)."""
+    namespace, _, rest = name.partition("/")
+    kind, _, account = rest.partition("/")
+    return is_dns_label(namespace) and kind == "sa" and is_dns_name(account)

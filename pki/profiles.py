@@ -6,6 +6,7 @@
 | cluster-ca | itself | 1 year | 0 | URI of its trust domain |
 | cluster-ca-rooted | the root | 1 year and 1 day | 0 | URI of its trust domain |
 | agent, gateway, federation, operator | a cluster CA | 24 hours | – | SPIFFE ID; DNS if gRPC dials it |
+| svid | a cluster CA | 1 hour | – | SPIFFE ID of a workload |
 
 The two cluster-ca forms carry one key, one subject and one key identifier, so that a leaf is valid under
 both. The root has no path length, so that a bridge from a later root fits under it. There are no name
@@ -55,6 +56,7 @@ AGENT = Profile("agent", False, timedelta(hours=24), timedelta(hours=24))
 GATEWAY = Profile("gateway", False, timedelta(hours=24), timedelta(hours=24))
 FEDERATION = Profile("federation", False, timedelta(hours=24), timedelta(hours=24))
 OPERATOR = Profile("operator", False, timedelta(hours=24), LONGEST_LEAF)
+SVID = Profile("svid", False, timedelta(hours=1), timedelta(hours=24))
 
 
 def authority_subject(domain: str, epoch: int, key: PublicKey) -> x509.Name:

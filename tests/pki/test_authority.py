@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from pki import csr, issue, journal
 from pki.algorithms import spki_hash
-from pki.authority import Authority
+from pki.authority import AUTHORITY_ENDS, Authority
 from pki.bundle import Accepted, Rejected, accept
 from pki.certificate import pem
 from pki.errors import ClockError, JournalError, KeyFileError, KeyMissing, PkiError, Refused, Untrusted
@@ -86,7 +86,7 @@ async def test_from_root_to_a_peer_that_is_believed(
     for each in (first, second):
         assert verify_peer(each.chain, {EAST: east.bundle()}, NOW) == GATEWAY
         assert openssl_verify(tmp_path, east.self_signed, each.chain) == "OK"
-        assert not each.clamped
+        assert each.limited_by is None
     assert openssl_verify(tmp_path, root.certificate, second.chain) == "OK"
     assert accept(None, east.bundle(), root.certificate) == Accepted(east.bundle(), changed=True)
 
@@ -368,7 +368,7 @@ async def test_a_clock_that_went_back_stops_issuance(east: Authority, clock: Sto
 async def test_a_leaf_that_is_cut_short_says_so(east: Authority, clock: StoppedClock) -> None:
     clock.time += timedelta(days=364, hours=12)
     made = await east.issue(csr.request(new_key()), GRANT, who="t", why="t")
-    assert made.clamped
+    assert made.limited_by == AUTHORITY_ENDS
     assert made.certificate.not_valid_after_utc == east.self_signed.not_valid_after_utc
 
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pki.errors import InvalidName
-from pki.names import dns_label, dns_name
+from pki.names import dns_label, dns_name, matches_name
 
 HOSTILE = [
     "",
@@ -49,3 +53,13 @@ def test_hostile_names_are_refused(text: str) -> None:
 
 def test_names_pass_unchanged() -> None:
     assert dns_name("federation.hub.mesh.example") == "federation.hub.mesh.example"
+
+
+@given(st.text("ab*-", max_size=8), st.text("ab-", max_size=10))
+def test_matching_agrees_with_a_regular_expression(pattern: str, name: str) -> None:
+    reference = re.compile(".*".join(re.escape(piece) for piece in pattern.split("*")))
+    assert matches_name(pattern, name) is (reference.fullmatch(name) is not None)
+
+
+def test_many_stars_take_no_more_than_linear_work() -> None:
+    assert not matches_name("a*" * 60 + "b", "a" * 100_000)
