@@ -35,6 +35,8 @@ from federation.written import (
     ServicePattern,
     Silence,
 )
+from pki.algorithms import KeyKind
+from pki.limits import NameTemplate
 
 Number = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -136,6 +138,15 @@ class Tunnels(Setting, frozen=True, kw_only=True):
     connect: Attempt = Attempt.parse("1s")
 
 
+class Issuing(Setting, frozen=True, kw_only=True):
+    """What the cluster's authority gives to workloads at most, whatever they ask for."""
+
+    shortest: Lifetime = Lifetime.parse("10s")
+    longest: Lifetime = Lifetime.parse("24h")
+    keys: Annotated[tuple[KeyKind, ...], Meta(min_length=1)] = (KeyKind.P256, KeyKind.P384, KeyKind.RSA)
+    names: tuple[NameTemplate, ...] = (NameTemplate("/ns/*/sa/*"),)
+
+
 class AgentSettings(Setting, frozen=True, kw_only=True):
     """`federation agent`."""
 
@@ -155,6 +166,7 @@ class AgentSettings(Setting, frozen=True, kw_only=True):
     tunnels: Tunnels = Tunnels()
     access_log: LogFile = LogFile("/dev/stdout")
     certificate_lifetime: Lifetime = Lifetime.parse("24h")
+    issuing: Issuing = Issuing()
     log: Log = Log()
 
 
@@ -254,6 +266,8 @@ def _of_agent(settings: AgentSettings) -> Iterator[Contradiction]:
         yield "cluster", "is the name of the federation service itself", "any other DNS label"
     if settings.ports.first > settings.ports.last:
         yield "ports.first", "lies after ports.last", f"at most {settings.ports.last}"
+    if settings.issuing.shortest > settings.issuing.longest:
+        yield "issuing.shortest", "is longer than issuing.longest", f"at most {settings.issuing.longest}"
     if settings.leases.suspect >= settings.leases.expired:
         yield "leases.suspect", "is not shorter than leases.expired", f"below {settings.leases.expired}"
     if settings.leases.suspect < SHORTEST_SUSPICION:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from federation.config import AgentSettings, Rule
 from federation.model import ImportPolicy, ImportRule, LeaseSettings, Me
 from gateway.tuning import PathTuning, Tuning, TunnelTuning
+from pki.limits import Limits
 
 
 def me_of(settings: AgentSettings, base: str) -> Me:
@@ -35,6 +38,17 @@ def tuning_of(settings: AgentSettings) -> Tuning:
         ),
         tunnel=TunnelTuning(idle_timeout=tunnels.idle),
         access_log=settings.access_log,
+    )
+
+
+def limits_of(settings: AgentSettings) -> Limits:
+    """What its authority gives to workloads at most."""
+    issuing = settings.issuing
+    return Limits(
+        shortest=timedelta(seconds=issuing.shortest),
+        longest=timedelta(seconds=issuing.longest),
+        keys=frozenset(issuing.keys),
+        names=issuing.names,
     )
 
 

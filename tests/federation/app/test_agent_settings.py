@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import yaml
 
-from federation.app.agent_settings import me_of, tuning_of
+from federation.app.agent_settings import limits_of, me_of, tuning_of
 from federation.config import AgentSettings, read_settings
 from federation.model import ImportRule, LeaseSettings
+from pki.algorithms import KeyKind
+from pki.limits import UNLIMITED
+from pki.profiles import SVID
 
 WRITTEN = {
     "cluster": "east",
@@ -23,6 +28,7 @@ WRITTEN = {
     "paths": {"probe": "700ms", "timeout": "800ms", "failures": 3, "ping": "600ms"},
     "tunnels": {"idle": "30m", "connect": "900ms"},
     "access_log": "/dev/null",
+    "issuing": {"shortest": "5m", "longest": "2h", "keys": ["ed25519"], "names": ["/ns/shop/sa/*"]},
 }
 
 
@@ -47,3 +53,18 @@ def test_how_its_gateways_behave(tmp_path: Path) -> None:
     assert (path.probe_interval, path.probe_timeout, path.probe_failures) == (0.7, 0.8, 3)
     assert (path.ping_interval, path.ping_timeout, path.connect_timeout) == (0.6, 0.8, 0.9)
     assert (tuning.tunnel.idle_timeout, tuning.access_log) == (1800, "/dev/null")
+
+
+def test_what_workloads_get(tmp_path: Path) -> None:
+    limits = limits_of(read(tmp_path))
+    assert (limits.shortest, limits.longest) == (timedelta(minutes=5), timedelta(hours=2))
+    assert limits.keys == {KeyKind.ED25519}
+    assert [template.covers("/ns/shop/sa/cart") for template in limits.names] == [True]
+
+
+def test_what_is_not_said_takes_nothing_away(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text(yaml.safe_dump({key: value for key, value in WRITTEN.items() if key != "issuing"}))
+    limits = limits_of(read_settings(file, AgentSettings))
+    assert replace(limits, longest=UNLIMITED.longest) == UNLIMITED
+    assert limits.longest == SVID.longest
