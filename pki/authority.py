@@ -182,7 +182,7 @@ class Authority:
         draft = Bundle(self.trust_domain, sequence, tuple(anchors))
         bundle.check_bundle(draft)
         signature = await self._signer.run(lambda: bundle.sign_content(draft, self._signer.private_key))
-        return replace(draft, proof=Proof(signature=signature))
+        return replace(draft, proof=Proof(signatures=(signature,)))
 
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""

@@ -5,7 +5,11 @@
 - the first version of a trust domain needs, for each anchor, a certificate by the root over the same public
   key that names this trust domain and lives at least as long as the anchor;
 - a later version needs a higher sequence and a signature over its content by an anchor of the version before;
-- the same sequence with the same content is no change; anything else is rejected.
+  who missed versions gets there by those that the bundle brings along (`earlier`);
+- the same sequence with the same content is no change; anything else is rejected;
+- a version of a higher generation begins anew, whatever was held: like a first version it needs the root's word
+  for each anchor, and only authorities of that epoch or a later one may be in it. The root signs such an epoch
+  for a name that exists when an operator said so: its key was lost or stolen.
 
 So whoever relays bundles can delay and hide them, and cannot make anybody trust a key. Bundles of different
 trust domains are never merged (SPIFFE Federation §4.2). A pinned first bundle (one-time token) does not pass
@@ -14,8 +18,11 @@ through `accept`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -35,11 +42,17 @@ from pki.certificate import (
     subject_key_id,
 )
 from pki.errors import InvalidBundle, InvalidSpiffeId, Untrusted
+from pki.profiles import HIGHEST_EPOCH, epoch_of
 from pki.spiffe import TrustDomain
 
 FIRST_SEQUENCE = 1
 HIGHEST_SEQUENCE = 2**63 - 1
+FIRST_GENERATION = 1
 MOST_ANCHORS = 8
+MOST_SIGNATURES = 2
+"""By the two authorities of a rotation."""
+MOST_EARLIER = 16
+"""Versions that a bundle brings along: who missed more rotations than that has to be told anew."""
 LONGEST_ENCODED = 128 * 1024
 """Bytes of an encoded bundle."""
 
@@ -48,23 +61,34 @@ _SIGNED_AS = b"federation trust bundle v1\n"
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Why a bundle may be believed: root-signed forms of its anchors, or a signature of its content.
+    """Why a bundle may be believed: root-signed forms of its anchors, and signatures of its content.
 
-    `signature` is ECDSA over `content`, by an anchor of the version before; empty for a first version.
+    Signatures are ECDSA over `content`, one of them by an anchor of the version before; a first version has none.
     """
 
     rooted: tuple[x509.Certificate, ...] = ()
-    signature: bytes = b""
+    signatures: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The anchors of one trust domain, at one sequence number (1 to 2^63 - 1, only ever rising)."""
+    """The anchors of one trust domain, at one sequence number (1 to 2^63 - 1, only ever rising in a generation).
+
+    `generation` is the lowest epoch of an authority that may be in it. `earlier` are versions before, in order and
+    without ones of their own, that lead here from what others may hold still.
+    """
 
     trust_domain: TrustDomain
     sequence: int
     anchors: tuple[x509.Certificate, ...]
     proof: Proof = Proof()
+    generation: int = FIRST_GENERATION
+    earlier: tuple[Bundle, ...] = ()
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Generation and sequence: what is greater is newer."""
+        return self.generation, self.sequence
 
     def pem(self) -> bytes:
         """The anchors as PEM, for a TLS context that trusts this trust domain alone."""
@@ -77,7 +101,7 @@ class Rejection(StrEnum):
     OTHER_TRUST_DOMAIN = "it is for another trust domain"
     MALFORMED = "an anchor is not a self-signed authority of this trust domain"
     NOT_ROOTED = "an anchor of a new trust domain is not vouched for by the root"
-    OLDER = "its sequence is lower than the one held"
+    OLDER = "it is older than the one held"
     CONFLICT = "it has the sequence of the one held and other content"
     NOT_SIGNED = "it is not signed by an anchor of the version before"
 
@@ -101,35 +125,35 @@ class Rejected:
 
 class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trust_domain: str
+    generation: int
     sequence: int
     anchors: tuple[bytes, ...]
 
 
-class _Encoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     trust_domain: str
     sequence: int
     anchors: tuple[bytes, ...]
     rooted: tuple[bytes, ...] = ()
-    signature: bytes = b""
+    signatures: tuple[bytes, ...] = ()
+    generation: int = FIRST_GENERATION
+
+
+class _Encoded(_Version, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    earlier: tuple[_Version, ...] = ()
 
 
 def content(bundle: Bundle) -> bytes:
     """What a version says, as the bytes that are signed; the order of the anchors does not count."""
     anchors = tuple(sorted(der(anchor) for anchor in bundle.anchors))
-    return _SIGNED_AS + msgspec.json.encode(_Content(bundle.trust_domain.name, bundle.sequence, anchors))
+    said = _Content(bundle.trust_domain.name, bundle.generation, bundle.sequence, anchors)
+    return _SIGNED_AS + msgspec.json.encode(said)
 
 
 def encode(bundle: Bundle) -> bytes:
-    """A bundle and its proof as JSON, certificates as base64 DER."""
-    return msgspec.json.encode(
-        _Encoded(
-            bundle.trust_domain.name,
-            bundle.sequence,
-            tuple(der(anchor) for anchor in bundle.anchors),
-            tuple(der(certificate) for certificate in bundle.proof.rooted),
-            bundle.proof.signature,
-        )
-    )
+    """A bundle with its proof, and the versions before that it brings along, as JSON; certificates are base64 DER."""
+    earlier = tuple(_Version(**_fields(version)) for version in bundle.earlier)
+    return msgspec.json.encode(_Encoded(**_fields(bundle), earlier=earlier))
 
 
 def decode(data: bytes) -> Bundle:
@@ -138,29 +162,63 @@ def decode(data: bytes) -> Bundle:
         raise InvalidBundle(f"{len(data)} bytes, allowed are {LONGEST_ENCODED}")
     try:
         raw = msgspec.json.decode(data, type=_Encoded)
-        if len(raw.rooted) > MOST_ANCHORS or len(raw.anchors) > MOST_ANCHORS:
-            raise InvalidBundle(f"more than {MOST_ANCHORS} anchors")
-        bundle = Bundle(
-            TrustDomain.parse(raw.trust_domain),
-            raw.sequence,
-            tuple(load_der(anchor) for anchor in raw.anchors),
-            Proof(tuple(load_der(certificate) for certificate in raw.rooted), raw.signature),
-        )
-    except (msgspec.MsgspecError, InvalidSpiffeId, Untrusted) as error:
+    except msgspec.MsgspecError as error:
         raise InvalidBundle(str(error)) from error
+    bundle = replace(_read(raw), earlier=tuple(_read(version) for version in raw.earlier[: MOST_EARLIER + 1]))
     check_bundle(bundle)
     return bundle
 
 
+def _fields(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "trust_domain": bundle.trust_domain.name,
+        "sequence": bundle.sequence,
+        "anchors": tuple(der(anchor) for anchor in bundle.anchors),
+        "rooted": tuple(der(certificate) for certificate in bundle.proof.rooted),
+        "signatures": bundle.proof.signatures,
+        "generation": bundle.generation,
+    }
+
+
+def _read(raw: _Version) -> Bundle:
+    if max(len(raw.rooted), len(raw.anchors)) > MOST_ANCHORS:
+        raise InvalidBundle(f"more than {MOST_ANCHORS} anchors")
+    try:
+        return Bundle(
+            TrustDomain.parse(raw.trust_domain),
+            raw.sequence,
+            tuple(load_der(anchor) for anchor in raw.anchors),
+            Proof(tuple(load_der(certificate) for certificate in raw.rooted), raw.signatures),
+            raw.generation,
+        )
+    except (InvalidSpiffeId, Untrusted) as error:
+        raise InvalidBundle(str(error)) from error
+
+
 def check_bundle(bundle: Bundle) -> None:
-    """1 to 8 self-signed authorities of this trust domain, with different keys and subjects.
+    """1 to 8 self-signed authorities of this trust domain and generation, with different keys and subjects; and the
+    same of each version that it brings along, all before it and in order.
 
     Raises `InvalidBundle`. Says nothing about whether it may be believed.
     """
+    _check_version(bundle)
+    if len(bundle.earlier) > MOST_EARLIER:
+        raise InvalidBundle(f"more than {MOST_EARLIER} earlier versions")
+    for before, after in pairwise((*bundle.earlier, bundle)):
+        _check_version(before)
+        if before.trust_domain != after.trust_domain or before.earlier or before.version >= after.version:
+            raise InvalidBundle("its earlier versions are not of the same trust domain, or not in order")
+
+
+def _check_version(bundle: Bundle) -> None:
     if not FIRST_SEQUENCE <= bundle.sequence <= HIGHEST_SEQUENCE:
         raise InvalidBundle(f"sequence {bundle.sequence} is not within 1 to 2^63 - 1")
+    if not FIRST_GENERATION <= bundle.generation <= HIGHEST_EPOCH:
+        raise InvalidBundle(f"generation {bundle.generation} is not within 1 to {HIGHEST_EPOCH}")
     if not 1 <= len(bundle.anchors) <= MOST_ANCHORS:
         raise InvalidBundle(f"{len(bundle.anchors)} anchors, allowed are 1 to {MOST_ANCHORS}")
+    if len(bundle.proof.signatures) > MOST_SIGNATURES:
+        raise InvalidBundle(f"more than {MOST_SIGNATURES} signatures")
     try:
         for anchor in bundle.anchors:
             check_authority(anchor)
@@ -168,6 +226,8 @@ def check_bundle(bundle: Bundle) -> None:
                 raise InvalidBundle("an anchor names another trust domain, or none")
             if not signed_by(anchor, anchor):
                 raise InvalidBundle("an anchor is not self-signed")
+            if (epoch_of(anchor.subject) or FIRST_GENERATION) < bundle.generation:
+                raise InvalidBundle("an anchor is older than the generation")
         keys = {spki(public_key(anchor)) for anchor in bundle.anchors}
     except Untrusted as error:
         raise InvalidBundle(str(error)) from error
@@ -176,28 +236,40 @@ def check_bundle(bundle: Bundle) -> None:
         raise InvalidBundle("two anchors share a key or a subject")
 
 
-def accept(previous: Bundle | None, offered: Bundle, root: x509.Certificate) -> Accepted | Rejected:
-    """Decide whether `offered` replaces `previous` (None: a new trust domain); `root` is our own root."""
+def accept(previous: Bundle | None, offered: Bundle, *roots: x509.Certificate) -> Accepted | Rejected:
+    """Decide whether `offered` replaces `previous` (None: a new trust domain); `roots` are those that we believe."""
     if previous is not None and previous.trust_domain != offered.trust_domain:
         return Rejected(Rejection.OTHER_TRUST_DOMAIN, f"{offered.trust_domain}, not {previous.trust_domain}")
     try:
         check_bundle(offered)
     except InvalidBundle as error:
         return Rejected(Rejection.MALFORMED, error.reason)
-    if previous is None:
-        for anchor in offered.anchors:
-            if not any(is_rooted(anchor, form, root) for form in offered.proof.rooted):
-                return Rejected(Rejection.NOT_ROOTED, anchor.subject.rfc4514_string())
-        return Accepted(offered, changed=True)
-    if offered.sequence < previous.sequence:
-        return Rejected(Rejection.OLDER, f"{offered.sequence} < {previous.sequence}")
-    if offered.sequence == previous.sequence:
+    if previous is None or offered.generation > previous.generation:
+        return _begun(offered, roots)
+    if offered.version < previous.version:
+        return Rejected(Rejection.OLDER, f"{_at(offered)} < {_at(previous)}")
+    if offered.version == previous.version:
         if content(offered) == content(previous):
             return Accepted(previous, changed=False)
-        return Rejected(Rejection.CONFLICT, f"sequence {offered.sequence}")
-    if not any(_signed(anchor, offered) for anchor in previous.anchors):
-        return Rejected(Rejection.NOT_SIGNED, f"sequence {offered.sequence} after {previous.sequence}")
+        return Rejected(Rejection.CONFLICT, _at(offered))
+    held = previous
+    for version in (*offered.earlier, offered):
+        if version.version > held.version and _signed_by_any(held.anchors, version):
+            held = version
+    if held is not offered:
+        return Rejected(Rejection.NOT_SIGNED, f"{_at(offered)} after {_at(previous)}")
     return Accepted(offered, changed=True)
+
+
+def _begun(offered: Bundle, roots: Collection[x509.Certificate]) -> Accepted | Rejected:
+    for anchor in offered.anchors:
+        if not any(is_rooted(anchor, form, root) for form in offered.proof.rooted for root in roots):
+            return Rejected(Rejection.NOT_ROOTED, anchor.subject.rfc4514_string())
+    return Accepted(offered, changed=True)
+
+
+def _at(bundle: Bundle) -> str:
+    return f"generation {bundle.generation}, sequence {bundle.sequence}"
 
 
 def is_rooted(anchor: x509.Certificate, form: x509.Certificate, root: x509.Certificate) -> bool:
@@ -223,12 +295,15 @@ def sign_content(bundle: Bundle, key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.sign(content(bundle), ec.ECDSA(digest_for(key.public_key())))
 
 
-def _signed(anchor: x509.Certificate, offered: Bundle) -> bool:
-    key = anchor.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
+def _signed_by_any(anchors: Iterable[x509.Certificate], offered: Bundle) -> bool:
+    said = content(offered)
+    keys = [key for anchor in anchors if isinstance(key := anchor.public_key(), ec.EllipticCurvePublicKey)]
+    return any(_signed(key, signature, said) for key in keys for signature in offered.proof.signatures)
+
+
+def _signed(key: ec.EllipticCurvePublicKey, signature: bytes, said: bytes) -> bool:
     try:
-        key.verify(offered.proof.signature, content(offered), ec.ECDSA(digest_for(key)))
+        key.verify(signature, said, ec.ECDSA(digest_for(key)))
     except InvalidSignature:
         return False
     return True

@@ -7,6 +7,7 @@ ValueError, an OverflowError, or an error of `pki`. Whether the fact may be said
 from __future__ import annotations
 
 from collections.abc import Sized
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
@@ -25,7 +26,7 @@ from federation.model import (
     Service,
 )
 from federation.sync import sync_pb2 as pb
-from pki.bundle import MOST_ANCHORS, Bundle, Proof
+from pki.bundle import FIRST_GENERATION, MOST_ANCHORS, MOST_EARLIER, MOST_SIGNATURES, Bundle, Proof
 from pki.certificate import der, load_der
 from pki.spiffe import TrustDomain
 
@@ -110,13 +111,14 @@ def member_out(member: Member) -> pb.Member:
 
 
 def bundle_out(bundle: Bundle) -> pb.Bundle:
-    signature = bundle.proof.signature
     return pb.Bundle(
         trust_domain=bundle.trust_domain.name,
         sequence=bundle.sequence,
         anchors=[der(anchor) for anchor in bundle.anchors],
         root_signed=[der(form) for form in bundle.proof.rooted],
-        signatures=[pb.Signature(signature=signature)] if signature else [],
+        signatures=[pb.Signature(signature=each) for each in bundle.proof.signatures],
+        generation=bundle.generation,
+        earlier=[bundle_out(version) for version in bundle.earlier],
     )
 
 
@@ -179,19 +181,26 @@ def member_in(at: Position, key: str, member: pb.Member) -> Member:
 
 
 def bundle_in(trust_domain: TrustDomain, bundle: pb.Bundle) -> Bundle:
+    _at_most(MOST_EARLIER, bundle.earlier, "earlier versions")
+    earlier = tuple(_version_in(trust_domain, version) for version in bundle.earlier)
+    return replace(_version_in(trust_domain, bundle), earlier=earlier)
+
+
+def _version_in(trust_domain: TrustDomain, bundle: pb.Bundle) -> Bundle:
     if bundle.trust_domain != trust_domain.name:
         raise ValueError(f"it is about {bundle.trust_domain[:255]!r}, expected {trust_domain}")
     _at_most(MOST_ANCHORS, bundle.anchors, "anchors")
     _at_most(MOST_ANCHORS, bundle.root_signed, "root-signed forms")
-    _at_most(1, bundle.signatures, "signatures")
+    _at_most(MOST_SIGNATURES, bundle.signatures, "signatures")
     return Bundle(
         trust_domain,
         bundle.sequence,
         tuple(load_der(anchor) for anchor in bundle.anchors),
         Proof(
             tuple(load_der(form) for form in bundle.root_signed),
-            bundle.signatures[0].signature if bundle.signatures else b"",
+            tuple(each.signature for each in bundle.signatures),
         ),
+        bundle.generation or FIRST_GENERATION,
     )
 
 

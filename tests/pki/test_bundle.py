@@ -32,8 +32,25 @@ def why(outcome: Accepted | Rejected) -> Rejection:
 def successor(previous: Bundle, by: Ca, *anchors: Ca, sequence: int | None = None) -> Bundle:
     """A later version with these anchors, signed by `by`."""
     number = previous.sequence + 1 if sequence is None else sequence
-    draft = Bundle(previous.trust_domain, number, tuple(ca.self_signed for ca in anchors))
-    return replace(draft, proof=Proof(signature=sign_content(draft, by.key)))
+    draft = Bundle(
+        previous.trust_domain,
+        number,
+        tuple(ca.self_signed for ca in anchors),
+        generation=previous.generation,
+    )
+    return signed(draft, by)
+
+
+def signed(draft: Bundle, *by: Ca) -> Bundle:
+    return replace(
+        draft, proof=replace(draft.proof, signatures=tuple(sign_content(draft, ca.key) for ca in by))
+    )
+
+
+def begun(generation: int, *anchors: Ca, sequence: int = 1) -> Bundle:
+    """A version that begins a generation, with the root's word for each anchor."""
+    proof = Proof(rooted=tuple(ca.rooted for ca in anchors))
+    return Bundle(EAST, sequence, tuple(ca.self_signed for ca in anchors), proof, generation)
 
 
 def test_a_new_trust_domain_needs_the_roots_word() -> None:
@@ -119,10 +136,73 @@ def test_a_signature_does_not_carry_over() -> None:
     for changed in (
         replace(second, sequence=3),
         replace(second, anchors=(SECOND.self_signed,)),
-        replace(second, proof=Proof(signature=second.proof.signature[:-1])),
+        replace(second, proof=Proof(signatures=(second.proof.signatures[0][:-1],))),
         replace(second, proof=Proof()),
     ):
         assert why(accept(first, changed, WORLD.root)) is Rejection.NOT_SIGNED
+
+
+def test_who_missed_versions_gets_there_by_those_that_come_along() -> None:
+    first = WORLD.east.bundle
+    second = successor(first, WORLD.east, WORLD.east, SECOND)
+    third = successor(second, SECOND, SECOND)
+    fourth = successor(third, SECOND, SECOND, THIRD)
+    fifth = replace(successor(fourth, THIRD, THIRD), earlier=(second, third, fourth))
+    for held in (first, second, third, fourth):
+        assert accept(held, fifth, WORLD.root) == Accepted(fifth, changed=True)
+    assert why(accept(first, replace(fifth, earlier=(third, fourth)), WORLD.root)) is Rejection.NOT_SIGNED
+    assert why(accept(first, replace(fifth, earlier=(second,)), WORLD.root)) is Rejection.NOT_SIGNED
+    foreign = replace(second, proof=successor(first, SECOND, SECOND).proof)
+    assert why(accept(first, replace(fifth, earlier=(foreign, third)), WORLD.root)) is Rejection.NOT_SIGNED
+    assert accept(fifth, replace(fifth, earlier=()), WORLD.root) == Accepted(fifth, changed=False)
+
+
+def test_a_version_that_both_authorities_signed_is_enough_for_who_missed_the_one_between() -> None:
+    first = WORLD.east.bundle
+    third = signed(Bundle(EAST, 3, (SECOND.self_signed,)), WORLD.east, SECOND)
+    assert accept(first, third, WORLD.root) == Accepted(third, changed=True)
+
+
+def test_a_higher_generation_needs_the_root_and_nothing_else() -> None:
+    held = successor(WORLD.east.bundle, WORLD.east, WORLD.east, sequence=40)
+    reset = begun(2, SECOND)
+    assert accept(held, reset, WORLD.root) == Accepted(reset, changed=True)
+    stranger_key, stranger = make_root()
+    assert why(accept(held, reset, stranger)) is Rejection.NOT_ROOTED
+    assert accept(held, reset, stranger, WORLD.root) == Accepted(reset, changed=True)
+    by_the_stolen_key = signed(replace(reset, anchors=(THIRD.self_signed,), proof=Proof()), WORLD.east)
+    assert why(accept(held, by_the_stolen_key, WORLD.root)) is Rejection.NOT_ROOTED
+    with_the_old_anchor = begun(2, WORLD.east, SECOND)
+    assert why(accept(held, with_the_old_anchor, WORLD.root)) is Rejection.MALFORMED
+    assert why(accept(reset, held, WORLD.root)) is Rejection.OLDER
+    later = successor(reset, SECOND, SECOND, THIRD)
+    assert accept(reset, later, WORLD.root) == Accepted(later, changed=True)
+    assert why(accept(held, later, WORLD.root)) is Rejection.NOT_ROOTED
+    told = replace(later, proof=replace(later.proof, rooted=(SECOND.rooted, THIRD.rooted)))
+    assert accept(held, told, WORLD.root) == Accepted(told, changed=True)
+
+
+def test_a_signature_is_for_one_generation() -> None:
+    first = WORLD.east.bundle
+    second = successor(first, WORLD.east, SECOND)
+    raised = replace(second, generation=2)
+    assert why(accept(replace(begun(2, SECOND)), raised, WORLD.root)) is Rejection.NOT_SIGNED
+
+
+def test_versions_that_come_along_are_of_the_same_trust_domain_and_in_order() -> None:
+    second = successor(WORLD.east.bundle, WORLD.east, WORLD.east, SECOND)
+    third = successor(second, SECOND, SECOND)
+    for earlier in (
+        (third,),
+        (second, second),
+        (second, WORLD.east.bundle),
+        (replace(second, earlier=(WORLD.east.bundle,)),),
+        (WORLD.west.bundle,),
+        (replace(second, anchors=()),),
+        (second,) * 17,
+    ):
+        with pytest.raises(InvalidBundle):
+            bundle.check_bundle(replace(third, earlier=earlier))
 
 
 steps = st.lists(
@@ -187,7 +267,8 @@ def test_what_is_not_a_bundle_is_refused() -> None:
 
 def test_encoding_keeps_everything() -> None:
     second = successor(WORLD.east.bundle, WORLD.east, WORLD.east, SECOND)
-    for value in (WORLD.east.bundle, WORLD.hub.bundle, second):
+    third = replace(successor(second, SECOND, SECOND), earlier=(WORLD.east.bundle, second))
+    for value in (WORLD.east.bundle, WORLD.hub.bundle, second, third, begun(2, SECOND, THIRD)):
         assert decode(encode(value)) == value
         assert hash(decode(encode(value))) == hash(value)
 
@@ -208,6 +289,13 @@ def test_hostile_encodings_are_refused() -> None:
         {"anchors": ["not base64!"]},
         {"anchors": [anchor + "AAAA"]},
         {"rooted": ["AAAA"]},
+        {"signatures": ["AAAA"] * 3},
+        {"generation": 0},
+        {"generation": 2},
+        {"generation": 1_000_000},
+        {"earlier": [good]},
+        {"earlier": [good | {"earlier": []}]},
+        {"earlier": [{}] * 17},
         {"rooted": [anchor] * 9},
     ]
     for changed in changes:

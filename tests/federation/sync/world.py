@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from federation.admission import Admission, Joined
@@ -159,7 +158,9 @@ class Agent:
         self.events: list[Event] = []
         self.view = View(me=Me(member.name, BASE, "eu", ""), now=CLOCK.now())
         self.publisher = Publisher(member.name, member.disk.epoch)
-        self.importer = Importer(member.name, BASE, partial(accept, root=member.world.root.certificate))
+        self.importer = Importer(
+            member.name, BASE, lambda held, offered: accept(held, offered, member.world.root.certificate)
+        )
         for event in self.importer.restore(member.disk.heard.values(), member.disk.cursors):
             self.submit(event)
         ports = Ports(credentials or member.credentials, member.disk, self.submit, self.answer)
