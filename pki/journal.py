@@ -1,77 +1,77 @@
-"""What an authority signed, and why: an append-only file, each line sealed by a hash over all before it.
+"""What an authority signed, and why: an append-only file, each line sealed by a hash over all before it (`pki.chain`).
 
-For every certificate there is an `Intent`, on disk before the key is used, and a `Released`, on disk before
-the certificate is handed out. If a line cannot be written, nothing is signed. A line is
+For every certificate there is an `Intent`, on disk before the key is used, and a `Released`, on disk before the
+certificate is handed out. If a line cannot be written, nothing is signed.
 
-    <SHA-256 of (previous hash, record), hex> <record, JSON>
-
-and the first record names the authority, so that journals cannot be exchanged. `verify` finds an edit, a
-removal and a change of order by itself, and a removal of the end by a head (lines and hash) that somebody
-else has kept.
+A file that has grown to `LONGEST_PART` is set aside as `journal.<number of its last line>`, and a new one goes on from
+its hash. Parts set aside are never read again, except to be verified: they may be moved elsewhere at any time.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
+from pki import chain, durable
+from pki.chain import Head as Head
+from pki.chain import Replayed
+from pki.errors import JournalError, WriteError
+from pki.ledger import Entry, Failed, Ledger, Opened, Record, Revoked
 
-from pki import durable
-from pki.errors import JournalError
-from pki.ledger import Entry, Failed, Ledger, Opened, Record
-
+LONGEST_PART = 64 << 20
+"""Bytes after which a new file is begun; what is read at a start, too."""
 LONGEST_JOURNAL = 1 << 30
-"""Bytes; about three million certificates."""
+"""Bytes that are read of one file at most."""
 
-_HASH_DIGITS = 64
-_GENESIS = "0" * _HASH_DIGITS
-
-_decoder = msgspec.json.Decoder(Record)
-_encoder = msgspec.json.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """How far a journal has come: how many lines it has, and the hash of the last one, hex."""
-
-    lines: int = 0
-    hash: str = _GENESIS
+_LINE_DIGITS = 15
 
 
 class Journal:
     """An open journal. It has one writer: a second process, or a second opening, is refused by a file lock.
 
-    Calls block for an fsync and may come from any thread. After an error nothing can be appended until it is
-    opened again, so that no certificate is signed on a journal in doubt.
+    Calls block for an fsync and may come from any thread. `problem` says why the last attempt to write failed, None if
+    it did not. When it is in doubt what is on disk, nothing can be appended until the journal is opened again.
     """
 
-    def __init__(self, path: Path, authority: str, now: datetime, *, begin: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        authority: str,
+        now: datetime,
+        *,
+        begin: bool = False,
+        longest_part: int = LONGEST_PART,
+    ) -> None:
         """Open the journal of `authority` (the hash of its key); with `begin`, make it if it is not there.
 
         Raises `JournalError` if it is missing, does not verify, is another authority's or is open elsewhere.
         A line that a crash cut short was never relied on and is dropped; intents without a result are closed
         as failed.
         """
+        self.problem: str | None = None
         self._path = path
+        self._authority = authority
+        self._longest_part = longest_part
         self._lock = threading.Lock()
+        self._ledger, self._head, self._size = Ledger(), Head(), 0
         if begin and not path.exists():
             durable.create(path, b"")
         self._file = _open_locked(path)
         with ExitStack() as undo:
             undo.callback(self.close)
-            self._ledger, self._head, self._size = _replay(
-                path, durable.read_private(path, LONGEST_JOURNAL), authority
-            )
-            if self._head.lines == 0 and not begin:
+            for part in earlier_parts(path):
+                if part.samefile(path):
+                    part.unlink()  # a crash came between setting it aside and beginning the next one
+            found = chain.replay(path, durable.read_private(path, LONGEST_JOURNAL))
+            if found.head.lines == 0 and not begin:
                 raise JournalError(path, 0, "has no whole line; restore it together with its authority")
+            if found.authority not in ("", authority):
+                raise JournalError(path, 1, "is the journal of another authority")
+            self._ledger, self._head, self._size = found.ledger, found.head, found.size
             os.ftruncate(self._file, self._size)
             if self._head.lines == 0:
                 self.append(Opened(now, authority))
@@ -79,6 +79,15 @@ class Journal:
                 self.append(Failed(now, serial, "interrupted"))
             self._ledger.forget(now)
             undo.pop_all()
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def authority(self) -> str:
+        """The hash of the key whose journal this is, hex."""
+        return self._authority
 
     @property
     def head(self) -> Head:
@@ -97,11 +106,11 @@ class Journal:
                 raise JournalError(self._path, 0, "is closed; nothing is signed until it is opened again")
             if (reason := self._ledger.objection(*records)) is not None:
                 raise JournalError(self._path, self._head.lines + 1, reason)
-            head, lines = self._head, bytearray()
-            for record in records:
-                line, head = _seal(head, record)
-                lines += line
-            self._write(lines, self._head.lines + 1)
+            lines, head = chain.seal(self._head, *records)
+            if self._head.lines and self._size + len(lines) > self._longest_part:
+                self._begin_part(records[0].at)
+                lines, head = chain.seal(self._head, *records)
+            self._write(lines)
             for record in records:
                 self._ledger.add(record)
             self._head, self._size = head, self._size + len(lines)
@@ -126,6 +135,16 @@ class Journal:
         with self._lock:
             return self._ledger.living(now)
 
+    def revoked(self) -> tuple[Revoked, ...]:
+        """Every certificate that was ever revoked."""
+        with self._lock:
+            return tuple(self._ledger.revoked.values())
+
+    @property
+    def number(self) -> int:
+        """That of the newest revocation list, 0 before the first."""
+        return self._ledger.number
+
     def forget(self, now: datetime) -> None:
         """Keep in memory only what has not ended; the file keeps everything."""
         with self._lock:
@@ -136,19 +155,51 @@ class Journal:
         with self._lock:
             self._shut()
 
-    def _write(self, lines: bytes | bytearray, number: int) -> None:
+    def _write(self, lines: bytes) -> None:
         try:
             _write_at(self._file, self._size, lines)
             os.fsync(self._file)
         except OSError as error:
+            self.problem = f"{self._path} cannot be written: {error.strerror}"
             try:
                 os.ftruncate(self._file, self._size)
                 os.fsync(self._file)
             except OSError:
                 self._shut()
             raise JournalError(
-                self._path, number, f"cannot be written: {error.strerror}; nothing was signed"
+                self._path, self._head.lines + 1, f"cannot be written: {error.strerror}; nothing was signed"
             ) from error
+        self.problem = None
+
+    def _begin_part(self, at: datetime) -> None:
+        """Set the file aside under another name, and put one in its place that goes on from it."""
+        first = self._ledger.continued(at, self._authority, self._head.lines, self._head.hash)
+        line, head = chain.seal(self._head, first)
+        aside = self._path.with_name(f"{self._path.name}.{self._head.lines:0{_LINE_DIGITS}}")
+        try:
+            os.link(self._path, aside, follow_symlinks=False)
+            durable.write(self._path, line)
+            following = _open_locked(self._path)
+        except (OSError, WriteError, JournalError) as error:
+            reason = error.reason if isinstance(error, WriteError | JournalError) else error.strerror
+            self.problem = f"{self._path} cannot be continued: {reason}"
+            with suppress(OSError):
+                if self._is_in_place():
+                    aside.unlink()
+                else:
+                    self._shut()
+            raise JournalError(
+                self._path, self._head.lines + 1, f"cannot be continued: {reason}; nothing was signed"
+            ) from error
+        os.close(self._file)
+        self._file, self._head, self._size = following, head, len(line)
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file is still the one under our name."""
+        try:
+            return os.path.samestat(os.fstat(self._file), os.lstat(self._path))
+        except OSError:
+            return False
 
     def _shut(self) -> None:
         if self._file >= 0:
@@ -156,62 +207,58 @@ class Journal:
             self._file = -1
 
 
-def verify(path: Path, authority: str, kept: Head | None = None) -> Head:
-    """Check a journal and return its head; raises `JournalError` with the line that cannot be believed.
+def earlier_parts(path: Path) -> tuple[Path, ...]:
+    """The parts of the journal at `path` that were set aside and are still beside it, oldest first."""
+    digits = "[0-9]" * _LINE_DIGITS
+    return tuple(sorted(path.parent.glob(f"{path.name}.{digits}")))
 
-    `kept` is an older head that was stored elsewhere: the journal must still contain it.
+
+def verify(path: Path, authority: str | None = None, kept: Head | None = None) -> Head:
+    """As `examine` does, and return the head of the journal."""
+    return examine(path, authority, kept).head
+
+
+def examine(path: Path, authority: str | None = None, kept: Head | None = None) -> Replayed:
+    """Check a journal, with the parts that are beside it, and say what it adds up to.
+
+    `authority` is whose it must be, None for whoever it says it is of; `kept` an older head that was stored elsewhere:
+    the journal must still contain it. Raises `JournalError` with the line that cannot be believed.
     """
-    try:
-        data = durable.read_private(path, LONGEST_JOURNAL)
-    except FileNotFoundError as error:
-        raise JournalError(path, 0, "does not exist") from error
-    head = _replay(path, data, authority, kept)[1]
-    if kept is not None and head.lines < kept.lines:
-        raise JournalError(path, head.lines, f"ends here, but had {kept.lines} lines when its head was kept")
-    return head
+    found: Replayed | None = None
+    first = path
+    for part, data in _all_parts(path):
+        first = part if found is None else first
+        found = chain.replay(part, data, found, kept)
+        if authority not in (None, found.authority):
+            raise JournalError(part, 1, "is the journal of another authority")
+    assert found is not None
+    if kept is None:
+        return found
+    if kept.lines == found.since.lines and kept != found.since:
+        raise JournalError(first, 1, "does not go on from the line that was there when the head was kept")
+    if kept.lines < found.since.lines:
+        where = f"begins after line {found.since.lines}, and its head was kept at line {kept.lines}"
+        raise JournalError(first, 0, f"{where}: put the parts set aside beside it")
+    if kept.lines > found.head.lines:
+        raise JournalError(
+            path, found.head.lines, f"ends here, but had {kept.lines} lines when its head was kept"
+        )
+    return found
 
 
-def _replay(path: Path, data: bytes, authority: str, kept: Head | None = None) -> tuple[Ledger, Head, int]:
-    """Ledger, head and length in bytes of all whole lines."""
-    ledger, head, size = Ledger(), Head(), 0
-    for number, line in enumerate(_whole_lines(data), start=1):
-        seal, _, body = line.partition(b" ")
+def _all_parts(path: Path) -> list[tuple[Path, bytes]]:
+    """Each part and its bytes; anew if the journal is continued meanwhile."""
+    while True:
+        before = earlier_parts(path)
         try:
-            record = _decoder.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise JournalError(path, number, "is damaged: not a record") from error
-        head = Head(number, _hash(head, body))
-        if head.hash.encode() != seal:
-            raise JournalError(
-                path, number, "does not follow from the lines before it: edited, removed or moved"
-            )
-        if number == 1 and record != Opened(record.at, authority):
-            raise JournalError(path, number, "is the journal of another authority")
-        if (reason := ledger.objection(record)) is not None:
-            raise JournalError(path, number, reason)
-        ledger.add(record)
-        if kept is not None and kept.lines == number and kept.hash != head.hash:
-            raise JournalError(path, number, "is not the line that was here when the head was kept")
-        size += len(line) + 1
-    return ledger, head, size
-
-
-def _whole_lines(data: bytes) -> Iterator[bytes]:
-    """Lines that end in a newline; a rest without one is what a crash cut short."""
-    start = 0
-    while (end := data.find(b"\n", start)) >= 0:
-        yield data[start:end]
-        start = end + 1
-
-
-def _seal(head: Head, record: Record) -> tuple[bytes, Head]:
-    body = _encoder.encode(record)
-    sealed = Head(head.lines + 1, _hash(head, body))
-    return sealed.hash.encode() + b" " + body + b"\n", sealed
-
-
-def _hash(previous: Head, body: bytes) -> str:
-    return hashlib.sha256(previous.hash.encode() + body).hexdigest()
+            whole = tuple(part for part in before if not part.samefile(path))
+            parts = [(part, durable.read_private(part, LONGEST_JOURNAL)) for part in (*whole, path)]
+        except FileNotFoundError as error:
+            if not path.exists():
+                raise JournalError(path, 0, "does not exist") from error
+            continue
+        if earlier_parts(path) == before:
+            return parts
 
 
 def _open_locked(path: Path) -> int:
@@ -231,7 +278,7 @@ def _open_locked(path: Path) -> int:
     return file
 
 
-def _write_at(file: int, offset: int, lines: bytes | bytearray) -> None:
+def _write_at(file: int, offset: int, lines: bytes) -> None:
     rest, at = memoryview(lines), offset
     while rest:
         written = os.pwrite(file, rest, at)

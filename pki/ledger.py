@@ -1,4 +1,4 @@
-"""The records of an authority's journal, and the ledger that they add up to: which certificates still live.
+"""The records of an authority's journal, and the ledger that they add up to: what still lives, and what is revoked.
 
 Pure. `Ledger` is fed records in their order and answers what issuing needs to know: whether a serial number
 is new, whom a key belongs to, and whether a certificate has been replaced.
@@ -53,7 +53,57 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", forbid_unknown_fields=Tr
     reason: str
 
 
-Record = Opened | Intent | Released | Failed
+class Revoked(msgspec.Struct, frozen=True, tag="revoked", forbid_unknown_fields=True):
+    """A certificate that was handed out must not be believed any more; `reason` is one of RFC 5280 §5.3.1."""
+
+    at: datetime
+    serial: str
+    reason: str
+    who: str
+    why: str
+
+
+class Listed(msgspec.Struct, frozen=True, tag="listed", forbid_unknown_fields=True):
+    """About to sign the revocation list `number`, which lists all that is revoked so far."""
+
+    at: datetime
+    number: int
+    next_update: datetime
+
+
+class Living(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An `Entry`, as it is carried over from one part of a journal to the next. `serial` and keys are hex."""
+
+    serial: str
+    profile: str
+    identity: str
+    spki: str
+    not_after: datetime
+    successors: tuple[str, ...] = ()
+
+
+class Continued(msgspec.Struct, frozen=True, tag="continued", forbid_unknown_fields=True):
+    """The first record of a later part: after which line, with which hash, and what is known there, each sorted.
+
+    `at` is not before anything that was recorded or forgotten.
+    """
+
+    at: datetime
+    authority: str
+    lines: int
+    hash: str
+    living: tuple[Living, ...]
+    pending: tuple[Intent, ...]
+    revoked: tuple[Revoked, ...]
+    number: int
+
+    @property
+    def kept(self) -> tuple[int, str]:
+        """The number and the hash of the line that this one goes on from."""
+        return self.lines, self.hash
+
+
+Record = Opened | Intent | Released | Failed | Revoked | Listed | Continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +125,11 @@ class Ledger:
         self.pending: dict[str, Intent] = {}
         self.last: datetime | None = None
         """The latest time in any record."""
+        self.revoked: dict[str, Revoked] = {}
+        """By serial number; for ever, as only certificates of authorities are revoked, and of these there are few."""
+        self.number = 0
+        """That of the newest revocation list."""
+        self._forgotten: datetime | None = None
         self._entries: dict[str, Entry] = {}
         self._ends: list[tuple[datetime, str]] = []
         self._serials: dict[str, set[str]] = {}
@@ -96,6 +151,18 @@ class Ledger:
                     if serial in ended or (serial not in begun and serial not in self.pending):
                         return f"serial {serial} has a result without an intent"
                     ended.add(serial)
+                case Revoked(serial=serial):
+                    if serial not in self._entries:
+                        return f"serial {serial} is revoked and does not live"
+                    if serial in self.revoked or serial in ended:
+                        return f"serial {serial} is revoked a second time"
+                    ended.add(serial)
+                case Listed(number=number):
+                    if number <= self.number or place:
+                        return f"revocation list {number} comes after {self.number}"
+                case Continued():
+                    if place:
+                        return "the journal is continued in the middle"
         return None
 
     def add(self, record: Record) -> None:
@@ -109,6 +176,12 @@ class Ledger:
                 self._release(self.pending.pop(record.serial))
             case Failed():
                 del self.pending[record.serial]
+            case Revoked():
+                self.revoked[record.serial] = record
+            case Listed():
+                self.number = record.number
+            case Continued():
+                self._take_over(record)
         self.last = record.at if self.last is None else max(self.last, record.at)
 
     def entry(self, serial: int) -> Entry | None:
@@ -125,6 +198,7 @@ class Ledger:
 
     def forget(self, now: datetime) -> None:
         """Let go of all entries that have ended, clock skew allowed for; costs what it lets go of."""
+        self._forgotten = now if self._forgotten is None else max(self._forgotten, now)
         while self._ends and now > self._ends[0][0] + MOST_SKEW:
             _, serial = heappop(self._ends)
             spki = self._entries.pop(serial).spki
@@ -137,15 +211,56 @@ class Ledger:
         self.forget(now)
         return tuple(self._entries.values())
 
+    def continued(self, at: datetime, authority: str, lines: int, hash_: str) -> Continued:
+        """What a later part begins with, so that it needs no part before it; what has ended by then is let go."""
+        at = max(moment for moment in (at, self.last, self._forgotten) if moment is not None)
+        self.forget(at)
+        return Continued(
+            at=at,
+            authority=authority,
+            lines=lines,
+            hash=hash_,
+            living=tuple(
+                Living(
+                    serial, one.profile, one.identity, one.spki, one.not_after, tuple(sorted(one.successors))
+                )
+                for serial, one in sorted(self._entries.items())
+            ),
+            pending=tuple(intent for _, intent in sorted(self.pending.items())),
+            revoked=tuple(one for _, one in sorted(self.revoked.items())),
+            number=self.number,
+        )
+
+    def _take_over(self, first: Continued) -> None:
+        self._entries, self._ends, self._serials = {}, [], {}
+        self.pending = {intent.serial: intent for intent in first.pending}
+        self.revoked = {one.serial: one for one in first.revoked}
+        self.number = first.number
+        for one in first.living:
+            self._live(
+                Entry(
+                    int(one.serial, 16),
+                    one.profile,
+                    one.identity,
+                    one.spki,
+                    one.not_after,
+                    frozenset(one.successors),
+                )
+            )
+
     def _taken(self, serial: str) -> bool:
         return serial in self._entries or serial in self.pending
 
     def _release(self, intent: Intent) -> None:
-        self._entries[intent.serial] = Entry(
-            int(intent.serial, 16), intent.profile, intent.identity, intent.spki, intent.not_after
+        self._live(
+            Entry(int(intent.serial, 16), intent.profile, intent.identity, intent.spki, intent.not_after)
         )
-        heappush(self._ends, (intent.not_after, intent.serial))
-        self._serials.setdefault(intent.spki, set()).add(intent.serial)
         old = self._entries.get(intent.replaces) if intent.replaces is not None else None
         if old is not None and intent.replaces is not None:
             self._entries[intent.replaces] = replace(old, successors=old.successors | {intent.spki})
+
+    def _live(self, entry: Entry) -> None:
+        serial = f"{entry.serial:x}"
+        self._entries[serial] = entry
+        heappush(self._ends, (entry.not_after, serial))
+        self._serials.setdefault(entry.spki, set()).add(serial)

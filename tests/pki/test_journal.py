@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pki import durable
+from pki import chain, durable
 from pki.errors import JournalError, KeyFileError
-from pki.journal import Head, Journal, verify
-from pki.ledger import Failed, Intent, Ledger, Record, Released
+from pki.journal import Head, Journal, earlier_parts, examine, verify
+from pki.ledger import Continued, Failed, Intent, Ledger, Listed, Record, Released, Revoked
 from pki.skew import MOST_SKEW
 from tests.pki.world import NOW
 
@@ -207,6 +207,138 @@ def test_no_change_goes_unnoticed(
             verify(path, OURS, head)
 
 
+# ---- in parts --------------------------------------------------------------------------------------------------------
+
+SHORT = 2000
+"""Bytes; a part of so many holds three or four certificates."""
+
+
+def fill_parts(path: Path, count: int = 20, fresh: int = 5) -> Head:
+    """As `fill` does, in short parts; all but the last `fresh` certificates end at `NOW`."""
+    journal = Journal(path, OURS, NOW - 2 * DAY, begin=True, longest_part=SHORT)
+    for serial in range(1, count + 1):
+        ends = NOW - DAY if serial <= count - fresh else NOW + DAY
+        made = msgspec.structs.replace(intent(serial, spki=f"{serial:x}"), not_after=ends)
+        journal.append(made, released(serial))
+    journal.close()
+    return journal.head
+
+
+def test_a_long_journal_goes_on_in_another_file_that_needs_none_before_it(path: Path) -> None:
+    head = fill_parts(path)
+    parts = earlier_parts(path)
+    assert len(parts) > 3
+    assert all(part.stat().st_size <= SHORT for part in parts)
+    assert all(part.stat().st_mode & 0o777 == 0o600 for part in parts)
+    assert verify(path, OURS, head) == head
+    for part in parts:
+        part.rename(path.parent / f"elsewhere-{part.name}")
+    again = Journal(path, OURS, NOW)
+    assert again.head == head
+    assert {entry.serial for entry in again.ledger(NOW)} == {16, 17, 18, 19, 20}
+    again.append(intent(99, spki="99"), released(99))
+    again.close()
+    assert examine(path, OURS, head).since.lines > 0
+
+
+def test_what_is_in_force_is_carried_over(path: Path) -> None:
+    journal = Journal(path, OURS, NOW, begin=True, longest_part=SHORT)
+    journal.append(intent(1, spki="aa"), released(1), intent(2, spki="bb", replaces=1), released(2))
+    journal.append(Revoked(NOW, "2", "cessation_of_operation", "ada", "test"))
+    journal.append(Listed(NOW, 7, NOW + DAY))
+    for serial in range(3, 12):
+        journal.append(intent(serial, "spiffe://a/y", spki=f"{serial:x}"), released(serial))
+    journal.close()
+    for part in earlier_parts(path):
+        part.unlink()
+    again = Journal(path, OURS, NOW)
+    assert again.entry(1) is not None
+    assert again.entry(1).successors == {"bb"}  # type: ignore[union-attr]
+    assert again.holder("bb") == "spiffe://a/x"
+    assert again.revoked() == (Revoked(NOW, "2", "cessation_of_operation", "ada", "test"),)
+    assert again.number == 7
+    with pytest.raises(JournalError, match="a second time"):
+        again.append(intent(11))
+    again.close()
+
+
+@pytest.mark.parametrize("kind", ["missing", "exchanged", "cut", "edited"])
+def test_a_change_of_an_earlier_part_is_found(path: Path, kind: str) -> None:
+    head = fill_parts(path)
+    parts = earlier_parts(path)
+    match kind:
+        case "missing":
+            parts[1].unlink()
+        case "exchanged":
+            first, second = parts[0].read_bytes(), parts[1].read_bytes()
+            parts[0].write_bytes(second)
+            parts[1].write_bytes(first)
+        case "cut":
+            parts[1].write_bytes(parts[1].read_bytes().rpartition(b"\n")[0].rpartition(b"\n")[0] + b"\n")
+        case _:
+            parts[1].write_bytes(parts[1].read_bytes().replace(b'"ff"', b'"fe"', 1))
+    with pytest.raises(JournalError, match=r"journal\.0|journal:1:"):
+        verify(path, OURS, head)
+    Journal(path, OURS, NOW).close()
+
+
+def test_what_is_carried_over_must_be_what_the_part_before_adds_up_to(path: Path) -> None:
+    fill_parts(path)
+    (first, *rest) = path.read_bytes().splitlines(keepends=True)
+    carried = msgspec.json.decode(first.partition(b" ")[2], type=Continued)
+    forged = msgspec.structs.replace(carried, living=carried.living[1:])
+    begin, head = chain.seal(Head(carried.lines, carried.hash), forged)
+    records = [msgspec.json.decode(line.partition(b" ")[2], type=Record) for line in rest]
+    durable.write(path, begin + chain.seal(head, *records)[0])
+    with pytest.raises(
+        JournalError, match="journal:1: carries over what the part before it does not add up to"
+    ):
+        verify(path, OURS)
+
+
+def test_a_head_from_before_the_parts_at_hand_asks_for_them(path: Path) -> None:
+    fill_parts(path)
+    oldest, second = earlier_parts(path)[:2]
+    before = Head(
+        *msgspec.json.decode(second.read_bytes().split(b"\n")[0].partition(b" ")[2], type=Continued).kept
+    )
+    oldest.unlink()
+    assert verify(path, OURS, before).lines > before.lines
+    with pytest.raises(JournalError, match="does not go on from the line"):
+        verify(path, OURS, Head(before.lines, "00" * 32))
+    with pytest.raises(JournalError, match="put the parts set aside beside it"):
+        verify(path, OURS, Head(before.lines - 1, "00" * 32))
+
+
+def test_a_part_that_cannot_be_begun_stops_issuance_until_it_can(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(path, OURS, NOW, begin=True, longest_part=SHORT)
+    journal.append(intent(1, spki="1"), released(1))
+
+    def failing(*args: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", failing)
+    more = [
+        record for serial in range(2, 6) for record in (intent(serial, spki=f"{serial:x}"), released(serial))
+    ]
+    head = journal.head
+    with pytest.raises(
+        JournalError, match="cannot be continued: No space left on device; nothing was signed"
+    ):
+        journal.append(*more)
+    assert journal.head == head
+    assert "cannot be continued: No space left" in (journal.problem or "")
+    assert earlier_parts(path) == ()
+    monkeypatch.undo()
+    journal.append(*more)
+    assert journal.problem is None
+    assert len(earlier_parts(path)) == 1
+    journal.close()
+    assert verify(path, OURS).lines > head.lines
+
+
 def test_an_edit_names_the_line(path: Path) -> None:
     fill(path)
     lines = path.read_bytes().splitlines(keepends=True)
@@ -307,6 +439,51 @@ def test_a_full_disk_refuses_and_recovers(path: Path, monkeypatch: pytest.Monkey
     assert verify(path, OURS, head).lines == head.lines + 2
 
 
+FULL = textwrap.dedent(
+    """
+    import resource, sys
+    from datetime import datetime, timezone
+    from pathlib import Path
+    from pki.errors import JournalError
+    from pki.journal import Journal
+    from pki.ledger import Intent, Released
+
+    now = datetime(2026, 11, 21, 12, tzinfo=timezone.utc)
+    journal = Journal(Path(sys.argv[1]), sys.argv[2], now, begin=True)
+    room = Path(sys.argv[1]).stat().st_size + 1000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    signed = 0
+    try:
+        for serial in map(str, range(9)):
+            journal.append(Intent(now, serial, "00", "gateway", "spiffe://a/x", serial, now, "tester", "test"))
+            journal.append(Released(now, serial, "ff"))
+            signed += 1
+    except JournalError as error:
+        print(signed, error.reason, journal.problem is not None, sep="|")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    journal.append(Intent(now, "aa", "00", "gateway", "spiffe://a/x", "aa", now, "tester", "test"))
+    print(journal.problem)
+    """
+)
+
+
+def test_a_file_that_may_not_grow_stops_issuance_and_is_whole(path: Path) -> None:
+    """A real limit of the kernel (setrlimit(2), RLIMIT_FSIZE), under which a write ends in the middle of a line."""
+    child = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), OURS],
+        cwd=Path(__file__).parents[2],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    refused, after = child.stdout.splitlines()
+    assert refused.split("|")[1:] == ["cannot be written: File too large; nothing was signed", "True"]
+    assert 1 <= int(refused.split("|")[0]) < 9
+    assert after == "None"
+    verify(path, OURS)
+
+
 def test_a_disk_that_is_gone_stops_issuance_for_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(path)
     journal = Journal(path, OURS, NOW)
@@ -356,21 +533,26 @@ KILLED = textwrap.dedent(
     os._exit(0)
     """
 )
+IN_PARTS = KILLED.replace("begin=True)", "begin=True, longest_part=700)").replace(
+    '"write"', '"write", "replace"'
+)
 
 
-def test_a_kill_at_any_system_call_loses_no_acknowledged_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [KILLED, IN_PARTS], ids=["one part", "parts"])
+def test_a_kill_at_any_system_call_loses_no_acknowledged_line(tmp_path: Path, program: str) -> None:
     call, killed = 0, True
     while killed:
         call += 1
-        path = tmp_path / str(call)
-        command = [sys.executable, "-c", KILLED, str(path), str(call), OURS]
+        path = tmp_path / str(call) / "journal"
+        path.parent.mkdir()
+        command = [sys.executable, "-c", program, str(path), str(call), OURS]
         child = subprocess.run(
             command, cwd=Path(__file__).parents[2], check=False, timeout=60, capture_output=True, text=True
         )
         assert child.returncode in (0, -9), child.stderr
         killed = child.returncode == -9
         acknowledged = {int(line) for line in child.stdout.split()}
-        durable.sweep(tmp_path)
+        durable.sweep(path.parent)
         journal = Journal(path, OURS, NOW, begin=True)
         found = {entry.serial for entry in journal.ledger(NOW)}
         assert acknowledged <= found <= {1, 2}
@@ -379,6 +561,7 @@ def test_a_kill_at_any_system_call_loses_no_acknowledged_line(tmp_path: Path) ->
         journal.close()
         verify(path, OURS, journal.head)
     assert call > 12
+    assert (program is IN_PARTS) == bool(earlier_parts(path))
 
 
 LIVES = st.tuples(st.integers(0, 50), st.integers(1, 40), st.sampled_from(["11", "22", "33"]))
