@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
+from pki import intermediate
 from pki.algorithms import PublicKey, digest_for, spki, weakness
 from pki.certificate import subject_key_id
 from pki.errors import Refused
@@ -25,6 +26,7 @@ from pki.profiles import (
     BACKDATE,
     CLUSTER_CA,
     CLUSTER_CA_ROOTED,
+    INTERMEDIATE,
     ROOT,
     SHORTEST_LEAF,
     Profile,
@@ -108,6 +110,29 @@ def rooted_authority(
         authority_key_id=subject_key_id(root),
         uri=trust_domain.uri,
         dns_names=(),
+        not_before=max(start, root.not_valid_before_utc),
+        not_after=end,
+    )
+
+
+def intermediate_authority(
+    grant: intermediate.Grant, key: PublicKey, root: x509.Certificate, serial: int, now: datetime
+) -> Template:
+    """The authority of another system, as granted. Raises `Refused` when the root ends before it would."""
+    start, end = _validity(now, grant.lifetime)
+    if end > root.not_valid_after_utc:
+        left = (root.not_valid_after_utc - now).days
+        raise Refused("lifetime", f"requested {grant.lifetime.days} days; the root has {left} days left")
+    return Template(
+        profile=INTERMEDIATE,
+        serial=serial,
+        subject=grant.subject(key),
+        issuer=root.subject,
+        public_key=key,
+        subject_key_id=_key_id(key),
+        authority_key_id=subject_key_id(root),
+        uri=grant.uri,
+        dns_names=grant.dns_names,
         not_before=max(start, root.not_valid_before_utc),
         not_after=end,
     )

@@ -5,6 +5,7 @@
 | root | itself | 10 years | none | – |
 | cluster-ca | itself | 1 year | 0 | URI of its trust domain |
 | cluster-ca-rooted | the root | 1 year and 1 day | 0 | URI of its trust domain |
+| intermediate | the root | 1 year | 0 | URI of another system's trust domain, or DNS for Linkerd, or none |
 | agent, gateway, federation, operator | a cluster CA | 24 hours | – | SPIFFE ID; DNS if gRPC dials it |
 | svid | a cluster CA | 1 hour | – | SPIFFE ID of a workload |
 
@@ -51,6 +52,9 @@ CLUSTER_CA_ROOTED = Profile(
     "cluster-ca-rooted", True, timedelta(days=366), timedelta(days=366), path_length=0
 )
 """A day longer than the self-signed form, so that two clocks do not make an anchor outlive its proof."""
+
+INTERMEDIATE = Profile("intermediate", True, timedelta(days=365), timedelta(days=365), path_length=0)
+"""For another system (`pki.intermediate`), which keeps the key."""
 
 AGENT = Profile("agent", False, timedelta(hours=24), timedelta(hours=24))
 GATEWAY = Profile("gateway", False, timedelta(hours=24), timedelta(hours=24))

@@ -1,4 +1,4 @@
-"""The root of an installation. It signs the authorities of clusters and nothing else, ever.
+"""The root of an installation. It signs authorities, those of clusters and those of other systems, and no leaf, ever.
 
 Whoever asks must hold the key, and is told by the caller of `sign_cluster_ca` which trust domain it may have:
 what a request may say is `pki.subordinate`'s rule.
@@ -14,7 +14,7 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki import issue
+from pki import intermediate, issue
 from pki.errors import KeyFileError
 from pki.folder import SELF_SIGNED, Folder
 from pki.journal import Head
@@ -90,6 +90,21 @@ class RootAuthority:
         """
         asked = read_request(request, trust_domain, self.base)
         return await self._signer.sign(self._plan(asked), (self.certificate,), who=who, why=why)
+
+    async def sign_intermediate(
+        self, request: bytes, grant: intermediate.Grant, *, who: str, why: str
+    ) -> x509.Certificate:
+        """The authority of another system, as granted, for the key of `request`, a CSR of at most 16 KiB.
+
+        Raises `Refused`, or as `Signer.sign` does.
+        """
+        key = intermediate.read_key(request)
+        return await self._signer.sign(
+            lambda serial, now: issue.intermediate_authority(grant, key, self.certificate, serial, now),
+            (self.certificate,),
+            who=who,
+            why=why,
+        )
 
     async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
         """The key of `request`, if `sign_cluster_ca` would sign it now. Raises `Refused` where that would."""

@@ -197,7 +197,7 @@ def _planned_extensions(plan: Template) -> set[x509.ObjectIdentifier]:
         ExtensionOID.SUBJECT_KEY_IDENTIFIER,
         ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
     }
-    if plan.uri is not None:
+    if plan.uri is not None or plan.dns_names:
         always.add(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
     if not plan.profile.authority:
         always |= {ExtensionOID.EXTENDED_KEY_USAGE, NO_REVOCATION_AVAILABLE}
