@@ -20,14 +20,15 @@ from pki import bundle, csr, issue
 from pki.algorithms import PublicKey
 from pki.bundle import FIRST_SEQUENCE, Bundle, Proof, is_rooted
 from pki.certificate import authority_trust_domain, pem
-from pki.errors import Distrust, KeyFileError, Refused, Untrusted
+from pki.errors import Distrust, KeyFileError, PkiError, Refused, Untrusted
 from pki.folder import ROOT_SIGNED, SELF_SIGNED, Folder
+from pki.issue import Template
 from pki.journal import Head
 from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.policy import Grant
 from pki.profiles import epoch_of
-from pki.signer import Clock, Signer
+from pki.signer import Clock, Job, Outcome, Signer
 from pki.spiffe import TrustDomain
 
 AUTHORITY_ENDS = "the end of the authority"
@@ -51,6 +52,21 @@ class Issued:
     def pem(self) -> bytes:
         """The chain as PEM."""
         return pem(self.chain)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One certificate to issue, as granted, for a key that its holder has proved to have.
+
+    `who` asks and `why` it is given, for the journal; `replaces` is the serial number of the certificate that the
+    caller proved to hold when it renews.
+    """
+
+    key: PublicKey
+    grant: Grant
+    who: str
+    why: str
+    replaces: int | None = None
 
 
 class Authority:
@@ -159,19 +175,29 @@ class Authority:
         `replaces` is the certificate that the caller proved to hold when it renews. Raises `Refused`, or as
         `Signer.sign` does.
         """
-        if grant.spiffe_id.trust_domain != self.trust_domain:
-            raise Refused("identity", f"{grant.spiffe_id} is not of {self.trust_domain}")
         key = csr.parse(request, grant.keys).public_key if isinstance(request, bytes) else request
+        serial = None if replaces is None else replaces.serial_number
+        (outcome,) = await self.issue_all((Order(key, grant, who, why, serial),))
+        if isinstance(outcome, PkiError):
+            raise outcome
+        return outcome
+
+    async def issue_all(self, orders: Sequence[Order]) -> tuple[Issued | PkiError, ...]:
+        """Fulfil each order, or say why not, in their order; all of them go through the journal together.
+
+        Raises `JournalError`, `ClockError` or what the key raises, as `Signer.sign_all` does.
+        """
         forms = self.forms
-        certificate = await self._signer.sign(
-            lambda serial, now: issue.leaf(grant, key, forms, serial, now),
-            forms,
-            who=who,
-            why=why,
-            replaces=replaces,
-        )
-        cut = certificate.not_valid_after_utc == min(form.not_valid_after_utc for form in forms)
-        return Issued((certificate, *forms[1:]), AUTHORITY_ENDS if cut else grant.limited_by)
+        signed = await self._signer.sign_all([self._job(order, forms) for order in orders])
+        return tuple(_issued(order, outcome, forms) for order, outcome in zip(orders, signed, strict=True))
+
+    def _job(self, order: Order, forms: tuple[x509.Certificate, ...]) -> Job:
+        def plan(serial: int, now: datetime) -> Template:
+            if order.grant.spiffe_id.trust_domain != self.trust_domain:
+                raise Refused("identity", f"{order.grant.spiffe_id} is not of {self.trust_domain}")
+            return issue.leaf(order.grant, order.key, forms, serial, now)
+
+        return Job(plan, forms, order.who, order.why, order.replaces)
 
     def bundle(self) -> Bundle:
         """The first version of the bundle: this anchor, and the root's word for it if there is one."""
@@ -187,3 +213,10 @@ class Authority:
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""
         await self._signer.close()
+
+
+def _issued(order: Order, outcome: Outcome, forms: tuple[x509.Certificate, ...]) -> Issued | PkiError:
+    if isinstance(outcome, PkiError):
+        return outcome
+    cut = outcome.not_valid_after_utc == min(form.not_valid_after_utc for form in forms)
+    return Issued((outcome, *forms[1:]), AUTHORITY_ENDS if cut else order.grant.limited_by)

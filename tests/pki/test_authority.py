@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from pki import csr, issue, journal
 from pki.algorithms import spki_hash
-from pki.authority import AUTHORITY_ENDS, Authority
+from pki.authority import AUTHORITY_ENDS, Authority, Issued, Order
 from pki.bundle import Accepted, Rejected, accept
 from pki.certificate import pem
 from pki.errors import ClockError, JournalError, KeyFileError, KeyMissing, PkiError, Refused, Untrusted
@@ -515,3 +515,19 @@ async def test_a_caller_that_gives_up_leaves_a_journal_that_verifies(east: Autho
     await east.close()
     own = east.self_signed.public_key()
     assert journal.verify(tmp_path / "east" / "journal", spki_hash(own)) == east.head
+
+
+async def test_orders_are_fulfilled_together_and_refused_one_by_one(east: Authority) -> None:
+    keys = [new_key().public_key() for _ in range(3)]
+    orders = [
+        Order(keys[0], GRANT, "t", "t"),
+        Order(keys[1], granted(SpiffeId.gateway(WEST, "eastwest")), "t", "t"),
+        Order(keys[2], GRANT, "t", "t"),
+    ]
+    first, refused, last = await east.issue_all(orders)
+    assert isinstance(refused, Refused)
+    assert refused.field == "identity"
+    assert isinstance(first, Issued)
+    assert isinstance(last, Issued)
+    assert (first.certificate.public_key(), last.certificate.public_key()) == (keys[0], keys[2])
+    assert len(east.ledger(NOW)) == 3
