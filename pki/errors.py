@@ -57,6 +57,7 @@ class Distrust(StrEnum):
     PATH_LENGTH = "the path length constraint is exceeded"
     KEY_USAGE = "the key usage does not fit the place in the chain"
     EXTENDED_KEY_USAGE = "the extended key usage does not allow both TLS roles"
+    NAME_CONSTRAINTS = "a name is not among those that an authority above it may certify"
     CRITICAL_EXTENSION = "a critical extension is not understood"
     KEY_IDENTIFIER = "subject or authority key identifier is missing or does not match"
     NOT_YET_VALID = "not valid yet"
@@ -81,6 +82,15 @@ class Refused(PkiError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class CeremonyFile(PkiError):
+    """A file of a ceremony (requests to a root, or its answers) that is not used; `hint` says what to do."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(f"the file of the ceremony is not used: {reason}")
+        self.reason = reason
+        self.hint = hint
 
 
 class InvalidBundle(PkiError):
@@ -138,6 +148,24 @@ class KeyMissing(KeyFileError):
         super().__init__(path, "no such key")
 
 
+class WrongPassphrase(KeyFileError):
+    """A key that the passphrase does not open."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path, "is not opened by the passphrase that is set, or is damaged; nothing was changed"
+        )
+
+
+class PassphraseError(PkiError):
+    """A passphrase that cannot be had from where it should come from; `source` names that place."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source} {reason}")
+        self.source = source
+        self.reason = reason
+
+
 class JournalError(PkiError):
     """A journal that cannot be written or does not verify; `line` counts from 1, 0 is the whole file."""
 
@@ -162,3 +190,51 @@ class ClockError(PkiError):
             f"our clock ({ours.isoformat(timespec='seconds')}) is {seconds:.0f} s {side} {what}"
             f" ({other.isoformat(timespec='seconds')}); correct the clock (NTP) and try again"
         )
+
+
+class VaultFault(StrEnum):
+    """What was wrong with a call of Vault. Closed: an alarm or a metric may tell them apart."""
+
+    UNREACHABLE = "cannot be reached"
+    UNTRUSTED = "shows a certificate that is not to be trusted"
+    SILENT = "does not answer in time"
+    SEALED = "is sealed"
+    BUSY = "is asked too often"
+    DENIED = "denies it"
+    MISSING = "has no such thing"
+    REFUSED = "refuses the request"
+    FAILING = "fails"
+    STRANGE = "answers what was not asked for"
+
+
+_TO_DO = {
+    VaultFault.UNREACHABLE: "see that it runs and that its address is right",
+    VaultFault.UNTRUSTED: "see that `ca` is what signed its certificate, and that the certificate names its address",
+    VaultFault.SILENT: "see whether it is overloaded, or a firewall drops what it says",
+    VaultFault.SEALED: "unseal it",
+    VaultFault.BUSY: "raise its quota, or wait",
+    VaultFault.DENIED: "see that the role still exists, and give it the policy of deploy/vault",
+    VaultFault.MISSING: "see that mount, issuer and role are written as they are in Vault; deploy/vault makes them",
+    VaultFault.REFUSED: "see its log and its audit log",
+    VaultFault.FAILING: "see its log",
+    VaultFault.STRANGE: "see that nobody else answers at its address, and that mount and issuer are the right ones",
+}
+
+
+class VaultError(PkiError):
+    """A call of the Vault or OpenBao at `address` that brought nothing; `what` was asked.
+
+    `retry_after` are seconds, where it said so. No secret is in it.
+    """
+
+    def __init__(
+        self, address: str, fault: VaultFault, what: str, detail: str = "", retry_after: float | None = None
+    ) -> None:
+        told = f" ({detail})" if detail else ""
+        super().__init__(f"Vault at {address} {fault.value}: {what}{told}")
+        self.address = address
+        self.fault = fault
+        self.what = what
+        self.detail = detail
+        self.retry_after = retry_after
+        self.hint = _TO_DO[fault]
