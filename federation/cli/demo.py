@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from federation.cli.interrupt import leaving_at_once
 from federation.cli.output import emit, output_option
 from federation.cli.paths import GivenPath
 
@@ -37,7 +38,8 @@ def demo(ctx: click.Context, directory: Path | None) -> None:
         if directory is not None:
             raise click.UsageError(f"give --directory after {ctx.invoked_subcommand}")
         return
-    from federation.demo.run import tour
+    with leaving_at_once():
+        from federation.demo.run import tour
 
     ctx.exit(0 if tour(directory) else 1)
 
@@ -52,7 +54,8 @@ def up(ctx: click.Context, directory: Path | None) -> None:
     Example:
       federation demo up --directory ./demo
     """
-    from federation.demo.run import up as stay_up
+    with leaving_at_once():
+        from federation.demo.run import up as stay_up
 
     stay_up(directory)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from federation.cli.interrupt import leaving_at_once
+
 
 class LazyGroup(click.Group):
     """`places` maps the name of each command, in the order of the help, to `module:attribute`."""
@@ -23,7 +25,8 @@ class LazyGroup(click.Group):
         if (place := self._places.get(cmd_name)) is None:
             return None
         module, _, name = place.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        with leaving_at_once():
+            command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import sys
 
-INTERRUPTED = 130
+from federation.cli.interrupt import INTERRUPTED, leaving_at_once
+
 READER_GONE = 141
 """What a shell shows for a program that SIGPIPE has ended, as in `federation status | head -1`."""
 DEBUG = "FEDERATION_DEBUG"
 """The variable of the environment that asks for the traceback of what nobody foresaw."""
 KEY_MISSING = "put it back from a backup: another one in its place would be trusted by nobody"
 
-try:
+with leaving_at_once():
     import os
     from typing import Any
 
@@ -25,8 +26,6 @@ try:
     from federation.cli.output import colour, fail
     from federation.errors import FederationError
     from pki.errors import KeyMissing, PkiError
-except KeyboardInterrupt:
-    sys.exit(INTERRUPTED)
 
 COMMANDS = {
     "serve": "federation.cli.processes:serve",

@@ -134,10 +134,12 @@ async def mend(world: World) -> None:
         process.signal(signal.SIGCONT)
         if not process.running:
             await process.start()
+    added = set[str]()
     for cluster in world.clusters.values():
         for path in (cluster.folder / "services").iterdir():
             if path.name not in OWN:
                 path.unlink()
+                added.add(path.stem)
         for service in cluster.plan.services:
             world.write_service(cluster, service)
         if cluster.name != "east":
@@ -146,4 +148,6 @@ async def mend(world: World) -> None:
     await until("the clusters' meeting", world.connected, watch=world.processes)
     for name in world.clusters:
         await planned(world, name, REMOTE, {"west", "central"})
+        for service in sorted(added - {REMOTE}):
+            await withdrawn(world, name, service)
     await settled(world)
