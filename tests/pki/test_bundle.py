@@ -167,7 +167,7 @@ def test_a_higher_generation_needs_the_root_and_nothing_else() -> None:
     held = successor(WORLD.east.bundle, WORLD.east, WORLD.east, sequence=40)
     reset = begun(2, SECOND)
     assert accept(held, reset, WORLD.root) == Accepted(reset, changed=True)
-    stranger_key, stranger = make_root()
+    _, stranger = make_root()
     assert why(accept(held, reset, stranger)) is Rejection.NOT_ROOTED
     assert accept(held, reset, stranger, WORLD.root) == Accepted(reset, changed=True)
     by_the_stolen_key = signed(replace(reset, anchors=(THIRD.self_signed,), proof=Proof()), WORLD.east)
