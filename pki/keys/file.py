@@ -1,8 +1,8 @@
 """Private keys in files: one folder (0700), one PKCS#8 file a key (0600), never replaced, never followed
 through a link.
 
-Refuses, at start and at each load, what others could read. The keys are not encrypted here: whoever can read
-the folder is the process.
+Refuses, at start and at each load, what others could read. With a passphrase every key is encrypted, and one that is
+not is refused; without one, whoever can read the folder, or a backup of it, has the keys.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import asyncio
 import threading
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import durable
-from pki.algorithms import weakness
 from pki.errors import KeyFileError, KeyMissing, WriteError
+from pki.keys import pkcs8
+from pki.keys.passphrase import Passphrase
 from pki.names import dns_label
 
 SUFFIX = ".key"
@@ -27,10 +27,11 @@ class FileKeyStore:
     """A folder of keys, made if it is missing. Anybody may open it to read; whoever makes a key must be the only one
     to do so, and then removes what a crash left.
 
-    Raises `KeyFileError` when the folder or a key in it is open to others.
+    Without a passphrase the keys lie there plain. Raises `KeyFileError` when the folder or a key is open to others.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, passphrase: Passphrase | None = None) -> None:
+        self._passphrase = passphrase
         self._directory = durable.private_folder(directory)
         self._making = threading.Lock()
         for path in sorted(directory.glob(f"*{SUFFIX}")):
@@ -52,6 +53,30 @@ class FileKeyStore:
         paths = await asyncio.to_thread(lambda: list(self._directory.glob(f"*{SUFFIX}")))
         return frozenset(path.name.removesuffix(SUFFIX) for path in paths)
 
+    async def protect(self) -> frozenset[str]:
+        """Encrypt what lies plain: the names of these keys, none without a passphrase. For the only writer, at start.
+
+        After a crash each key is there, plain or encrypted. Raises `KeyFileError`, `WriteError`.
+        """
+        if self._passphrase is None:
+            return frozenset()
+        plain = [name for name in sorted(await self.names()) if await asyncio.to_thread(self._is_plain, name)]
+        for name in plain:
+            await asyncio.to_thread(self._protect, self._path(name), self._passphrase)
+        return frozenset(plain)
+
+    def _is_plain(self, name: str) -> bool:
+        return not pkcs8.is_encrypted(self._read(self._path(name)))
+
+    def _protect(self, path: Path, passphrase: Passphrase) -> None:
+        key = pkcs8.decode(self._read(path), None, path)
+        data = pkcs8.encode(key, passphrase)
+        if pkcs8.decode(data, passphrase, path).private_numbers() != key.private_numbers():
+            raise KeyFileError(path, "would not be the same key once encrypted; it was left as it is")
+        with self._making:
+            durable.sweep(self._directory)
+            durable.write(path, data)
+
     def _path(self, name: str) -> Path:
         return self._directory / f"{dns_label(name)}{SUFFIX}"
 
@@ -59,28 +84,21 @@ class FileKeyStore:
         if path.is_symlink() or path.exists():
             raise KeyFileError(path, "a key of that name exists already; it is never replaced")
         key = ec.generate_private_key(ec.SECP256R1())
-        data = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        data = pkcs8.encode(key, self._passphrase)
         with self._making:
             durable.sweep(self._directory)
             durable.create(path, data)
         return key
 
+    def _load(self, path: Path) -> ec.EllipticCurvePrivateKey:
+        return pkcs8.decode(self._read(path), self._passphrase, path)
+
     @staticmethod
-    def _load(path: Path) -> ec.EllipticCurvePrivateKey:
+    def _read(path: Path) -> bytes:
         try:
-            data = durable.read_private(path, LONGEST_KEY_FILE)
+            return durable.read_private(path, LONGEST_KEY_FILE)
         except FileNotFoundError:
             raise KeyMissing(path) from None
-        try:
-            key = serialization.load_pem_private_key(data, password=None)
-        except (ValueError, TypeError):
-            # The cause is dropped on purpose: parsers may quote what they could not parse.
-            raise KeyFileError(path, "does not hold an unencrypted PKCS#8 key in PEM") from None
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or weakness(key.public_key()) is not None:
-            raise KeyFileError(path, "does not hold a P-256 or P-384 key")
-        return key
 
     @staticmethod
     def _remove(path: Path) -> None:

