@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from federation.cli.call import ask, segment
+from federation.cli.confirm import confirmed
 from federation.cli.output import Row, emit, fail, output_option, print_table, printable, span, text, when
 
 
@@ -133,18 +134,7 @@ def remove(ctx: click.Context, name: str, yes: bool, output: str) -> None:
     path = f"/v1/clusters/{segment(name)}"
     if not yes:
         ask(ctx, "GET", path)
-        if not _confirmed(f"Remove {name}? Its gateways are cut off and its services disappear elsewhere."):
+        if not confirmed(f"Remove {name}? Its gateways are cut off and its services disappear elsewhere."):
             fail(f"{name} stays", "nothing was changed; --yes answers for whoever cannot be asked")
             ctx.exit(1)
     emit(output, ask(ctx, "DELETE", path), lambda done: click.echo(done["done"]))
-
-
-def _confirmed(question: str) -> bool:
-    """Whether the answer is yes. No answer, as with an empty standard input, is no; Ctrl-C ends the program."""
-    try:
-        return click.confirm(question, err=True)
-    except click.Abort as abort:
-        if isinstance(abort.__context__, KeyboardInterrupt):
-            raise
-        click.echo(err=True)
-        return False

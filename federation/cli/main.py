@@ -101,7 +101,7 @@ def main() -> None:
         fail(str(error), error.hint)
         code = error.exit_code
     except PkiError as error:
-        fail(str(error), KEY_MISSING if isinstance(error, KeyMissing) else "")
+        fail(str(error), KEY_MISSING if isinstance(error, KeyMissing) else getattr(error, "hint", ""))
         code = 1
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -8,7 +8,10 @@ import click
 
 from federation.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "init": "federation.cli.ca.init:init",
+    "sign": "federation.cli.ca.sign:sign",
+}
 
 
 class Authorities(LazyGroup):

@@ -1,0 +1,202 @@
+"""`federation ca sign`: at the machine of the root, requests become root-signed certificates. No process is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from federation.cli.ca.safe import keys, passphrase_option, place
+from federation.cli.confirm import confirmed
+from federation.cli.output import emit, fail, output_option, print_table, text
+from federation.cli.paths import GivenPath
+from federation.errors import FederationError
+
+if TYPE_CHECKING:
+    from pki.ceremony import Asked, Requests
+    from pki.root import RootAuthority
+
+
+@click.command()
+@click.argument("requests", nargs=-1, required=True, type=GivenPath(dir_okay=False, path_type=Path))
+@click.option(
+    "--root",
+    "folder",
+    type=GivenPath(file_okay=False, exists=True, path_type=Path),
+    required=True,
+    help="The folder of the root.",
+)
+@click.option(
+    "--out", type=GivenPath(dir_okay=False, path_type=Path), required=True, help="The answers: a new file."
+)
+@click.option(
+    "--expect", multiple=True, metavar="SHA256", help="The fingerprint that a file has. Repeatable."
+)
+@click.option("--yes", is_flag=True, help="Do not ask; every file needs its --expect.")
+@passphrase_option
+@output_option
+def sign(
+    requests: tuple[Path, ...],
+    folder: Path,
+    out: Path,
+    expect: tuple[str, ...],
+    yes: bool,
+    passphrase_file: Path | None,
+    output: str,
+) -> None:
+    """Sign what the files REQUESTS ask for, after you have compared their fingerprints with whoever made them.
+
+    Only the rule of the root is signed: an authority of a cluster or of the hub, under the name that stands there. What
+    was signed is in the journal of the root.
+
+    \b
+    Examples:
+      federation ca sign hub.requests --root ./root --out hub.answers
+      federation ca sign hub.requests --root ./root --out hub.answers --expect 3f9c… --yes
+    """
+    from pki.ceremony import encode, fingerprint, same_fingerprint
+    from pki.durable import create
+
+    files = [_read(path) for path in requests]
+    prints = [fingerprint(file) for file in files]
+    expected = [any(same_fingerprint(digest, each) for each in expect) for digest in prints]
+    for path, digest, known in zip(requests, prints, expected, strict=True):
+        if (expect or yes) and not known:
+            raise FederationError(
+                f"{path} has the fingerprint {digest}, which no --expect names",
+                "ask whoever made it what its fingerprint is, by another way than the file took",
+            )
+    if os.path.lexists(out):
+        raise click.BadParameter(f"{out} exists already; name a new file", param_hint="--out")
+    store = keys(folder, passphrase_file)
+
+    async def ceremony() -> dict[str, Any] | None:
+        root, wanted = await _open(folder, store, files)
+        try:
+            shown = _shown(root, wanted, requests, prints)
+            if output == "table":
+                _show(shown)
+            if not all(expected) and not await asyncio.to_thread(
+                confirmed, "Do all fingerprints agree? Sign?"
+            ):
+                return None
+            answers = await _sign(root, wanted, prints)
+        finally:
+            await root.close()
+        create(out, encode(answers), 0o644)
+        return shown | {"file": str(out), "fingerprint": fingerprint(answers)}
+
+    done = asyncio.run(ceremony())
+    if done is None:
+        fail("nothing was signed", "--expect names a fingerprint, for whoever cannot be asked")
+        click.get_current_context().exit(1)
+    emit(output, done, _show_done)
+
+
+def _read(path: Path) -> Requests:
+    from federation.cli.ca.files import read
+    from pki.ceremony import Requests
+
+    return read(path, Requests)
+
+
+async def _open(
+    folder: Path, store: Any, files: Sequence[Requests]
+) -> tuple[RootAuthority, tuple[Asked, ...]]:
+    """The root, and what it is asked for, if its rule and its clock allow it."""
+    from federation.clock import SystemClock
+    from pki.ceremony import asked
+    from pki.root import RootAuthority
+    from pki.skew import check_forward
+
+    clock, base = SystemClock(), files[0].base
+    root = await RootAuthority.load(place(folder), store, base, clock)
+    try:
+        for file in files:
+            check_forward(clock.now(), file.made_at, "the request that is to be signed")
+        wanted = asked(files, root.certificate, base)
+        for one in wanted:
+            await root.check_cluster_ca(one.csr, one.subordinate.trust_domain)
+    except BaseException:
+        await root.close()
+        raise
+    return root, wanted
+
+
+async def _sign(root: RootAuthority, wanted: Sequence[Asked], prints: Sequence[str]) -> Any:
+    from federation.clock import SystemClock
+    from pki.ceremony import Answers, now_in_seconds
+    from pki.certificate import der
+
+    why = f"ceremony, requests {', '.join(digest[:16] for digest in prints)}"
+    signed = [
+        await root.sign_cluster_ca(
+            one.csr, one.subordinate.trust_domain, who=str(one.subordinate.trust_domain), why=why
+        )
+        for one in wanted
+    ]
+    return Answers(
+        base=root.base,
+        made_at=now_in_seconds(SystemClock().now()),
+        root=der(root.certificate),
+        certificates=tuple(map(der, signed)),
+    )
+
+
+def _shown(
+    root: RootAuthority, wanted: Sequence[Asked], paths: Sequence[Path], prints: Sequence[str]
+) -> dict[str, Any]:
+    from federation.clock import SystemClock
+    from pki.ceremony import fingerprint_of
+
+    now = SystemClock().now()
+    rows = []
+    for one in wanted:
+        planned = one.subordinate.template(root.certificate, 1, now)
+        rows.append(
+            {
+                "trust_domain": str(one.subordinate.trust_domain),
+                "key_id": planned.subject_key_id.hex(),
+                "epoch": one.subordinate.epoch,
+                "not_before": planned.not_before,
+                "not_after": planned.not_after,
+            }
+        )
+    return {
+        "base": root.base,
+        "root": fingerprint_of(root.certificate),
+        "requests": [
+            {"file": str(path), "fingerprint": digest} for path, digest in zip(paths, prints, strict=True)
+        ],
+        "signs": rows,
+    }
+
+
+def _show(shown: dict[str, Any]) -> None:
+    from pki.ceremony import aloud
+
+    click.echo(f"root of {shown['base']}\n  {aloud(shown['root'])}", err=True)
+    for one in shown["requests"]:
+        click.echo(f"{one['file']}\n  {aloud(one['fingerprint'])}", err=True)
+    click.echo(err=True)
+    print_table(
+        shown["signs"],
+        [
+            ("SIGNS", text("trust_domain")),
+            ("KEY", lambda row: str(row["key_id"])[:16]),
+            ("EPOCH", text("epoch")),
+            ("UNTIL", lambda row: f"{row['not_after']:%Y-%m-%d}"),
+        ],
+        empty="nothing",
+    )
+
+
+def _show_done(done: dict[str, Any]) -> None:
+    from pki.ceremony import aloud
+
+    click.echo(f"{done['file']} has {len(done['signs'])} signed; its fingerprint is")
+    click.echo(f"  {aloud(done['fingerprint'])}")

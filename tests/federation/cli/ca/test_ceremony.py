@@ -1,0 +1,196 @@
+"""The ceremony at the machine of the root: files in, files out, no process."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pki import csr, journal
+from pki.algorithms import spki_hash
+from pki.bundle import is_rooted
+from pki.ceremony import Answers, Request, Requests, aloud, decode, encode, fingerprint, open_answers
+from pki.certificate import load_pem
+from pki.profiles import ROOT
+from tests.federation.cli.command import Cli, Finished
+from tests.pki.world import BASE, Ca, World
+
+
+class Safe:
+    """The machine of the root."""
+
+    def __init__(self, cli: Cli, folder: Path) -> None:
+        self.cli = cli
+        self.folder = folder
+        self.secret = folder / "passphrase"
+        self.secret.touch(0o600)
+        self.secret.write_text("correct horse battery staple\n")
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    def init(self, *more: object) -> Finished:
+        given = ("--base", BASE, "--out", self.root, "--passphrase-file", self.secret, *more)
+        return self.cli("ca", "init", "--offline", *given)
+
+    def sign(self, *given: object) -> Finished:
+        return self.cli("ca", "sign", "--root", self.root, "--passphrase-file", self.secret, *given)
+
+    def asking(self, name: str, *cas: Ca, base: str = BASE) -> tuple[Path, str]:
+        """A file of requests, and its fingerprint."""
+        wanted = tuple(
+            Request(ca.trust_domain.name, csr.request(ca.key, ca.self_signed.subject)) for ca in cas
+        )
+        file = Requests(base=base, made_at=datetime.now(UTC), requests=wanted)
+        (self.folder / name).write_bytes(encode(file))
+        return self.folder / name, fingerprint(file)
+
+
+@pytest.fixture
+def safe(cli: Cli, tmp_path: Path) -> Safe:
+    found = Safe(cli, tmp_path)
+    assert found.init("-o", "json").code == 0
+    return found
+
+
+def test_a_root_is_made_encrypted_for_its_owner_alone_and_never_replaced(cli: Cli, tmp_path: Path) -> None:
+    safe = Safe(cli, tmp_path)
+    made = safe.init("-o", "json")
+    assert made.code == 0, made.err
+    (root,) = load_pem((safe.root / "root" / "self-signed.pem").read_bytes())
+    assert (root.not_valid_after_utc - root.not_valid_before_utc).days == ROOT.lifetime.days
+    assert [
+        path.stat().st_mode & 0o777 for path in (safe.root, safe.root / "root", safe.root / "root-keys")
+    ] == [0o700] * 3
+    (key,) = (safe.root / "root-keys").iterdir()
+    assert key.read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert key.stat().st_mode & 0o777 == 0o600
+    again = safe.init()
+    assert again.code == 1
+    assert "never replaced" in again.err
+    assert load_pem((safe.root / "root" / "self-signed.pem").read_bytes()) == (root,)
+
+
+def test_what_is_signed_is_shown_and_answers_those_who_asked(safe: Safe, world: World) -> None:
+    file, digest = safe.asking("hub.requests", world.hub, world.east)
+    done = safe.sign(file, "--out", safe.folder / "answers", "--expect", aloud(digest).upper(), "--yes")
+    assert done.code == 0, done.err
+    shown = done.out + done.err
+    assert aloud(digest) in shown
+    assert "hub.mesh.example" in shown
+    assert "east.mesh.example" in shown
+    answers = decode((safe.folder / "answers").read_bytes(), Answers)
+    opened = open_answers(answers, BASE, None, datetime.now(UTC))
+    for ca in (world.hub, world.east):
+        assert is_rooted(ca.self_signed, opened.signed[ca.trust_domain], opened.root)
+    lines = (safe.root / "root" / "journal").read_text()
+    assert f"ceremony, requests {digest[:16]}" in lines
+    journal.verify(safe.root / "root" / "journal", spki_hash(opened.root.public_key()))
+
+
+def test_several_files_become_one(safe: Safe, world: World) -> None:
+    files = [safe.asking(name, ca) for name, ca in (("a", world.hub), ("b", world.west))]
+    expected = [word for _, digest in files for word in ("--expect", digest)]
+    done = safe.sign(*(path for path, _ in files), "--out", safe.folder / "answers", *expected, "-o", "json")
+    assert done.code == 0, done.err
+    assert [one["trust_domain"] for one in done.json["signs"]] == ["hub.mesh.example", "west.mesh.example"]
+
+
+@pytest.mark.parametrize(
+    "expect", [(), ("--yes",), ("--expect", "00" * 32), ("--expect", "00" * 32, "--yes")]
+)
+def test_nothing_is_signed_that_nobody_has_compared(
+    safe: Safe, world: World, expect: tuple[str, ...]
+) -> None:
+    """Standard input is empty here: no answer is no."""
+    file, _ = safe.asking("east.requests", world.east)
+    before = (safe.root / "root" / "journal").read_bytes()
+    done = safe.sign(file, "--out", safe.folder / "answers", *expect)
+    assert done.code == 1
+    assert not (safe.folder / "answers").exists()
+    assert (safe.root / "root" / "journal").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file | {"version": 2}, "of version 2"),
+        (lambda file: file | {"kind": "federation-ca-answers"}, "holds answers of a root"),
+        (lambda file: file | {"fingerprint": "ab" * 32}, "damaged or was changed"),
+        (
+            lambda file: file | {"content": file["content"] | {"base": "other.example"}},
+            "damaged or was changed",
+        ),
+        (lambda file: [file], "no file of a ceremony"),
+    ],
+    ids=["version", "kind", "fingerprint", "content", "shape"],
+)
+def test_a_file_that_is_not_as_it_was_made_is_refused_by_name(
+    safe: Safe, world: World, change: object, said: str
+) -> None:
+    file, digest = safe.asking("east.requests", world.east)
+    assert callable(change)
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    done = safe.sign(file, "--out", safe.folder / "answers", "--expect", digest, "--yes")
+    assert done.code == 2
+    assert str(file) in done.err
+    assert said in done.err
+    assert "hint: " in done.err
+
+
+def test_a_request_that_the_rule_of_the_root_refuses_is_not_signed(safe: Safe, world: World) -> None:
+    """Right in every respect but its name, which is west's."""
+    file, _ = safe.asking("east.requests", world.east)
+    content = decode(file.read_bytes(), Requests)
+    forged = msgspec.structs.replace(
+        content, requests=(Request(world.west.trust_domain.name, content.requests[0].csr),)
+    )
+    file.write_bytes(encode(forged))
+    done = safe.sign(file, "--out", safe.folder / "answers", "--expect", fingerprint(forged), "--yes")
+    assert done.code == 1
+    assert "its subject is not that of an authority of west.mesh.example" in done.err
+
+
+def test_a_request_for_another_federation_is_not_signed(safe: Safe, world: World) -> None:
+    file, digest = safe.asking("east.requests", world.east, base="other.example")
+    done = safe.sign(file, "--out", safe.folder / "answers", "--expect", digest, "--yes")
+    assert done.code == 1
+    assert "is not the root of other.example" in done.err
+
+
+def test_a_clock_that_is_behind_the_request_is_told_and_nothing_signed(safe: Safe, world: World) -> None:
+    """A machine without a network has nobody who corrects its clock, and what it signs would have ended too early."""
+    file, _ = safe.asking("east.requests", world.east)
+    content = decode(file.read_bytes(), Requests)
+    later = msgspec.structs.replace(content, made_at=datetime.now(UTC) + timedelta(days=2))
+    file.write_bytes(encode(later))
+    done = safe.sign(file, "--out", safe.folder / "answers", "--expect", fingerprint(later), "--yes")
+    assert done.code == 1
+    assert " s behind the request that is to be signed" in done.err
+    assert not (safe.folder / "answers").exists()
+
+
+def test_a_wrong_passphrase_changes_nothing(safe: Safe, world: World) -> None:
+    file, digest = safe.asking("east.requests", world.east)
+    safe.secret.write_text("something else\n")
+    done = safe.sign(file, "--out", safe.folder / "answers", "--expect", digest, "--yes")
+    assert done.code == 1
+    assert "passphrase" in done.err
+    assert not (safe.folder / "answers").exists()
+
+
+def test_an_answer_never_replaces_a_file(safe: Safe, world: World) -> None:
+    file, digest = safe.asking("east.requests", world.east)
+    assert safe.sign(file, "--out", file, "--expect", digest, "--yes").code == 2
+    assert decode(file.read_bytes(), Requests).base == BASE
+
+
+@pytest.mark.parametrize("base", ["Mesh.example", "", "a..b", "*.example"])
+def test_a_base_that_cannot_be_is_wrong_usage(cli: Cli, tmp_path: Path, base: str) -> None:
+    done = cli("ca", "init", "--offline", "--base", base, "--out", tmp_path / "root")
+    assert done.code == 2
+    assert not (tmp_path / "root").exists()
