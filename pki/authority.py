@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -140,6 +140,11 @@ class Authority:
         return (self.self_signed,) if self.root_signed is None else (self.self_signed, self.root_signed)
 
     @property
+    def epoch(self) -> int:
+        """Which authority of its trust domain this is, counted."""
+        return epoch_of(self.self_signed.subject) or 1
+
+    @property
     def head(self) -> Head:
         """The head of the journal, for somebody else to keep."""
         return self._signer.journal.head
@@ -148,13 +153,31 @@ class Authority:
         """Every certificate that was handed out and has not ended."""
         return self._signer.journal.ledger(now)
 
+    def holder(self, key: str) -> str | None:
+        """The identity to which a key (SPKI hash, hex) belongs here."""
+        return self._signer.journal.holder(key)
+
+    def knows(self, serial: int) -> bool:
+        """Whether it handed out the living certificate with this serial number."""
+        return self._signer.journal.entry(serial) is not None
+
+    async def supersede(self, serial: int, identity: str, key: str) -> None:
+        """As `Signer.supersede`."""
+        await self._signer.supersede(serial, identity, key)
+
+    def entry(self, serial: int) -> Entry | None:
+        """What the ledger says of the certificate with this serial number, if it lives."""
+        return self._signer.journal.entry(serial)
+
     async def csr(self) -> bytes:
         """A request (PEM) to the root for the root-signed form."""
-        return await self._signer.run(lambda: csr.request(self._signer.private_key, self.self_signed.subject))
+        return await self._signer.run(
+            lambda: csr.request(self._signer.private_key, self.self_signed.subject, self.trust_domain.uri)
+        )
 
-    async def accept_root_signed(self, certificate: x509.Certificate, root: x509.Certificate) -> None:
+    async def accept_root_signed(self, certificate: x509.Certificate, *roots: x509.Certificate) -> None:
         """Keep the root-signed form, if it is one of our own; raises `Untrusted` or `WriteError`."""
-        if not is_rooted(self.self_signed, certificate, root):
+        if not any(is_rooted(self.self_signed, certificate, root) for root in roots):
             raise Untrusted(
                 Distrust.NO_PATH, "it is not the root's word for the certificate of this authority"
             )
@@ -200,15 +223,14 @@ class Authority:
         return Job(plan, forms, order.who, order.why, order.replaces)
 
     def bundle(self) -> Bundle:
-        """The first version of the bundle: this anchor, and the root's word for it if there is one."""
-        return Bundle(self.trust_domain, FIRST_SEQUENCE, (self.self_signed,), Proof(rooted=self.forms[1:]))
+        """The version of the bundle that begins with this authority: its anchor, and the root's word if there is one."""
+        return Bundle(
+            self.trust_domain, FIRST_SEQUENCE, (self.self_signed,), Proof(rooted=self.forms[1:]), self.epoch
+        )
 
-    async def sign_bundle(self, sequence: int, anchors: Sequence[x509.Certificate]) -> Bundle:
-        """A later version of the bundle, signed by this anchor, which must be in the version before."""
-        draft = Bundle(self.trust_domain, sequence, tuple(anchors))
-        bundle.check_bundle(draft)
-        signature = await self._signer.run(lambda: bundle.sign_content(draft, self._signer.private_key))
-        return replace(draft, proof=Proof(signatures=(signature,)))
+    async def sign_content(self, version: Bundle) -> bytes:
+        """A signature for a later version of the bundle; it counts for those who hold this anchor."""
+        return await self._signer.run(lambda: bundle.sign_content(version, self._signer.private_key))
 
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""

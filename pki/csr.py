@@ -34,9 +34,18 @@ _PEM = re.compile(
 )
 
 
-def request(key: ec.EllipticCurvePrivateKey, subject: x509.Name | None = None) -> bytes:
-    """A request (PEM) that proves possession of `key`. Blocks for as long as the key takes to sign."""
+def request(
+    key: ec.EllipticCurvePrivateKey, subject: x509.Name | None = None, uri: str | None = None
+) -> bytes:
+    """A request (PEM) that proves possession of `key`. Blocks for as long as the key takes to sign.
+
+    We read nothing of a request but its key, and of an authority the subject. Only a root in Vault can take `uri`, a
+    URI SAN, from nowhere else.
+    """
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject or x509.Name([]))
+    if uri is not None:
+        name = x509.UniformResourceIdentifier(uri)
+        builder = builder.add_extension(x509.SubjectAlternativeName([name]), critical=False)
     return builder.sign(key, digest_for(key.public_key())).public_bytes(serialization.Encoding.PEM)
 
 

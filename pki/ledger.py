@@ -37,12 +37,16 @@ class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=Tr
     replaces: str | None = None
 
 
-class Released(msgspec.Struct, frozen=True, tag="released", forbid_unknown_fields=True):
-    """Signed, looked at a second time, about to be handed out. `certificate` is the SHA-256 of its DER, hex."""
+class Released(msgspec.Struct, frozen=True, tag="released", forbid_unknown_fields=True, omit_defaults=True):
+    """Signed, looked at a second time, about to be handed out. `certificate` is the SHA-256 of its DER, hex.
+
+    `numbered` is its serial number where the one who signed chose another than that of the intent.
+    """
 
     at: datetime
     serial: str
     certificate: str
+    numbered: str | None = None
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", forbid_unknown_fields=True):
@@ -61,6 +65,14 @@ class Revoked(msgspec.Struct, frozen=True, tag="revoked", forbid_unknown_fields=
     reason: str
     who: str
     why: str
+
+
+class Superseded(msgspec.Struct, frozen=True, tag="superseded", forbid_unknown_fields=True):
+    """The certificate `serial` is replaced by one for the key `by`, from another authority of the same trust domain."""
+
+    at: datetime
+    serial: str
+    by: str
 
 
 class Listed(msgspec.Struct, frozen=True, tag="listed", forbid_unknown_fields=True):
@@ -103,7 +115,7 @@ class Continued(msgspec.Struct, frozen=True, tag="continued", forbid_unknown_fie
         return self.lines, self.hash
 
 
-Record = Opened | Intent | Released | Failed | Revoked | Listed | Continued
+Record = Opened | Intent | Released | Failed | Revoked | Superseded | Listed | Continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +163,19 @@ class Ledger:
                     if serial in ended or (serial not in begun and serial not in self.pending):
                         return f"serial {serial} has a result without an intent"
                     ended.add(serial)
+                    if isinstance(record, Released) and record.numbered is not None:
+                        if self._taken(record.numbered) or record.numbered in begun:
+                            return f"serial {record.numbered} is used a second time"
+                        begun.add(record.numbered)
                 case Revoked(serial=serial):
                     if serial not in self._entries:
                         return f"serial {serial} is revoked and does not live"
                     if serial in self.revoked or serial in ended:
                         return f"serial {serial} is revoked a second time"
                     ended.add(serial)
+                case Superseded(serial=serial):
+                    if serial not in self._entries:
+                        return f"serial {serial} is superseded and does not live"
                 case Listed(number=number):
                     if number <= self.number or place:
                         return f"revocation list {number} comes after {self.number}"
@@ -173,11 +192,13 @@ class Ledger:
             case Intent():
                 self.pending[record.serial] = record
             case Released():
-                self._release(self.pending.pop(record.serial))
+                self._release(self.pending.pop(record.serial), record.numbered or record.serial)
             case Failed():
                 del self.pending[record.serial]
             case Revoked():
                 self.revoked[record.serial] = record
+            case Superseded():
+                self._succeed(record.serial, record.by)
             case Listed():
                 self.number = record.number
             case Continued():
@@ -251,13 +272,14 @@ class Ledger:
     def _taken(self, serial: str) -> bool:
         return serial in self._entries or serial in self.pending
 
-    def _release(self, intent: Intent) -> None:
-        self._live(
-            Entry(int(intent.serial, 16), intent.profile, intent.identity, intent.spki, intent.not_after)
-        )
-        old = self._entries.get(intent.replaces) if intent.replaces is not None else None
-        if old is not None and intent.replaces is not None:
-            self._entries[intent.replaces] = replace(old, successors=old.successors | {intent.spki})
+    def _release(self, intent: Intent, serial: str) -> None:
+        self._live(Entry(int(serial, 16), intent.profile, intent.identity, intent.spki, intent.not_after))
+        if intent.replaces in self._entries:
+            self._succeed(intent.replaces, intent.spki)
+
+    def _succeed(self, serial: str, spki: str) -> None:
+        old = self._entries[serial]
+        self._entries[serial] = replace(old, successors=old.successors | {spki})
 
     def _live(self, entry: Entry) -> None:
         serial = f"{entry.serial:x}"

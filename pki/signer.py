@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,7 +27,7 @@ from pki.certificate import der
 from pki.errors import PkiError, Refused
 from pki.issue import Template
 from pki.journal import Journal
-from pki.ledger import Failed, Intent, Released
+from pki.ledger import Failed, Intent, Released, Superseded
 from pki.skew import check_forward
 from pki.validate import check_issued
 
@@ -140,9 +140,20 @@ class Signer:
 
         def look() -> None:
             now = self._clock.now()
-            self._check_key(_intent(plan(self.fresh_serial(), now), now, "", "", None), _Ahead(), own=False)
+            self._check_key(intent_of(plan(self.fresh_serial(), now), now, "", ""), _Ahead(), own=False)
 
         await self.run(look)
+
+    async def supersede(self, serial: int, identity: str, key: str) -> None:
+        """Note that a living certificate of `identity` is replaced by one for `key` (SPKI hash) that another authority
+        of the same trust domain is about to issue. Raises `Refused` as a renewal here would, or `JournalError`.
+        """
+
+        def note() -> None:
+            self._check_latest(serial, identity, key, frozenset())
+            self.journal.append(Superseded(self._clock.now(), f"{serial:x}", key))
+
+        await self.run(note)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do something else with the key, in its thread."""
@@ -208,10 +219,11 @@ class Signer:
     def _plan(self, job: Job, now: datetime, ahead: _Ahead) -> _Planned | PkiError:
         try:
             template = job.plan(self.fresh_serial(), now)
-            intent = _intent(template, now, job.who, job.why, job.replaces)
+            intent = intent_of(template, now, job.who, job.why, job.replaces)
             self._check_key(intent, ahead, own=not job.issuer)
             if job.replaces is not None:
-                self._check_lineage(intent, job.replaces, ahead)
+                successors = ahead.successors.get(job.replaces, set())
+                self._check_latest(job.replaces, intent.identity, intent.spki, successors)
         except PkiError as error:
             return error
         ahead.add(intent, job.replaces)
@@ -245,7 +257,7 @@ class Signer:
         if holder is not None and holder != intent.identity:
             raise Refused("key", f"it belongs to {holder} already; make a new one")
 
-    def _check_lineage(self, intent: Intent, replaces: int, ahead: _Ahead) -> None:
+    def _check_latest(self, replaces: int, identity: str, key: str, ahead: Set[str]) -> None:
         """Only the latest certificate of a holder is renewed; a copy of an older one is of no use.
 
         A successor with the same key does not count: then the answer to an earlier request was lost.
@@ -253,9 +265,9 @@ class Signer:
         entry = self.journal.entry(replaces)
         if entry is None:
             raise Refused("renewal", "the current certificate is not in our ledger; attest again")
-        if entry.identity != intent.identity:
+        if entry.identity != identity:
             raise Refused("renewal", f"the current certificate is for {entry.identity}")
-        if (entry.successors | ahead.successors.get(replaces, set())) - {intent.spki}:
+        if (entry.successors | ahead) - {key}:
             raise Refused("renewal", "the current certificate has been replaced already; attest again")
 
 
@@ -265,7 +277,8 @@ def _result(now: datetime, step: _Planned, outcome: Outcome) -> Released | Faile
     return Released(now, step.intent.serial, hashlib.sha256(der(outcome)).hexdigest())
 
 
-def _intent(template: Template, now: datetime, who: str, why: str, replaces: int | None) -> Intent:
+def intent_of(template: Template, now: datetime, who: str, why: str, replaces: int | None = None) -> Intent:
+    """What the journal records before `template` is signed; `replaces` is a serial number."""
     return Intent(
         at=now,
         serial=f"{template.serial:x}",
