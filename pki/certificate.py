@@ -45,6 +45,7 @@ _UNDERSTOOD = frozenset(
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
         ExtensionOID.SUBJECT_KEY_IDENTIFIER,
         ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.NAME_CONSTRAINTS,
     }
 )
 
@@ -118,6 +119,12 @@ def authority_key_id(certificate: x509.Certificate) -> bytes | None:
     return found.value.key_identifier if found is not None else None
 
 
+def alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
+    """All subject alternative names, none when there is no such extension."""
+    found = extension(certificate, x509.SubjectAlternativeName)
+    return tuple(found.value) if found is not None else ()
+
+
 def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether the names fit and the signature verifies with the issuer's key. Says nothing about the issuer."""
     try:
@@ -140,8 +147,7 @@ def check_readable(certificate: x509.Certificate) -> None:
 def check_form(certificate: x509.Certificate) -> None:
     """Version 3, a good key and signature algorithm, no critical extension that we do not understand.
 
-    RFC 5280 §4.2: a critical extension that is not processed makes the certificate unusable. Name constraints
-    are among them: no profile of ours sets them.
+    RFC 5280 §4.2: a critical extension that is not processed makes the certificate unusable.
     """
     check_readable(certificate)
     if certificate.version is not x509.Version.v3:
@@ -217,6 +223,8 @@ def check_leaf(certificate: x509.Certificate) -> SpiffeId:
     roles = extension(certificate, x509.ExtendedKeyUsage)
     if roles is None or not set(roles.value) >= TLS_ROLES:
         raise Untrusted(Distrust.EXTENDED_KEY_USAGE)
+    if extension(certificate, x509.NameConstraints) is not None:
+        raise Untrusted(Distrust.NAME_CONSTRAINTS, "a leaf must not carry them")
     subject_key_id(certificate)
     names = extension(certificate, x509.SubjectAlternativeName)
     if names is not None and not certificate.subject.rdns and not names.critical:
@@ -229,10 +237,9 @@ def check_leaf(certificate: x509.Certificate) -> SpiffeId:
 
 def _alternative_names(certificate: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """URI and DNS names; any other kind of name is refused."""
-    names = extension(certificate, x509.SubjectAlternativeName)
     uris: list[str] = []
     others: list[str] = []
-    for name in names.value if names is not None else ():
+    for name in alternative_names(certificate):
         match name:
             case x509.UniformResourceIdentifier():
                 uris.append(name.value)

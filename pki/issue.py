@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
-from pki import intermediate
+from pki import constraints, intermediate
 from pki.algorithms import PublicKey, digest_for, spki, weakness
 from pki.certificate import subject_key_id
 from pki.errors import Refused
@@ -88,20 +88,27 @@ def cluster_authority(
 
 
 def rooted_authority(
-    trust_domain: TrustDomain, epoch: int, key: PublicKey, root: x509.Certificate, serial: int, now: datetime
+    trust_domain: TrustDomain,
+    epoch: int,
+    key: PublicKey,
+    root: x509.Certificate,
+    serial: int,
+    now: datetime,
+    profile: Profile = CLUSTER_CA_ROOTED,
 ) -> Template:
     """The root-signed form of a cluster CA: same key, subject and key identifier as the self-signed one.
 
-    Raises `Refused` when the root ends before this certificate would.
+    `profile` is CLUSTER_CA_ROOTED or CLUSTER_CA_CONSTRAINED. Raises `Refused` when the root ends before this
+    certificate would.
     """
-    start, end = _validity(now, CLUSTER_CA_ROOTED.lifetime)
+    start, end = _validity(now, profile.lifetime)
     if end > root.not_valid_after_utc:
         left = root.not_valid_after_utc - start
         raise Refused(
             "validity", f"the root has {left.days} days left, too few for a cluster CA; renew the root first"
         )
     return Template(
-        profile=CLUSTER_CA_ROOTED,
+        profile=profile,
         serial=serial,
         subject=authority_subject(trust_domain.name, epoch, key),
         issuer=root.subject,
@@ -221,6 +228,8 @@ def _extensions(template: Template) -> list[tuple[x509.ExtensionType, bool]]:
     if names:
         # RFC 5280 §4.1.2.6: with an empty subject the SAN is critical.
         found.append((x509.SubjectAlternativeName(names), not template.subject.rdns))
+    if template.profile.constrained and template.uri is not None:
+        found.append((constraints.permitting(TrustDomain.parse_uri(template.uri)), True))
     if not authority:
         roles = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         found.append((x509.ExtendedKeyUsage(roles), False))

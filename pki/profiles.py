@@ -5,19 +5,20 @@
 | root | itself | 10 years | none | – |
 | cluster-ca | itself | 1 year | 0 | URI of its trust domain |
 | cluster-ca-rooted | the root | 1 year and 1 day | 0 | URI of its trust domain |
+| cluster-ca-constrained | the root | 1 year and 1 day | 0 | the same, and may certify no other trust domain's |
 | intermediate | the root | 1 year | 0 | URI of another system's trust domain, or DNS for Linkerd, or none |
 | agent, gateway, federation, operator | a cluster CA | 24 hours | – | SPIFFE ID; DNS if gRPC dials it |
 | svid | a cluster CA | 1 hour | – | SPIFFE ID of a workload |
 
 The two cluster-ca forms carry one key, one subject and one key identifier, so that a leaf is valid under
-both. The root has no path length, so that a bridge from a later root fits under it. There are no name
-constraints: several verifiers reject or ignore those for URIs, and each verifier here picks the single bundle
-of the leaf's own trust domain instead.
+both. The root has no path length, so that a bridge from a later root fits under it. Name constraints are an
+operator's choice for the root-signed form (`pki.constraints`): several verifiers reject or ignore those for URIs,
+and each verifier here picks the single bundle of the leaf's own trust domain instead.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from cryptography import x509
@@ -37,13 +38,17 @@ HIGHEST_EPOCH = 999_999
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One kind of certificate: `lifetime` unless asked otherwise, `longest` at most."""
+    """One kind of certificate: `lifetime` unless asked otherwise, `longest` at most.
+
+    A `constrained` authority carries name constraints to its own trust domain.
+    """
 
     name: str
     authority: bool
     lifetime: timedelta
     longest: timedelta
     path_length: int | None = None
+    constrained: bool = False
 
 
 ROOT = Profile("root", True, timedelta(days=3650), timedelta(days=3650))
@@ -52,6 +57,8 @@ CLUSTER_CA_ROOTED = Profile(
     "cluster-ca-rooted", True, timedelta(days=366), timedelta(days=366), path_length=0
 )
 """A day longer than the self-signed form, so that two clocks do not make an anchor outlive its proof."""
+CLUSTER_CA_CONSTRAINED = replace(CLUSTER_CA_ROOTED, name="cluster-ca-constrained", constrained=True)
+"""The root-signed form where the operator wants name constraints."""
 
 INTERMEDIATE = Profile("intermediate", True, timedelta(days=365), timedelta(days=365), path_length=0)
 """For another system (`pki.intermediate`), which keeps the key."""

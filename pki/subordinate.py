@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pki import csr, issue
 from pki.errors import Refused
 from pki.issue import Template
-from pki.profiles import HIGHEST_EPOCH, authority_subject, epoch_of
+from pki.profiles import CLUSTER_CA_ROOTED, HIGHEST_EPOCH, Profile, authority_subject, epoch_of
 from pki.spiffe import TrustDomain
 
 
@@ -27,9 +27,11 @@ class Subordinate:
     epoch: int
     key: ec.EllipticCurvePublicKey
 
-    def template(self, root: x509.Certificate, serial: int, now: datetime) -> Template:
-        """What `root` is to sign. Raises `Refused` when the root ends too early."""
-        return issue.rooted_authority(self.trust_domain, self.epoch, self.key, root, serial, now)
+    def template(
+        self, root: x509.Certificate, serial: int, now: datetime, profile: Profile = CLUSTER_CA_ROOTED
+    ) -> Template:
+        """What `root` is to sign, with name constraints or without. Raises `Refused` when the root ends too early."""
+        return issue.rooted_authority(self.trust_domain, self.epoch, self.key, root, serial, now, profile)
 
 
 def read_request(request: bytes, trust_domain: TrustDomain, base: str) -> Subordinate:

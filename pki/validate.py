@@ -8,15 +8,17 @@ one bundle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from pki import constraints
 from pki.algorithms import spki
 from pki.bundle import Bundle
 from pki.certificate import (
+    alternative_names,
     authority_key_id,
     authority_trust_domain,
     check_authority,
@@ -55,7 +57,7 @@ def verify_peer(
         raise Untrusted(Distrust.NO_BUNDLE, str(identity.trust_domain))
     for each in (*presented, *bundle.anchors):
         check_readable(each)
-    failure = _path(leaf, bundle, tuple(presented), 0, now)
+    failure = _path((leaf,), bundle, tuple(presented), now)
     if failure is not None:
         raise failure
     return identity
@@ -73,6 +75,8 @@ def check_issued(
     parsed = load_der(der(certificate))
     _check_content(parsed, template)
     for form in issuer or (parsed,):
+        if issuer:
+            _check_names(form, (parsed,))
         if (reason := _not_issuer(form, parsed)) is not None:
             raise Untrusted(Distrust.NOT_AS_PLANNED, reason)
         if parsed.not_valid_after_utc > form.not_valid_after_utc:
@@ -83,35 +87,34 @@ def check_issued(
 
 
 def _path(
-    certificate: x509.Certificate,
+    path: tuple[x509.Certificate, ...],
     bundle: Bundle,
     presented: tuple[x509.Certificate, ...],
-    below: int,
     now: datetime,
 ) -> Untrusted | None:
-    """None if there is a path from `certificate` to an anchor, else the best reason why there is none.
+    """None if `path`, leaf first, can be led on to an anchor, else the best reason why it cannot.
 
-    `below` counts the authorities already on the path. A presented self-signed certificate leads nowhere: it
-    is an anchor or a stranger. Bounded: each step uses up one of at most three certificates.
+    A presented self-signed certificate leads nowhere: it is an anchor or a stranger. Bounded: each step uses up one of
+    at most three certificates.
     """
     failure: Untrusted | None = None
     for anchor in bundle.anchors:
-        if _names_fit(anchor, certificate):
+        if _names_fit(anchor, path[-1]):
             try:
-                _check_step(anchor, certificate, bundle.trust_domain, below, now)
+                _check_step(anchor, path, bundle.trust_domain, now)
             except Untrusted as error:
                 failure = error
             else:
                 return None
     for index, candidate in enumerate(presented):
-        if candidate.subject != candidate.issuer and _names_fit(candidate, certificate):
+        if candidate.subject != candidate.issuer and _names_fit(candidate, path[-1]):
             try:
-                _check_step(candidate, certificate, bundle.trust_domain, below, now)
+                _check_step(candidate, path, bundle.trust_domain, now)
             except Untrusted as error:
                 failure = failure or error
                 continue
             rest = presented[:index] + presented[index + 1 :]
-            found = _path(candidate, bundle, rest, below + 1, now)
+            found = _path((*path, candidate), bundle, rest, now)
             if found is None:
                 return None
             failure = failure or found
@@ -129,21 +132,30 @@ def _names_fit(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
 
 
 def _check_step(
-    issuer: x509.Certificate,
-    certificate: x509.Certificate,
-    trust_domain: TrustDomain,
-    below: int,
-    now: datetime,
+    issuer: x509.Certificate, path: Sequence[x509.Certificate], trust_domain: TrustDomain, now: datetime
 ) -> None:
+    """Whether `issuer` may stand above `path`, leaf first; raises `Untrusted`."""
     check_authority(issuer)
     check_time(issuer, now)
+    below = len(path) - 1
     basic = extension(issuer, x509.BasicConstraints)
     if basic is None or (basic.value.path_length is not None and basic.value.path_length < below):
         raise Untrusted(Distrust.PATH_LENGTH, f"{below} authorities below {issuer.subject.rfc4514_string()}")
     if authority_trust_domain(issuer) not in (None, trust_domain):
         raise Untrusted(Distrust.NO_PATH, "an issuer speaks for another trust domain")
-    if not signed_by(certificate, issuer):
+    _check_names(issuer, path)
+    if not signed_by(path[-1], issuer):
         raise Untrusted(Distrust.NO_PATH, "a signature does not verify")
+
+
+def _check_names(issuer: x509.Certificate, path: Iterable[x509.Certificate]) -> None:
+    """Every name of every certificate below an issuer is one that it may certify; raises `Untrusted`."""
+    found = extension(issuer, x509.NameConstraints)
+    if found is None:
+        return
+    for certificate in path:
+        if (reason := constraints.violation(found.value, alternative_names(certificate))) is not None:
+            raise Untrusted(Distrust.NAME_CONSTRAINTS, reason)
 
 
 def _not_issuer(form: x509.Certificate, certificate: x509.Certificate) -> str | None:
@@ -172,6 +184,7 @@ def _check_content(found: x509.Certificate, plan: Template) -> None:
         "the subject key identifier": subject_key_id(found) == plan.subject_key_id,
         "the authority key identifier": authority_key_id(found) == plan.authority_key_id,
         "the alternative names": _alternative_names(found) == _planned_names(plan),
+        "the name constraints": _constraints(found) == _planned_constraints(plan),
         "the path length": basic is not None and basic.value.path_length == plan.profile.path_length,
         "the set of extensions": {each.oid for each in found.extensions} == _planned_extensions(plan),
     }
@@ -181,8 +194,18 @@ def _check_content(found: x509.Certificate, plan: Template) -> None:
 
 
 def _alternative_names(certificate: x509.Certificate) -> list[tuple[type, object]]:
-    found = extension(certificate, x509.SubjectAlternativeName)
-    return [(type(name), name.value) for name in found.value] if found is not None else []
+    return [(type(name), name.value) for name in alternative_names(certificate)]
+
+
+def _constraints(certificate: x509.Certificate) -> tuple[object, bool] | None:
+    found = extension(certificate, x509.NameConstraints)
+    return None if found is None else (found.value, found.critical)
+
+
+def _planned_constraints(plan: Template) -> tuple[object, bool] | None:
+    if not plan.profile.constrained or plan.uri is None:
+        return None
+    return constraints.permitting(TrustDomain.parse_uri(plan.uri)), True
 
 
 def _planned_names(plan: Template) -> list[tuple[type, object]]:
@@ -199,6 +222,8 @@ def _planned_extensions(plan: Template) -> set[x509.ObjectIdentifier]:
     }
     if plan.uri is not None or plan.dns_names:
         always.add(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+    if plan.profile.constrained:
+        always.add(ExtensionOID.NAME_CONSTRAINTS)
     if not plan.profile.authority:
         always |= {ExtensionOID.EXTENDED_KEY_USAGE, NO_REVOCATION_AVAILABLE}
     return always

@@ -16,6 +16,7 @@ from pki.bundle import Bundle, Proof
 from pki.certificate import pem
 from pki.issue import Template
 from pki.policy import Attestation, Attested, Grant, decide
+from pki.profiles import CLUSTER_CA_CONSTRAINED
 from pki.spiffe import SpiffeId, TrustDomain
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -106,6 +107,14 @@ def make_world() -> World:
     hub = make_ca(TrustDomain.of_hub(BASE), key, root)
     east, west = (make_ca(TrustDomain.of_cluster(name, BASE), key, root) for name in ("east", "west"))
     return World(key, root, hub, east, west)
+
+
+def constrained(ca: Ca, world: World) -> Ca:
+    """The same authority, whose root-signed form has name constraints."""
+    plan = issue.rooted_authority(
+        ca.trust_domain, 1, ca.key.public_key(), world.root, serial(), NOW, CLUSTER_CA_CONSTRAINED
+    )
+    return replace(ca, rooted=issue.sign(plan, world.root_key))
 
 
 def openssl_verify(
