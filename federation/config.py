@@ -76,6 +76,7 @@ class HubSettings(Setting, frozen=True, kw_only=True):
     directory: Directory = Directory("/var/lib/federation/hub")
     listen: HubListen = HubListen()
     root: Literal["online"] = "online"
+    name_constraints: bool = False
     log: Log = Log()
 
 

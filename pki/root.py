@@ -20,19 +20,25 @@ from pki.folder import SELF_SIGNED, Folder
 from pki.journal import Head
 from pki.keys import KeyStore
 from pki.ledger import Entry
-from pki.profiles import authority_subject, epoch_of
+from pki.profiles import CLUSTER_CA_CONSTRAINED, CLUSTER_CA_ROOTED, authority_subject, epoch_of
 from pki.signer import Clock, Plan, Signer
 from pki.spiffe import TrustDomain
 from pki.subordinate import Subordinate, read_request
 
 
 class RootAuthority:
-    """The root for all trust domains under `base`. Made by `create` or `load`; to be closed."""
+    """The root for all trust domains under `base`. Made by `create` or `load`; to be closed.
 
-    def __init__(self, signer: Signer, base: str, certificate: x509.Certificate) -> None:
+    `constrained`: the authorities of clusters get name constraints from now on (`pki.constraints`).
+    """
+
+    def __init__(
+        self, signer: Signer, base: str, certificate: x509.Certificate, constrained: bool = False
+    ) -> None:
         self.base = base
         self.certificate = certificate
         self._signer = signer
+        self._profile = CLUSTER_CA_CONSTRAINED if constrained else CLUSTER_CA_ROOTED
 
     @staticmethod
     def exists(directory: Path) -> bool:
@@ -40,7 +46,9 @@ class RootAuthority:
         return Folder(directory).exists()
 
     @classmethod
-    async def create(cls, directory: Path, keys: KeyStore, base: str, clock: Clock) -> Self:
+    async def create(
+        cls, directory: Path, keys: KeyStore, base: str, clock: Clock, constrained: bool = False
+    ) -> Self:
         """A new root. Raises `KeyFileError` when there is one already, `WriteError`, `JournalError`."""
         domain = TrustDomain.parse(base)
         folder = Folder(directory)
@@ -55,10 +63,12 @@ class RootAuthority:
             )
             await folder.write(SELF_SIGNED, certificate)
             undo.pop_all()
-        return cls(signer, base, certificate)
+        return cls(signer, base, certificate, constrained)
 
     @classmethod
-    async def load(cls, directory: Path, keys: KeyStore, base: str, clock: Clock) -> Self:
+    async def load(
+        cls, directory: Path, keys: KeyStore, base: str, clock: Clock, constrained: bool = False
+    ) -> Self:
         """The root in `directory`; raises `KeyFileError` when its files do not belong together or to `base`."""
         folder = Folder(directory)
         certificate = await folder.read(SELF_SIGNED)
@@ -70,7 +80,7 @@ class RootAuthority:
             if certificate.subject != authority_subject(base, epoch, signer.public_key):
                 raise KeyFileError(directory / SELF_SIGNED, f"is not the root of {base}")
             undo.pop_all()
-        return cls(signer, base, certificate)
+        return cls(signer, base, certificate, constrained)
 
     @property
     def head(self) -> Head:
@@ -113,7 +123,7 @@ class RootAuthority:
         return asked.key
 
     def _plan(self, asked: Subordinate) -> Plan:
-        return lambda serial, now: asked.template(self.certificate, serial, now)
+        return lambda serial, now: asked.template(self.certificate, serial, now, self._profile)
 
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""

@@ -47,18 +47,19 @@ async def run(settings: HubSettings, clock: Clock) -> None:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await SqliteStore.open(folder / "hub.db"))
         durable.sweep(folder)  # it is ours alone: the store is locked
-        root = await _root(folder, settings.base, store, clock)
+        root = await _root(folder, settings, store, clock)
         stack.push_async_callback(root.close)
         authority = await _authority(folder, settings.base, root, clock)
         stack.push_async_callback(authority.close)
         await _Process(settings, WatchedStore(store), root, authority, clock).run()
 
 
-async def _root(folder: Path, base: str, store: Store, clock: Clock) -> RootAuthority:
+async def _root(folder: Path, settings: HubSettings, store: Store, clock: Clock) -> RootAuthority:
     """The root of this hub, made at its first start only: all members pin it, and another one is none of theirs."""
     place, keys = folder / "root", FileKeyStore(folder / "root-keys")
+    base, constrained = settings.base, settings.name_constraints
     if RootAuthority.exists(place):
-        return await RootAuthority.load(place, keys, base, clock)
+        return await RootAuthority.load(place, keys, base, clock, constrained)
     if Authority.exists(folder / "authority") or (await store.load("")).rows:
         raise FederationError(
             f"{place / SELF_SIGNED}: the certificate of the root is missing in the folder of a hub that had one",
@@ -69,7 +70,7 @@ async def _root(folder: Path, base: str, store: Store, clock: Clock) -> RootAuth
         "making a root whose key stays on this machine: whoever holds it holds the federation",
         folder=str(place),
     )
-    return await RootAuthority.create(place, keys, base, clock)
+    return await RootAuthority.create(place, keys, base, clock, constrained)
 
 
 async def _authority(folder: Path, base: str, root: RootAuthority, clock: Clock) -> Authority:
