@@ -1,7 +1,9 @@
 """The certificate with which a hub or an agent itself speaks TLS, issued by its own authority and renewed in time.
 
-Chain and key are one file, so that no reader ever sees one of them new and the other old. Whoever serves or dials with
-it asks for `current` at each handshake, or is told of each renewal; established connections stay as they are.
+Chain and key are one file, so that no reader ever sees one of them new and the other old; where a passphrase is set,
+the key in it is encrypted. With it a process starts again where nothing can be written and nothing be signed. Whoever
+serves or dials with it asks for `current` at each handshake, or is told of each renewal; established connections stay
+as they are.
 """
 
 from __future__ import annotations
@@ -15,19 +17,15 @@ from pathlib import Path
 import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from federation.clock import Clock
 from federation.errors import FederationError
 from pki import durable
 from pki.authority import Authority
 from pki.certificate import load_pem, pem
-from pki.errors import PkiError, Untrusted
+from pki.errors import KeyFileError, PkiError, Untrusted
+from pki.keys import pkcs8
+from pki.keys.passphrase import Passphrase
 from pki.policy import Attestation, Attested, Denied, decide
 from pki.renewal import renew_at
 from pki.spiffe import SpiffeId
@@ -41,12 +39,16 @@ RETRY_AFTER = 60.0
 
 LONGEST_FILE = 64 * 1024
 
+PLAIN, ENCRYPTED = b"-----BEGIN PRIVATE KEY-----", b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+
+REMOVE = "remove it; a new one is issued"
+
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A chain and its private key, both as PEM; `path` holds them together."""
+    """A chain and its private key, both as PEM, not encrypted; the file `path` holds them together."""
 
     path: Path
     certificate: x509.Certificate
@@ -58,16 +60,23 @@ class Leaf:
 
 
 class Identity:
-    """The current leaf of one SPIFFE ID of `authority`, at `path`."""
+    """The current leaf of one SPIFFE ID of `authority`, at `path`; there its key is encrypted with `passphrase`."""
 
     def __init__(
-        self, authority: Authority, spiffe_id: SpiffeId, path: Path, lifetime: timedelta, clock: Clock
+        self,
+        authority: Authority,
+        spiffe_id: SpiffeId,
+        path: Path,
+        lifetime: timedelta,
+        clock: Clock,
+        passphrase: Passphrase | None = None,
     ) -> None:
         self.spiffe_id = spiffe_id
         self._authority = authority
         self._path = path
         self._lifetime = lifetime
         self._clock = clock
+        self._passphrase = passphrase
         self._leaf: Leaf | None = None
         self._listeners: list[Callable[[Leaf], None]] = []
 
@@ -82,12 +91,20 @@ class Identity:
 
     async def start(self) -> None:
         """Take the leaf on disk if it has time left, else issue one. Raises PkiError or OSError."""
-        if self._path.exists():
-            leaf = _parse(self._path, await asyncio.to_thread(durable.read_private, self._path, LONGEST_FILE))
-            if self._is_ours(leaf) and self._clock.now() < renew_at(leaf.certificate):
-                self._leaf = leaf
-                return
-        await self.renew()
+        leaf = await asyncio.to_thread(self._stored)
+        if leaf is not None and self._is_ours(leaf) and self._clock.now() < renew_at(leaf.certificate):
+            self._leaf = leaf
+        else:
+            await self.renew()
+
+    def _stored(self) -> Leaf | None:
+        """The leaf on disk; None if there is none, or its key lies there in the clear and must not."""
+        if not self._path.exists():
+            return None
+        data = durable.read_private(self._path, LONGEST_FILE)
+        if self._passphrase is not None and PLAIN in data:
+            return None
+        return _parse(self._path, data, self._passphrase)
 
     def _is_ours(self, leaf: Leaf) -> bool:
         """Whether it would be believed: the identity is ours, and the authority is the one that we have now."""
@@ -123,27 +140,29 @@ class Identity:
         issued = await self._authority.issue(
             key.public_key(), grant, who=str(self.spiffe_id), why="own certificate"
         )
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        await asyncio.to_thread(durable.write, self._path, issued.pem() + private)
-        self._leaf = Leaf(self._path, issued.certificate, issued.pem(), private)
+        await asyncio.to_thread(self._write, issued.pem(), key)
+        self._leaf = Leaf(self._path, issued.certificate, issued.pem(), pkcs8.encode(key, None))
         for listener in self._listeners:
             listener(self._leaf)
 
+    def _write(self, chain: bytes, key: ec.EllipticCurvePrivateKey) -> None:
+        durable.write(self._path, chain + pkcs8.encode(key, self._passphrase))
 
-def _parse(path: Path, data: bytes) -> Leaf:
+
+def _parse(path: Path, data: bytes, passphrase: Passphrase | None) -> Leaf:
     """The inverse of what `renew` writes. Raises FederationError."""
-    marker = data.find(b"-----BEGIN PRIVATE KEY-----")
+    marker = max(data.find(PLAIN), data.find(ENCRYPTED))
     try:
         chain = load_pem(data[:marker])
-        private = load_pem_private_key(data[marker:], None)
-        fits = private.public_key() == chain[0].public_key()
+        key = pkcs8.decode(data[marker:], passphrase, path)
+        fits = key.public_key() == chain[0].public_key()
+    except KeyFileError as error:
+        raise FederationError(f"{path}: its key {error.reason}", REMOVE) from error
     except (ValueError, IndexError, PkiError) as error:
-        raise FederationError(f"{path} cannot be read: {error}", "remove it; a new one is issued") from error
+        raise FederationError(f"{path} cannot be read: {error}", REMOVE) from error
     if marker < 0 or not fits:
-        raise FederationError(
-            f"{path}: its key is not that of its certificate", "remove it; a new one is issued"
-        )
-    return Leaf(path, chain[0], pem(chain), data[marker:])
+        raise FederationError(f"{path}: its key is not that of its certificate", REMOVE)
+    return Leaf(path, chain[0], pem(chain), pkcs8.encode(key, None))
 
 
 def _minutes(moment: datetime) -> str:

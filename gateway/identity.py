@@ -1,7 +1,8 @@
 """A gateway's own key and certificate: made here, attested once with a one-time token, renewed at half life.
 
-The private key never leaves this machine; Envoy gets it over its unix socket, as the secret `identity`. A new
-certificate is on disk before anybody uses it. Connections that are there stay as they are.
+The private key never leaves this machine, and is encrypted on its disk where a passphrase is set; Envoy gets it over
+its unix socket, as the secret `identity`. A new certificate is on disk before anybody uses it. Connections that are
+there stay as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from federation.api.client import Target, connect
 from federation.api.messages import Renew, Renewed
 from federation.api.redeem import Redemption, redeem
-from federation.api.tls import client_context
+from federation.api.tls import client_context, in_memory
 from federation.clock import Clock
 from federation.errors import FederationError, Unreachable
 from federation.retry import Backoff
@@ -27,8 +28,9 @@ from gateway.credential import Attested, Credential, checked, restored
 from gateway.xds.client import Dial
 from pki import bundle as bundles
 from pki import csr, durable
-from pki.errors import KeyMissing, PkiError
+from pki.errors import KeyMissing, PkiError, WrongPassphrase
 from pki.keys.file import FileKeyStore
+from pki.keys.passphrase import Passphrase
 from pki.renewal import renew_at
 from pki.token import JoinToken
 
@@ -51,15 +53,17 @@ log = structlog.get_logger()
 
 
 class GatewayIdentity:
-    """The credential of the gateway `name`, in `folder`. `listener` is told of each renewal."""
+    """The credential of the gateway `name`, in `folder`, its key encrypted with `passphrase` if there is one.
 
-    def __init__(self, name: str, folder: Path, clock: Clock) -> None:
+    `listener` is told of each renewal.
+    """
+
+    def __init__(self, name: str, folder: Path, clock: Clock, passphrase: Passphrase | None = None) -> None:
         self._name = name
         self._folder = durable.private_folder(folder)
         self._attested_file = folder / "attested.json"
         self._chain_file = folder / "chain.pem"
-        self._keys = FileKeyStore(folder / "keys")
-        self._key_file = folder / "keys" / f"{KEY}.key"
+        self._keys = FileKeyStore(folder / "keys", passphrase)
         self._clock = clock
         self._current: Credential | None = None
         self.listener: Callable[[Credential], None] = lambda credential: None
@@ -78,6 +82,8 @@ class GatewayIdentity:
 
     async def start(self, token_file: Path | None) -> None:
         """Take the certificate on disk, else attest with the token. Raises FederationError or PkiError."""
+        for name in await self._keys.protect():
+            log.warning("a key that lay plain on disk is encrypted now", key=name, folder=str(self._folder))
         self._current = await self._stored()
         if self._current is None or self._current.ends <= self._clock.now():
             self._current = await self._attest(token_file)
@@ -91,6 +97,8 @@ class GatewayIdentity:
             )
             chain = durable.read_private(self._chain_file, LONGEST_FILE)
             return restored(chain, await self._keys.load(KEY), attested, self._clock.now())
+        except WrongPassphrase:
+            raise
         except (msgspec.MsgspecError, PkiError, ValueError) as error:
             raise FederationError(
                 f"the identity in {self._folder} cannot be read: {error}",
@@ -179,11 +187,8 @@ class GatewayIdentity:
         self.listener(renewed)
 
     def _tls(self) -> ssl.SSLContext:
-        try:
-            return client_context(self.current.bundle.anchors, self._chain_file, self._key_file)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise FederationError(f"{self._chain_file} and its key cannot be used: {reason}") from error
+        with in_memory(self.current.chain + self.current.key) as file:
+            return client_context(self.current.bundle.anchors, file, file)
 
 
 def _token(file: Path | None) -> JoinToken:

@@ -149,12 +149,14 @@ class KeyMissing(KeyFileError):
 
 
 class WrongPassphrase(KeyFileError):
-    """A key that the passphrase does not open."""
+    """A key that the passphrase does not open, or that needs one."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            path, "is not opened by the passphrase that is set, or is damaged; nothing was changed"
-        )
+    def __init__(
+        self,
+        path: Path,
+        reason: str = "is not opened by the passphrase that is set, or is damaged; nothing was changed",
+    ) -> None:
+        super().__init__(path, reason)
 
 
 class PassphraseError(PkiError):

@@ -7,13 +7,15 @@ for a client certificate and to send tickets from the outer one (SSL_set_SSL_CTX
 
 from __future__ import annotations
 
+import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography import x509
 
-from federation.identity import Identity
+from federation.identity import Identity, Leaf
 from pki.certificate import pem
 
 
@@ -41,16 +43,32 @@ def served(identity: Identity, anchors: Sequence[x509.Certificate]) -> ssl.SSLCo
     may begin as many handshakes as he likes.
     """
     leaf = identity.current
-    context = server_context(leaf.path, leaf.path, anchors)
+    context = _of(leaf, anchors)
 
     def newest() -> ssl.SSLContext:
         nonlocal leaf, context
         if leaf is not (renewed := identity.current):
-            context = server_context(renewed.path, renewed.path, anchors)
+            context = _of(renewed, anchors)
             leaf = renewed
         return context
 
     return renewable(newest)
+
+
+def _of(leaf: Leaf, anchors: Sequence[x509.Certificate]) -> ssl.SSLContext:
+    with in_memory(leaf.chain + leaf.key) as file:
+        return server_context(file, file, anchors)
+
+
+@contextmanager
+def in_memory(data: bytes) -> Iterator[Path]:
+    """A file that is on no disk (memfd_create(2)): a context takes certificate and key from files only."""
+    descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, data)
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _server() -> ssl.SSLContext:

@@ -107,9 +107,7 @@ def decode(data: bytes, passphrase: Passphrase | None, path: Path) -> ec.Ellipti
     Raises `KeyFileError`, or `WrongPassphrase`; neither quotes what was read.
     """
     if passphrase is None and is_encrypted(data):
-        raise KeyFileError(
-            path, "is encrypted, and no passphrase is set; say in `keys.passphrase` where it is"
-        )
+        raise WrongPassphrase(path, "is encrypted, and no passphrase is set; see `keys.passphrase`")
     if passphrase is not None:
         _refuse_other_encryption(data, path)
     try:

@@ -18,7 +18,9 @@ from federation.identity import RETRY_AFTER, Identity, Leaf
 from pki import durable
 from pki.authority import Authority
 from pki.errors import KeyFileError, WriteError
+from pki.keys import pkcs8
 from pki.keys.file import FileKeyStore
+from pki.keys.passphrase import Passphrase
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.renewal import renew_at
 from pki.spiffe import SpiffeId, TrustDomain
@@ -48,8 +50,10 @@ async def authority(folder: Path, clock: ManualClock) -> AsyncIterator[Authority
         await opened.close()
 
 
-def identity(made_by: Authority, folder: Path, clock: ManualClock) -> Identity:
-    return Identity(made_by, SpiffeId.agent(EAST), folder / "leaf.pem", DAY, clock)
+def identity(
+    made_by: Authority, folder: Path, clock: ManualClock, passphrase: Passphrase | None = None
+) -> Identity:
+    return Identity(made_by, SpiffeId.agent(EAST), folder / "leaf.pem", DAY, clock, passphrase)
 
 
 async def settled(clock: ManualClock) -> None:
@@ -79,6 +83,37 @@ async def test_a_leaf_is_issued_once_and_kept_while_it_is_fresh(tmp_path: Path, 
         assert (tmp_path / "leaf.pem").read_bytes() == content
         assert again.current == first.current
         assert not told
+
+
+SECRET = Passphrase(b"correct horse")
+
+
+async def test_k1_with_a_passphrase_the_key_of_a_leaf_is_encrypted_on_disk_and_not_in_memory(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    path = tmp_path / "leaf.pem"
+    async with authority(tmp_path, clock) as issuer:
+        plain = identity(issuer, tmp_path, clock)
+        await plain.start()
+        first = identity(issuer, tmp_path, clock, SECRET)
+        await first.start()
+        content = path.read_bytes()
+        assert first.current.certificate != plain.current.certificate, "the other key was in the clear"
+        assert pkcs8.is_encrypted(content)
+        assert b"BEGIN PRIVATE KEY" not in content
+        assert (
+            load_pem_private_key(first.current.key, None).public_key()
+            == first.current.certificate.public_key()
+        )
+        again = identity(issuer, tmp_path, clock, SECRET)
+        await again.start()
+        assert again.current == first.current
+        with pytest.raises(FederationError, match="is not opened by the passphrase") as told:
+            await identity(issuer, tmp_path, clock, Passphrase(b"another")).start()
+        assert told.value.hint == "remove it; a new one is issued"
+        with pytest.raises(FederationError, match="no passphrase is set"):
+            await identity(issuer, tmp_path, clock).start()
+        assert path.read_bytes() == content
 
 
 async def test_a_leaf_is_renewed_at_its_instant_and_everybody_is_told(

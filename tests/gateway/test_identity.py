@@ -17,7 +17,9 @@ from gateway.credential import Credential
 from gateway.identity import LATEST_RETRY, GatewayIdentity, retry_after
 from gateway.pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from pki import durable
-from pki.errors import PkiError
+from pki.errors import PkiError, WrongPassphrase
+from pki.keys import pkcs8
+from pki.keys.passphrase import Passphrase
 from pki.token import JoinToken
 from tests.gateway.agent_api import agent_api
 
@@ -102,8 +104,26 @@ async def test_a_damaged_identity_is_not_replaced(tmp_path: Path) -> None:
         assert len(chain.read_bytes()) == 100
 
 
-def spoil_chain(folder: Path) -> None:
-    (folder / "chain.pem").unlink()
+async def test_k1_with_a_passphrase_the_key_is_encrypted_on_disk_and_serves_as_before(tmp_path: Path) -> None:
+    folder, secret = tmp_path / "gateway", Passphrase(b"correct horse")
+    path = folder / "keys" / "gateway.key"
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        plain = GatewayIdentity("gateway-1", folder, CLOCK)
+        await plain.start(await api.token(tmp_path))
+        assert not pkcs8.is_encrypted(path.read_bytes())
+        sealed = GatewayIdentity("gateway-1", folder, CLOCK, secret)
+        await sealed.start(None)
+        assert sealed.current.key == plain.current.key
+        content = path.read_bytes()
+        assert pkcs8.is_encrypted(content)
+        await sealed.renew()
+        assert sealed.current.certificate != plain.current.certificate
+        assert path.read_bytes() == content
+        with pytest.raises(WrongPassphrase, match=r"gateway\.key"):
+            await GatewayIdentity("gateway-1", folder, CLOCK, Passphrase(b"another")).start(None)
+        with pytest.raises(WrongPassphrase, match="no passphrase is set"):
+            await GatewayIdentity("gateway-1", folder, CLOCK).start(None)
+        assert path.read_bytes() == content
 
 
 def spoil_key(folder: Path) -> None:
@@ -122,7 +142,6 @@ def spoil_key_kind(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (spoil_chain, "chain.pem"),
         (spoil_key, "gateway.key"),
         (spoil_key_mode, "chmod 0600"),
         (spoil_key_kind, "is not a plain file"),
@@ -137,17 +156,17 @@ async def test_a_renewal_without_what_it_needs_on_disk_is_said_and_tried_again(
         identity = GatewayIdentity("gateway-1", folder, clock)
         await identity.start(await api.token(tmp_path))
         before = identity.current
-        kept = {path: path.read_bytes() for path in (folder / "chain.pem", folder / "keys" / "gateway.key")}
+        path = folder / "keys" / "gateway.key"
+        kept = path.read_bytes()
         spoil(folder)
         clock.advance(timedelta(hours=13).total_seconds())
         async with renewing(identity, clock):
             assert identity.problem.startswith("the certificate cannot be renewed: ")
             assert named in identity.problem
             assert identity.current is before
-            for path, content in kept.items():
-                if path.is_dir():
-                    path.rmdir()
-                durable.write(path, content)
+            if path.is_dir():
+                path.rmdir()
+            durable.write(path, kept)
             clock.advance(LATEST_RETRY)
             await at_rest(clock)
             assert identity.problem == ""
