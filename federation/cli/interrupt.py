@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,13 @@ INTERRUPTED = 130
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Until the block ends, an interrupt ends the process with the exit code that is due. For the main thread."""
+    """Until the block ends, an interrupt ends the process with the exit code that is due.
+
+    Signals come to the main thread; in any other one there is nothing to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = signal.signal(signal.SIGINT, _leave)
     try:
         yield
