@@ -153,7 +153,7 @@ async def test_of_a_hundred_at_once_one_key_wins(installation: Installation) -> 
         await rival.close()
 
 
-async def test_a_wrong_secret_or_name_gets_the_one_refusal_and_uses_nothing_up(
+async def test_a2_a_wrong_secret_or_name_gets_the_one_refusal_and_uses_nothing_up(
     installation: Installation,
 ) -> None:
     token, east = await installation.token("east"), await installation.cluster("east")
@@ -226,7 +226,7 @@ async def test_a_request_that_the_root_would_refuse_reads_the_same_whatever_the_
 
 
 @pytest.mark.parametrize("name", ["hub", "Not a name", ""])
-async def test_a_name_that_no_cluster_may_have_is_refused_before_the_token_is_looked_at(
+async def test_c11_k8_a_name_that_no_cluster_may_have_is_refused_before_the_token_is_looked_at(
     installation: Installation, name: str
 ) -> None:
     token, east = await installation.token("east"), await installation.cluster("east")

@@ -116,7 +116,7 @@ async def test_a_token_brings_what_it_pins_and_then_a_certificate(east: Installa
     assert east.instances.name_of(spki_hash(key.public_key())) == "gw-0"
 
 
-async def test_the_identity_is_that_of_the_token_whatever_the_request_says(east: Installation) -> None:
+async def test_r7_the_identity_is_that_of_the_token_whatever_the_request_says(east: Installation) -> None:
     token, key = await east.token(), new_key()
     wants_more = (
         x509.CertificateSigningRequestBuilder()
@@ -137,7 +137,7 @@ async def test_the_identity_is_that_of_the_token_whatever_the_request_says(east:
     assert [name.value for name in names] == [str(GATEWAY)]
 
 
-async def test_a_lost_answer_can_be_had_again_by_the_same_key_and_by_no_other(east: Installation) -> None:
+async def test_a2_a_lost_answer_can_be_had_again_by_the_same_key_and_by_no_other(east: Installation) -> None:
     token, key = await east.token(), new_key()
     first = await east.attest(token, key)
     east.restart()
@@ -147,7 +147,7 @@ async def test_a_lost_answer_can_be_had_again_by_the_same_key_and_by_no_other(ea
     assert (await refusal(east.attest(token, new_key())))[0] == 403
 
 
-async def test_every_refused_token_gets_the_same_answer(east: Installation) -> None:
+async def test_a1_every_refused_token_gets_the_same_answer(east: Installation) -> None:
     used, expired, join = await east.token(), await east.token(), await east.token()
     await east.attest(used, new_key())
     await replace_kind(east, join)
@@ -188,7 +188,7 @@ async def replace_kind(east: Installation, token: JoinToken) -> None:
         ({"name": ""}, "bad-body"),
     ],
 )
-async def test_a_request_that_is_no_good_reads_the_same_whatever_the_token_and_uses_none_up(
+async def test_a2_a_request_that_is_no_good_reads_the_same_whatever_the_token_and_uses_none_up(
     east: Installation, body: dict[str, str | None], code: str
 ) -> None:
     token, used, key = await east.token(), await east.token(), new_key()
@@ -217,7 +217,7 @@ async def test_of_fifty_at_once_one_key_attests(east: Installation) -> None:
     assert sum(isinstance(outcome, ApiProblem) for outcome in outcomes) == 40
 
 
-async def test_a_token_is_for_a_class_and_lives_ten_minutes_at_most(east: Installation) -> None:
+async def test_a1_a_token_is_for_a_class_and_lives_ten_minutes_at_most(east: Installation) -> None:
     with pytest.raises(InvalidToken):
         await east.attestor.create("eastwest", TEN_MINUTES + timedelta(seconds=1))
 
@@ -235,7 +235,7 @@ async def test_a_renewal_keeps_identity_and_instance(east: Installation) -> None
     assert east.instances.name_of(spki_hash(newer.public_key())) == "gw-7"
 
 
-async def test_an_old_certificate_is_worth_nothing_once_its_line_went_on(east: Installation) -> None:
+async def test_a6_an_old_certificate_is_worth_nothing_once_its_line_went_on(east: Installation) -> None:
     first = await east.attest(await east.token(), new_key())
     second = leaf(await east.attestor.renew(request(new_key()), GATEWAY, first))
     status, code, says = await refusal(east.attestor.renew(request(new_key()), GATEWAY, first))
@@ -244,7 +244,7 @@ async def test_an_old_certificate_is_worth_nothing_once_its_line_went_on(east: I
     await east.attestor.renew(request(new_key()), GATEWAY, second)
 
 
-async def test_a_renewal_is_for_the_identity_that_was_shown(east: Installation) -> None:
+async def test_a6_a_renewal_is_for_the_identity_that_was_shown(east: Installation) -> None:
     first = await east.attest(await east.token(), new_key())
     other = SpiffeId.gateway(EAST, "ingress")
     assert (await refusal(east.attestor.renew(request(new_key()), other, first)))[0] == 400

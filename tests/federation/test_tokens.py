@@ -77,7 +77,7 @@ async def test_of_fifty_at_once_one_key_wins(store: Store) -> None:
     assert stored.used_by == key(winner)
 
 
-async def test_the_winning_key_may_ask_again_also_from_another_process(store: Store) -> None:
+async def test_a2_the_winning_key_may_ask_again_also_from_another_process(store: Store) -> None:
     clock = ManualClock()
     token, record = made(clock)
     await TokenStore(store, clock.now).add(record)
@@ -89,7 +89,7 @@ async def test_the_winning_key_may_ask_again_also_from_another_process(store: St
     assert isinstance(await TokenStore(store, clock.now).redeem(token.secret, "east", key(2)), Refused)
 
 
-async def test_every_refusal_is_the_same_and_uses_nothing_up(store: Store) -> None:
+async def test_a2_every_refusal_is_the_same_and_uses_nothing_up(store: Store) -> None:
     clock = ManualClock()
     tokens = TokenStore(store, clock.now)
     used, expired, fresh, revoked = (made(clock) for _ in range(4))
@@ -114,7 +114,7 @@ async def test_every_refusal_is_the_same_and_uses_nothing_up(store: Store) -> No
     assert {name: row for name, row in (await store.load("")).rows.items() if name in before} == before
 
 
-async def test_the_store_holds_nothing_to_redeem_with(store: Store) -> None:
+async def test_a1_the_store_holds_nothing_to_redeem_with(store: Store) -> None:
     clock = ManualClock()
     token, record = made(clock)
     await TokenStore(store, clock.now).add(record)

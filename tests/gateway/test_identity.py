@@ -74,7 +74,7 @@ async def test_a_used_token_is_refused_to_another_key(tmp_path: Path) -> None:
         assert not (tmp_path / "two" / "attested.json").exists()
 
 
-async def test_certificates_that_are_not_the_pinned_ones_end_it(tmp_path: Path) -> None:
+async def test_a7_certificates_that_are_not_the_pinned_ones_end_it(tmp_path: Path) -> None:
     async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
         token = JoinToken.decode((await api.token(tmp_path)).read_text())
         other = JoinToken(token.kind, token.url, token.subject, bytes(32), token.secret)

@@ -97,7 +97,7 @@ async def test_a_bundle_without_the_roots_word_is_not_accepted_by_others(
     assert isinstance(accept(None, east.bundle(), root.certificate), Rejected)
 
 
-async def test_later_versions_are_signed_by_the_authority(
+async def test_s5_later_versions_are_signed_by_the_authority(
     east: Authority, root: RootAuthority, tmp_path: Path, clock: StoppedClock
 ) -> None:
     await east.accept_root_signed(await rooted(east, root), root.certificate)
@@ -136,7 +136,7 @@ async def test_everything_is_there_after_a_restart(
     await root_again.close()
 
 
-async def test_files_that_do_not_belong_together_are_refused(
+async def test_k6_files_that_do_not_belong_together_are_refused(
     east: Authority, root: RootAuthority, tmp_path: Path, clock: StoppedClock
 ) -> None:
     await east.close()
@@ -171,7 +171,7 @@ async def test_files_that_do_not_belong_together_are_refused(
         )
 
 
-async def test_creation_goes_on_after_a_crash_with_the_same_key(
+async def test_k3_creation_goes_on_after_a_crash_with_the_same_key(
     tmp_path: Path, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = FileKeyStore(tmp_path / "keys")
@@ -190,14 +190,14 @@ async def test_creation_goes_on_after_a_crash_with_the_same_key(
     await authority.close()
 
 
-async def test_two_at_once_cannot_sign_with_one_authority(
+async def test_k7_two_at_once_cannot_sign_with_one_authority(
     east: Authority, tmp_path: Path, clock: StoppedClock
 ) -> None:
     with pytest.raises(JournalError, match="in use"):
         await Authority.load(tmp_path / "east", FileKeyStore(tmp_path / "east-keys"), EAST, clock)
 
 
-async def test_a_request_gives_its_key_and_nothing_else(east: Authority) -> None:
+async def test_r1_a_request_gives_its_key_and_nothing_else(east: Authority) -> None:
     key = new_key()
     greedy = (
         x509.CertificateSigningRequestBuilder()
@@ -216,7 +216,7 @@ async def test_a_request_gives_its_key_and_nothing_else(east: Authority) -> None
     assert list(one.extensions) == list(bare.extensions)
 
 
-async def test_serials_are_new_and_come_from_the_operating_system(east: Authority) -> None:
+async def test_c1_serials_are_new_and_come_from_the_operating_system(east: Authority) -> None:
     key = new_key().public_key()
     serials = set()
     for _ in range(50):
@@ -225,7 +225,7 @@ async def test_serials_are_new_and_come_from_the_operating_system(east: Authorit
     assert len(serials) == 50
 
 
-async def test_a_hundred_thousand_serials_differ_and_use_all_bits(
+async def test_c1_a_hundred_thousand_serials_differ_and_use_all_bits(
     tmp_path: Path, clock: StoppedClock
 ) -> None:
     key = new_key()
@@ -242,13 +242,13 @@ async def test_a_hundred_thousand_serials_differ_and_use_all_bits(
         assert 49_000 < sum(serial >> bit & 1 for serial in serials) < 51_000
 
 
-async def test_a_weak_key_is_refused_without_a_request_too(east: Authority) -> None:
+async def test_r3_a_weak_key_is_refused_without_a_request_too(east: Authority) -> None:
     for weak in (rsa.generate_private_key(65537, 1024), ec.generate_private_key(ec.SECP256K1())):
         with pytest.raises(Refused):
             await east.issue(weak.public_key(), GRANT, who="t", why="t")
 
 
-async def test_keys_belong_to_one_identity(east: Authority, clock: StoppedClock) -> None:
+async def test_r5_keys_belong_to_one_identity(east: Authority, clock: StoppedClock) -> None:
     key = new_key()
     await issued(east, key)
     await issued(east, key)
@@ -271,12 +271,12 @@ async def test_what_has_ended_is_forgotten_as_it_goes(east: Authority, clock: St
     assert len(east._signer.journal._ledger._entries) <= 4
 
 
-async def test_another_trust_domain_is_refused(east: Authority) -> None:
+async def test_r7_another_trust_domain_is_refused(east: Authority) -> None:
     with pytest.raises(Refused, match=r"not of east\.mesh\.example"):
         await issued(east, new_key(), granted(SpiffeId.gateway(WEST, "eastwest")))
 
 
-async def test_only_the_latest_certificate_is_renewed(east: Authority) -> None:
+async def test_a6_only_the_latest_certificate_is_renewed(east: Authority) -> None:
     keys = [new_key() for _ in range(3)]
     first = await issued(east, keys[0])
     second = await issued(east, keys[1], replaces=first)
@@ -293,7 +293,7 @@ async def test_only_the_latest_certificate_is_renewed(east: Authority) -> None:
         await issued(east, new_key(), replaces=make_world().east.leaf(GATEWAY))
 
 
-async def test_intent_is_on_disk_before_the_key_is_used_and_the_result_before_release(
+async def test_s1_intent_is_on_disk_before_the_key_is_used_and_the_result_before_release(
     east: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bytes] = []
@@ -313,7 +313,7 @@ async def test_intent_is_on_disk_before_the_key_is_used_and_the_result_before_re
     assert leaf.fingerprint(hashes.SHA256()).hex().encode() in last
 
 
-async def test_a_full_disk_stops_issuance_before_the_key_is_used(
+async def test_s2_a_full_disk_stops_issuance_before_the_key_is_used(
     east: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[int] = []
@@ -338,7 +338,7 @@ async def test_a_full_disk_stops_issuance_before_the_key_is_used(
     assert len(used) == 1
 
 
-async def test_what_fails_the_second_look_is_never_released(
+async def test_c14_what_fails_the_second_look_is_never_released(
     east: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = issue.sign
@@ -356,7 +356,7 @@ async def test_what_fails_the_second_look_is_never_released(
     await issued(east, new_key())
 
 
-async def test_a_clock_that_went_back_stops_issuance(east: Authority, clock: StoppedClock) -> None:
+async def test_s6_a_clock_that_went_back_stops_issuance(east: Authority, clock: StoppedClock) -> None:
     await issued(east, new_key())
     clock.time -= timedelta(seconds=3)
     await issued(east, new_key())
@@ -365,7 +365,7 @@ async def test_a_clock_that_went_back_stops_issuance(east: Authority, clock: Sto
         await issued(east, new_key())
 
 
-async def test_a_leaf_that_is_cut_short_says_so(east: Authority, clock: StoppedClock) -> None:
+async def test_c8_a_leaf_that_is_cut_short_says_so(east: Authority, clock: StoppedClock) -> None:
     clock.time += timedelta(days=364, hours=12)
     made = await east.issue(csr.request(new_key()), GRANT, who="t", why="t")
     assert made.limited_by == AUTHORITY_ENDS
@@ -410,7 +410,7 @@ async def test_the_root_signs_only_what_the_rule_gives(east: Authority, root: Ro
     assert again[0].subject == again[1].subject == east.self_signed.subject
 
 
-async def test_the_root_takes_no_key_twice_for_two_clusters(root: RootAuthority) -> None:
+async def test_r5_the_root_takes_no_key_twice_for_two_clusters(root: RootAuthority) -> None:
     key = new_key()
     requests = {td: csr.request(key, authority_subject(td.name, 1, key.public_key())) for td in (EAST, WEST)}
     await root.sign_cluster_ca(requests[EAST], EAST, who="t", why="t")
@@ -495,7 +495,7 @@ async def test_an_authority_needs_no_key_in_memory(
     await again.close()
 
 
-async def test_many_at_once_are_all_in_the_ledger(east: Authority, tmp_path: Path) -> None:
+async def test_s3_many_at_once_are_all_in_the_ledger(east: Authority, tmp_path: Path) -> None:
     leaves = await asyncio.gather(*(issued(east, new_key()) for _ in range(40)))
     serials = {leaf.serial_number for leaf in leaves}
     assert len(serials) == 40

@@ -101,7 +101,7 @@ def test_a_leaf_is_no_word_of_the_root() -> None:
     assert why(accept(None, offered, WORLD.root)) is Rejection.NOT_ROOTED
 
 
-def test_a_later_version_is_signed_by_an_anchor_of_the_one_before() -> None:
+def test_s5_a_later_version_is_signed_by_an_anchor_of_the_one_before() -> None:
     first = WORLD.east.bundle
     second = successor(first, WORLD.east, WORLD.east, SECOND)
     assert accept(first, second, WORLD.root) == Accepted(second, changed=True)

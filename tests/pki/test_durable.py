@@ -54,7 +54,7 @@ def run_until_crash(path: Path, call: int, function: str) -> bool:
 
 
 @pytest.mark.parametrize("function", ["write", "create"])
-def test_a_kill_at_any_system_call_leaves_the_old_bytes_or_the_new(tmp_path: Path, function: str) -> None:
+def test_k6_a_kill_at_any_system_call_leaves_the_old_bytes_or_the_new(tmp_path: Path, function: str) -> None:
     call, outcomes = 0, set[bytes | None]()
     old = b"old" if function == "write" else None
     killed = True
@@ -103,7 +103,7 @@ def test_a_failing_system_call_is_an_error_that_names_the_path(
     assert os.listdir(tmp_path) == ["state"]
 
 
-def test_a_disk_that_takes_no_more_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+def test_k6_a_disk_that_takes_no_more_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -124,7 +124,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "state").read_bytes() == b"x" * 100
 
 
-def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
+def test_k1_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         folder = durable.private_folder(tmp_path / "a" / "keys")
@@ -139,7 +139,7 @@ def test_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     assert modes == {"secret": 0o600, "public": 0o644, "hidden": 0o600}
 
 
-def test_create_never_replaces(tmp_path: Path) -> None:
+def test_k1_create_never_replaces(tmp_path: Path) -> None:
     durable.create(tmp_path / "key", b"first")
     with pytest.raises(WriteError, match="File exists"):
         durable.create(tmp_path / "key", b"second")
@@ -147,7 +147,7 @@ def test_create_never_replaces(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["key"]
 
 
-def test_create_does_not_follow_a_link(tmp_path: Path) -> None:
+def test_k1_create_does_not_follow_a_link(tmp_path: Path) -> None:
     (tmp_path / "key").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(WriteError):
         durable.create(tmp_path / "key", b"secret")
@@ -173,7 +173,7 @@ def test_what_cannot_be_swept_away_is_an_error_that_names_the_folder(tmp_path: P
         durable.sweep(tmp_path / "missing")
 
 
-def test_private_files_are_read_only_if_private(tmp_path: Path) -> None:
+def test_k1_private_files_are_read_only_if_private(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     with pytest.raises(FileNotFoundError):
         durable.read_private(path, 10)
@@ -203,7 +203,7 @@ def test_a_private_file_on_a_failing_disk_is_an_error_that_names_it() -> None:
         durable.read_private(Path("/proc/self/mem"), 10)
 
 
-def test_loose_folders_are_refused(tmp_path: Path) -> None:
+def test_k1_loose_folders_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)

@@ -81,7 +81,7 @@ def test_what_was_written_is_found_again(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_ledger_forgets_only_what_no_clock_takes_for_valid(journal: Journal) -> None:
+def test_s3_the_ledger_forgets_only_what_no_clock_takes_for_valid(journal: Journal) -> None:
     journal.append(intent(7, "spiffe://a/x", "kk"))
     assert journal.ledger(NOW) == ()
     assert journal.uses(7)
@@ -92,7 +92,7 @@ def test_the_ledger_forgets_only_what_no_clock_takes_for_valid(journal: Journal)
     assert journal.holder("kk") is None
 
 
-def test_what_failed_is_not_in_the_ledger(journal: Journal) -> None:
+def test_s3_what_failed_is_not_in_the_ledger(journal: Journal) -> None:
     journal.append(intent(7))
     journal.append(Failed(NOW, "7", "no"))
     assert journal.ledger(NOW) == ()
@@ -178,7 +178,7 @@ changes = st.one_of(
 
 
 @given(changes)
-def test_no_change_goes_unnoticed(
+def test_s1_no_change_goes_unnoticed(
     tmp_path_factory: pytest.TempPathFactory, change: tuple[str, int, int]
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal"
@@ -339,7 +339,7 @@ def test_a_part_that_cannot_be_begun_stops_issuance_until_it_can(
     assert verify(path, OURS).lines > head.lines
 
 
-def test_an_edit_names_the_line(path: Path) -> None:
+def test_s1_an_edit_names_the_line(path: Path) -> None:
     fill(path)
     lines = path.read_bytes().splitlines(keepends=True)
     lines[4] = lines[4].replace(b'"ff"', b'"fe"')
@@ -349,7 +349,7 @@ def test_an_edit_names_the_line(path: Path) -> None:
     assert refused.value.line == 5
 
 
-def test_a_rewritten_journal_does_not_match_the_head_that_was_kept(path: Path, tmp_path: Path) -> None:
+def test_s1_a_rewritten_journal_does_not_match_the_head_that_was_kept(path: Path, tmp_path: Path) -> None:
     kept = fill(path)
     other = tmp_path / "other"
     fill(other, 9)
@@ -397,7 +397,7 @@ def test_a_line_cut_short_by_a_crash_is_dropped_and_intents_are_closed(path: Pat
     assert verify(path, OURS).lines == 3
 
 
-def test_only_one_process_writes(path: Path, journal: Journal) -> None:
+def test_k7_only_one_process_writes(path: Path, journal: Journal) -> None:
     with pytest.raises(JournalError, match="in use by another process"):
         Journal(path, OURS, NOW)
     journal.close()
@@ -416,7 +416,7 @@ def test_a_loose_or_linked_journal_is_refused(path: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
-def test_a_full_disk_refuses_and_recovers(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+def test_s2_a_full_disk_refuses_and_recovers(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     head = fill(path)
     journal = Journal(path, OURS, NOW)
     real, failures = getattr(os, call), iter([True])
@@ -467,7 +467,7 @@ FULL = textwrap.dedent(
 )
 
 
-def test_a_file_that_may_not_grow_stops_issuance_and_is_whole(path: Path) -> None:
+def test_s2_a_file_that_may_not_grow_stops_issuance_and_is_whole(path: Path) -> None:
     """A real limit of the kernel (setrlimit(2), RLIMIT_FSIZE), under which a write ends in the middle of a line."""
     child = subprocess.run(
         [sys.executable, "-c", FULL, str(path), OURS],
@@ -484,7 +484,7 @@ def test_a_file_that_may_not_grow_stops_issuance_and_is_whole(path: Path) -> Non
     verify(path, OURS)
 
 
-def test_a_disk_that_is_gone_stops_issuance_for_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s2_a_disk_that_is_gone_stops_issuance_for_good(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(path)
     journal = Journal(path, OURS, NOW)
 
@@ -539,7 +539,7 @@ IN_PARTS = KILLED.replace("begin=True)", "begin=True, longest_part=700)").replac
 
 
 @pytest.mark.parametrize("program", [KILLED, IN_PARTS], ids=["one part", "parts"])
-def test_a_kill_at_any_system_call_loses_no_acknowledged_line(tmp_path: Path, program: str) -> None:
+def test_s1_a_kill_at_any_system_call_loses_no_acknowledged_line(tmp_path: Path, program: str) -> None:
     call, killed = 0, True
     while killed:
         call += 1

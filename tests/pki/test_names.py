@@ -31,7 +31,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_labels_are_refused_and_shown_safely(text: str) -> None:
+def test_k8_hostile_labels_are_refused_and_shown_safely(text: str) -> None:
     with pytest.raises(InvalidName) as refused:
         dns_label(text)
     message = str(refused.value)
@@ -46,7 +46,7 @@ def test_labels_pass_unchanged(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a..b", "A.b", ".".join(["a" * 63] * 4)])
-def test_hostile_names_are_refused(text: str) -> None:
+def test_k8_hostile_names_are_refused(text: str) -> None:
     with pytest.raises(InvalidName):
         dns_name(text)
 

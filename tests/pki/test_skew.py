@@ -12,7 +12,7 @@ from tests.pki.world import NOW
 @pytest.mark.parametrize(
     ("off", "says"), [(301, "301 s ahead of"), (-301, "301 s behind"), (-86400, "86400 s behind")]
 )
-def test_skew_over_five_minutes_says_how_much(off: int, says: str) -> None:
+def test_s6_skew_over_five_minutes_says_how_much(off: int, says: str) -> None:
     with pytest.raises(ClockError, match=f"{says} the clock of the hub") as refused:
         check_skew(NOW + timedelta(seconds=off), NOW, "the hub")
     assert refused.value.off == timedelta(seconds=off)
@@ -23,7 +23,7 @@ def test_skew_up_to_five_minutes_passes(off: int) -> None:
     check_skew(NOW + timedelta(seconds=off), NOW, "the hub")
 
 
-def test_a_clock_may_step_back_a_little() -> None:
+def test_s6_a_clock_may_step_back_a_little() -> None:
     check_forward(NOW, NOW + timedelta(seconds=5), "now")
     with pytest.raises(ClockError, match="6 s behind the last entry"):
         check_forward(NOW, NOW + timedelta(seconds=6), "the last entry")

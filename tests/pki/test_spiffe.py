@@ -56,12 +56,12 @@ paths = st.lists(segments, min_size=1, max_size=5).map(lambda parts: "/" + "/".j
         "spiffe://east.mesh.example/" + "a" * 2048,
     ],
 )
-def test_hostile_ids_are_refused(text: str) -> None:
+def test_c2_hostile_ids_are_refused(text: str) -> None:
     with pytest.raises(InvalidSpiffeId):
         SpiffeId.parse(text)
 
 
-def test_limits_are_inclusive() -> None:
+def test_c2_limits_are_inclusive() -> None:
     prefix = "spiffe://a/"
     assert len(str(SpiffeId.parse(prefix + "x" * (2048 - len(prefix))))) == 2048
     with pytest.raises(InvalidSpiffeId):
@@ -82,7 +82,7 @@ def test_text_and_value_are_one_to_one(trust_domain: TrustDomain, path: str) -> 
     st.text(max_size=60)
     | st.text(alphabet="spife:/.%@?#aA0-_\x00", max_size=60).map(lambda s: "spiffe://" + s)
 )
-def test_what_parses_is_what_was_written(text: str) -> None:
+def test_c2_what_parses_is_what_was_written(text: str) -> None:
     try:
         parsed = SpiffeId.parse(text)
     except InvalidSpiffeId:

@@ -54,7 +54,7 @@ def test_the_text_form_keeps_everything() -> None:
     assert JoinToken.decode(f"  {text}\n") == token
 
 
-def test_the_secret_is_only_in_the_text_form() -> None:
+def test_a1_the_secret_is_only_in_the_text_form() -> None:
     token, record = made()
     stored = msgspec.json.encode(record) + msgspec.msgpack.encode(record)
     for shown in (repr(token), str(token), repr(record), stored.decode(errors="replace")):
@@ -98,14 +98,14 @@ def test_a_damaged_token_does_not_leak() -> None:
     "lifetime",
     [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=999), LONGEST_LIFE + timedelta(seconds=1)],
 )
-def test_lifetimes_are_bounded(lifetime: timedelta) -> None:
+def test_a1_lifetimes_are_bounded(lifetime: timedelta) -> None:
     with pytest.raises(InvalidToken, match="lifetime"):
         mint(SECRET, NOW, kind="attest", url="", subject="eastwest", pin=PIN, lifetime=lifetime)
     with pytest.raises(InvalidToken, match="31 bytes"):
         mint(SECRET[:31], NOW, kind="attest", url="", subject="eastwest", pin=PIN)
 
 
-def test_first_use_binds_the_key_and_the_same_key_may_resume() -> None:
+def test_a2_first_use_binds_the_key_and_the_same_key_may_resume() -> None:
     _, record = made()
     first = redeem(record, SECRET, "east", KEY, NOW)
     assert first == Redeemed(msgspec.structs.replace(record, used_by=KEY))
@@ -114,7 +114,7 @@ def test_first_use_binds_the_key_and_the_same_key_may_resume() -> None:
     assert redeem(first.record, SECRET, "east", OTHER_KEY, NOW) == Refused()
 
 
-def test_every_refusal_is_the_same() -> None:
+def test_a1_every_refusal_is_the_same() -> None:
     _, record = made()
     used = msgspec.structs.replace(record, used_by=OTHER_KEY)
     late = record.not_after
@@ -146,7 +146,7 @@ def test_a_record_survives_storage() -> None:
         )
 
 
-async def test_of_a_hundred_at_once_one_wins() -> None:
+async def test_a1_of_a_hundred_at_once_one_wins() -> None:
     """Each attempt reads, decides and compares-and-sets, with a switch of tasks between any two steps."""
     token, record = made(secrets.token_bytes(32))
     row = [(1, record)]
@@ -169,7 +169,7 @@ async def test_of_a_hundred_at_once_one_wins() -> None:
     assert row[0][0] == 2
 
 
-def test_the_pin_covers_root_and_bundle_and_nothing_that_may_change(world: World) -> None:
+def test_a7_the_pin_covers_root_and_bundle_and_nothing_that_may_change(world: World) -> None:
     hub = world.hub.bundle
     pin = pin_of(world.root, hub)
     check_pin(pin, world.root, hub)

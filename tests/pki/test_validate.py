@@ -77,7 +77,7 @@ def uri(text: str) -> x509.UniformResourceIdentifier:
 @pytest.mark.parametrize(
     "shown", ["leaf", "leaf and rooted", "leaf and self-signed", "all", "with a stranger"]
 )
-def test_a_peer_is_who_its_own_authority_says(world: World, shown: str) -> None:
+def test_f1_a_peer_is_who_its_own_authority_says(world: World, shown: str) -> None:
     ca = world.east
     leaf = ca.leaf(GATEWAY)
     chains = {
@@ -98,7 +98,7 @@ def test_the_hub_and_its_operators_are_verified_too(world: World) -> None:
         assert verify_peer([world.hub.leaf(identity)], world.bundles, NOW) == identity
 
 
-def test_another_trust_domains_authority_cannot_forge(world: World) -> None:
+def test_f1_another_trust_domains_authority_cannot_forge(world: World) -> None:
     forged = world.west.forge(GATEWAY)
     for rest in ((), (world.west.rooted,), (world.west.self_signed,), (world.west.rooted, world.root)):
         assert reason(world, forged, *rest) is Distrust.NO_PATH
@@ -106,7 +106,7 @@ def test_another_trust_domains_authority_cannot_forge(world: World) -> None:
     assert reason(world, hub, world.west.rooted) is Distrust.NO_PATH
 
 
-def test_the_bundle_is_that_of_the_leaf_and_no_union(world: World) -> None:
+def test_f1_the_bundle_is_that_of_the_leaf_and_no_union(world: World) -> None:
     leaf = world.east.leaf(GATEWAY)
     with pytest.raises(Untrusted, match="no bundle"):
         verify_peer([leaf], {WEST: world.west.bundle}, NOW)
@@ -116,7 +116,7 @@ def test_the_bundle_is_that_of_the_leaf_and_no_union(world: World) -> None:
         verify_peer([leaf], {}, NOW)
 
 
-def test_a_root_anchor_in_a_bundle_does_not_open_other_trust_domains(world: World) -> None:
+def test_f1_a_root_anchor_in_a_bundle_does_not_open_other_trust_domains(world: World) -> None:
     """Even if the shared root were in east's bundle, west's intermediate could not speak for east."""
     union = {EAST: Bundle(EAST, 1, (world.east.self_signed, world.root))}
     assert verify_peer([world.east.leaf(GATEWAY), world.east.rooted], union, NOW) == GATEWAY
@@ -128,7 +128,7 @@ def test_a_root_anchor_in_a_bundle_does_not_open_other_trust_domains(world: Worl
 @pytest.mark.parametrize(
     "order", [(GATEWAY, SpiffeId.gateway(WEST, "eastwest")), (SpiffeId.gateway(WEST, "eastwest"), GATEWAY)]
 )
-def test_two_uris_are_refused_in_both_orders(world: World, order: tuple[SpiffeId, SpiffeId]) -> None:
+def test_c2_two_uris_are_refused_in_both_orders(world: World, order: tuple[SpiffeId, SpiffeId]) -> None:
     for ca in (world.east, world.west):
         assert reason(world, leaf_with(ca, names(*(uri(str(each)) for each in order)))) is Distrust.URI_COUNT
 
@@ -147,11 +147,11 @@ def test_two_uris_are_refused_in_both_orders(world: World, order: tuple[SpiffeId
         "spiffe://east.mesh.example/" + "a" * 2048,
     ],
 )
-def test_hostile_uris_in_a_leaf_are_refused(world: World, text: str) -> None:
+def test_c2_hostile_uris_in_a_leaf_are_refused(world: World, text: str) -> None:
     assert reason(world, leaf_with(world.east, names(uri(text)))) is Distrust.SPIFFE_ID
 
 
-def test_other_kinds_of_names_are_refused(world: World) -> None:
+def test_c2_other_kinds_of_names_are_refused(world: World) -> None:
     upn = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), b"\x0c\x01a")
     for name in (x509.RFC822Name("a@b.example"), upn, x509.DirectoryName(x509.Name([]))):
         assert reason(world, leaf_with(world.east, names(uri(str(GATEWAY)), name))) is Distrust.SAN_KIND
@@ -173,7 +173,7 @@ def usage(*allowed: str) -> tuple[x509.ExtensionType, bool]:
     return (x509.KeyUsage(**{name: name in allowed for name in every}), True)
 
 
-def test_a_leaf_must_not_be_more_than_a_leaf(world: World) -> None:
+def test_c3_a_leaf_must_not_be_more_than_a_leaf(world: World) -> None:
     east = world.east
     marked = leaf_with(east, (x509.BasicConstraints(ca=True, path_length=None), True))
     assert reason(world, marked) is Distrust.BASIC_CONSTRAINTS
@@ -195,7 +195,7 @@ def test_a_leaf_must_not_be_more_than_a_leaf(world: World) -> None:
     assert reason(world, leaf_with(east, without=x509.ExtendedKeyUsage)) is Distrust.EXTENDED_KEY_USAGE
 
 
-def test_key_identifiers_are_demanded(world: World) -> None:
+def test_c6_key_identifiers_are_demanded(world: World) -> None:
     assert reason(world, leaf_with(world.east, without=x509.SubjectKeyIdentifier)) is Distrust.KEY_IDENTIFIER
     assert reason(world, leaf_with(world.east, without=x509.AuthorityKeyIdentifier)) is Distrust.NO_PATH
     other = (x509.AuthorityKeyIdentifier(b"\x01" * 20, None, None), False)
@@ -210,7 +210,7 @@ def test_unknown_critical_extensions_are_refused(world: World) -> None:
     assert verify_peer([leaf_with(world.east, loose, subject="named")], world.bundles, NOW) == GATEWAY
 
 
-def test_weak_keys_and_hashes_are_refused(world: World) -> None:
+def test_c13_weak_keys_and_hashes_are_refused(world: World) -> None:
     keys: list[ANY_KEY] = [
         rsa.generate_private_key(65537, 1024),
         ec.generate_private_key(ec.SECP521R1()),
@@ -233,7 +233,7 @@ def test_a_signature_counts_and_not_only_the_names(world: World) -> None:
     assert reason(world, issue.sign(plan, new_key())) is Distrust.NO_PATH
 
 
-def test_the_end_is_inclusive_and_so_is_the_start(world: World) -> None:
+def test_c9_the_end_is_inclusive_and_so_is_the_start(world: World) -> None:
     leaf = world.east.leaf(GATEWAY)
     start, end, second = leaf.not_valid_before_utc, leaf.not_valid_after_utc, timedelta(seconds=1)
     for now in (start, end, end + timedelta(microseconds=999_999)):
@@ -266,7 +266,7 @@ def leaf_of(key: ec.EllipticCurvePrivateKey, authority: x509.Certificate) -> x50
     return Ca(EAST, key, authority, authority).leaf(GATEWAY)
 
 
-def test_path_length_and_presented_intermediates() -> None:
+def test_c5_path_length_and_presented_intermediates() -> None:
     key = new_key()
     for path_length, levels, allowed in (
         (None, 2, True),
@@ -294,7 +294,7 @@ def test_path_length_and_presented_intermediates() -> None:
             assert refused.value.reason is Distrust.PATH_LENGTH
 
 
-def test_a_leaf_cannot_issue(world: World) -> None:
+def test_c3_a_leaf_cannot_issue(world: World) -> None:
     """A leaf that signs another leaf, with matching names and key identifiers."""
     plan = replace(
         world.east.template(GATEWAY), subject=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
@@ -321,7 +321,7 @@ def test_loops_and_long_chains_end(world: World) -> None:
     )
 
 
-def test_the_second_look_accepts_what_was_planned(world: World) -> None:
+def test_c14_the_second_look_accepts_what_was_planned(world: World) -> None:
     plan = world.east.template(GATEWAY)
     assert check_issued(issue.sign(plan, world.east.key), plan, world.east.forms).serial_number == plan.serial
     root_plan = issue.root_authority(BASE, 1, world.root_key.public_key(), serial(), NOW)
@@ -330,7 +330,7 @@ def test_the_second_look_accepts_what_was_planned(world: World) -> None:
     check_issued(issue.sign(rooted, world.root_key), rooted, (world.root,))
 
 
-def test_the_second_look_sees_each_difference(world: World) -> None:
+def test_c14_the_second_look_sees_each_difference(world: World) -> None:
     plan = world.east.template(SpiffeId.agent(EAST))
     other = world.west.template(SpiffeId.gateway(WEST, "ingress"))
     hour = timedelta(hours=1)
@@ -362,7 +362,7 @@ def test_the_second_look_sees_each_difference(world: World) -> None:
         check_issued(leaf_with(world.east, extra), plan, world.east.forms)
 
 
-def test_the_second_look_refuses_a_weak_serial_and_a_life_beyond_the_issuer(world: World) -> None:
+def test_c14_the_second_look_refuses_a_weak_serial_and_a_life_beyond_the_issuer(world: World) -> None:
     weak = replace(world.east.template(GATEWAY), serial=1)
     with pytest.raises(Untrusted, match="serial"):
         check_issued(issue.sign(weak, world.east.key), weak, world.east.forms)

@@ -133,7 +133,7 @@ async def renew(target: Target) -> int:
 
 
 @pytest.mark.parametrize("path", ["agent", "gateway/", "ns/default/sa/gateway", "operator/ada"])
-async def test_who_is_no_gateway_renews_nothing(door: Door, tmp_path: Path, path: str) -> None:
+async def test_a6_who_is_no_gateway_renews_nothing(door: Door, tmp_path: Path, path: str) -> None:
     assert await renew(door.target()) == 401
     forger = Forger.of(door.authority, tmp_path / "agent" / "keys")
     shown = forger.write(tmp_path / "odd", f"spiffe://east.{BASE}/{path}")
@@ -144,7 +144,7 @@ async def test_who_is_no_gateway_renews_nothing(door: Door, tmp_path: Path, path
     assert await renew(door.target(two)) == 401
 
 
-async def test_a_certificate_that_is_not_in_the_journal_renews_nothing(door: Door, tmp_path: Path) -> None:
+async def test_a6_a_certificate_that_is_not_in_the_journal_renews_nothing(door: Door, tmp_path: Path) -> None:
     """Right in every respect, signed by the right key, and nobody remembers having issued it."""
     shown = Forger.of(door.authority, tmp_path / "agent" / "keys").write(
         tmp_path / "unknown", f"spiffe://east.{BASE}/gateway/eastwest"

@@ -61,7 +61,7 @@ async def test_k8_names_cannot_leave_the_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["keys"]
 
 
-async def test_looser_modes_are_refused_at_start_and_at_load(tmp_path: Path) -> None:
+async def test_k1_looser_modes_are_refused_at_start_and_at_load(tmp_path: Path) -> None:
     store = FileKeyStore(tmp_path / "keys")
     await store.create("a")
     path = tmp_path / "keys" / "a.key"
@@ -77,7 +77,7 @@ async def test_looser_modes_are_refused_at_start_and_at_load(tmp_path: Path) -> 
         FileKeyStore(tmp_path / "keys")
 
 
-async def test_links_are_not_followed(tmp_path: Path) -> None:
+async def test_k1_links_are_not_followed(tmp_path: Path) -> None:
     store = FileKeyStore(tmp_path / "keys")
     await store.create("a")
     (tmp_path / "keys" / "b.key").symlink_to(tmp_path / "keys" / "a.key")
@@ -115,7 +115,7 @@ async def test_what_is_no_key_of_ours_is_refused_without_quoting_it(tmp_path: Pa
         path.unlink()
 
 
-async def test_secrets_do_not_show(tmp_path: Path) -> None:
+async def test_k5_secrets_do_not_show(tmp_path: Path) -> None:
     store = FileKeyStore(tmp_path / "keys")
     key = await store.create("a")
     secret = key.private_numbers().private_value
