@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from federation.banned import is_ban_key
 from federation.model import (
     HUB,
     Cluster,
@@ -59,21 +60,24 @@ class Refused:
 
 
 def key(owner: str, text: str) -> Refused | None:
-    """Whether `owner` may publish the sync key `text`: the hub speaks of members, a cluster of all else.
+    """Whether `owner` may publish the sync key `text`: the hub speaks of members and bans, a cluster of all else, and
+    each of its own journals.
 
     Its parts are names, a port and a zone, so that every store takes it.
     """
     if not _is_key(text):
         return Refused("key", f"{text[:253]!r} is not a key")
-    if text.startswith("member/") != (owner == HUB):
+    if text != "journal" and text.startswith(("member/", "ban/")) != (owner == HUB):
         return Refused("owner", f"{owner} does not own {text}")
     return None
 
 
 def _is_key(text: str) -> bool:
     match text.split("/"):
-        case ["cluster"] | ["bundle"]:
+        case ["cluster"] | ["bundle"] | ["journal"]:
             return True
+        case ["ban", *_]:
+            return is_ban_key(text)
         case ["member", name]:
             return is_dns_label(name)
         case ["spec", namespace, name]:

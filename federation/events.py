@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from federation.banned import Ban
+from federation.heads import Heads
 from federation.model import Cluster, ExportSpec, Load, LocalService, Member, OwnGateway, Path, Service
 from pki.bundle import Bundle
 
@@ -116,6 +118,44 @@ class BundleChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadsTold:
+    """An owner said how far the journals of its authorities have come. That is never withdrawn."""
+
+    told: Heads
+
+    def __str__(self) -> str:
+        return f"{self.told.owner} keeps {len(self.told.heads)} journals"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsAccepted:
+    """A person says that what contradicts the kept heads of `owner` is right."""
+
+    owner: str
+
+    def __str__(self) -> str:
+        return f"the journals of {self.owner} are accepted as they are"
+
+
+@dataclass(frozen=True, slots=True)
+class BanChanged:
+    ban: Ban
+
+    def __str__(self) -> str:
+        return str(self.ban)
+
+
+@dataclass(frozen=True, slots=True)
+class BanGone:
+    """`key` is that of the ban (`Ban.key`)."""
+
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.key} is taken back"
+
+
+@dataclass(frozen=True, slots=True)
 class BeatHeard:
     """An owner counted on. `count` rises for as long as the owner lives, over its restarts too."""
 
@@ -193,6 +233,10 @@ Event = (
     | MemberChanged
     | MemberGone
     | BundleChanged
+    | HeadsTold
+    | HeadsAccepted
+    | BanChanged
+    | BanGone
     | BeatHeard
     | HubChanged
     | Tick

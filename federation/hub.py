@@ -20,22 +20,28 @@ from cryptography import x509
 
 from federation import admit
 from federation.admit import Refused
+from federation.banned import Ban
+from federation.bans import BanStore
 from federation.clock import Clock
 from federation.errors import InvalidValue, Unreachable
+from federation.heads import Heads, JournalHead
 from federation.model import HUB, Member, MemberState, Position
 from federation.questions import Answer, Questions
 from federation.registry import MemberRow, Registry, networks
 from federation.sync import channel, codec, forms, wire
 from federation.sync import sync_pb2 as pb
-from federation.sync.codec import BUNDLE, Fact
+from federation.sync.codec import BUNDLE, JOURNAL, Fact
 from federation.sync.errors import ProtocolViolation
 from federation.sync.exchange import Exchange
 from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, REMOVED, beat_count, next_epoch
 from federation.sync.refusals import Refusal, Refusals
 from federation.sync.session import Session
 from federation.telemetry import HubMetrics
+from federation.witness import Witness
 from pki import bundle as bundles
-from pki.bundle import Bundle, Rejected, accept, content
+from pki.algorithms import spki_hash
+from pki.bundle import Bundle, Rejected, accept, content, is_rooted
+from pki.certificate import der, load_der, public_key
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import TokenRecord
 
@@ -74,25 +80,45 @@ class Hub:
         self._exchange = Exchange(str(TrustDomain.of_hub(base)), base, 0, self._vouch, self._refused)
         self._trusted: dict[TrustDomain, Bundle] = {}
         self._anchors = b""
+        self._told_heads: tuple[JournalHead, ...] = ()
         self._heard: dict[str, float] = {}
         self._questions = Questions()
+        self.bans = BanStore(registry.store, base, clock.now)
+        self.bans.on_change(self._ban_changed)
+        self.witness = Witness(registry.store)
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
         """Take up the registry, in a new epoch of its facts. Raises StoreError or FederationError."""
         await self.registry.load()
+        await self.bans.load()
+        await self.witness.load()
         epoch = next_epoch(HUB, self.registry.epoch(HUB), NOTHING)
         await self.registry.raise_epoch(HUB, epoch)
         self._exchange.rebase(epoch)
         for row in self.registry.rows.values():
             self._take_up(row)
+        for ban in self.bans.bans.values():
+            self._exchange.say(ban)
 
     async def run(self) -> None:
         """Tell connected agents that the hub lives, for ever."""
         for beats in count(1):
             self._exchange.beat_own(beat_count(self._exchange.own.epoch, beats))
             await self._clock.sleep(channel.BEAT)
+
+    def tell_heads(self, heads: tuple[JournalHead, ...]) -> None:
+        """How far the hub's own journals have come, for every agent to keep."""
+        if heads != self._told_heads:
+            self._exchange.say(Heads(HUB, heads))
+            self._told_heads = heads
+
+    def _ban_changed(self, ban: Ban, in_force: bool) -> None:
+        if in_force:
+            self._exchange.say(ban)
+        else:
+            self._exchange.take_back(ban.key)
 
     # ---- members ----------------------------------------------------------------------------------------------------
 
@@ -105,12 +131,20 @@ class Hub:
         return None if row is None else self._known(row)
 
     async def add_member(self, row: MemberRow, token: TokenRecord) -> bool:
-        """A cluster joined; False if its token was taken away meanwhile. Raises StoreError; then it has not."""
+        """A cluster joined, or came back with another key; False if its token was taken away meanwhile. Raises
+        StoreError; then it has not.
+        """
         return await self._change(lambda: self._add(row, token))
 
     async def _add(self, row: MemberRow, token: TokenRecord) -> bool:
+        before = self.registry.find(row.name)
+        if before is not None:
+            # What was said or counted with the key before is not continued.
+            await self.registry.raise_epoch(row.name, self._exchange.highest(row.name).epoch + 1)
         if not await self.registry.add(row, token):
             return False
+        if before is not None:
+            self._exchange.cut(row.name, "another authority took over this name, as an operator meant it to")
         self._take_up(row)
         log.info("cluster joined", cluster=row.name, may_export=row.may_export, ranges=row.ranges)
         return True
@@ -144,6 +178,23 @@ class Hub:
                 "cluster changed", cluster=name, state=changed.state.value, may_export=changed.may_export
             )
         return changed.member(self.base)
+
+    async def root_signed(self, name: str, rooted: x509.Certificate) -> bool:
+        """A ceremony signed what `name` asked for: keep it, and tell its agent. False if it does not wait for that.
+
+        Raises StoreError.
+        """
+        return await self._change(lambda: self._root_signed(name, rooted))
+
+    async def _root_signed(self, name: str, rooted: x509.Certificate) -> bool:
+        row = self.registry.find(name)
+        if row is None or not row.waits or not is_rooted(load_der(row.anchor), rooted, self._root):
+            return False
+        changed = msgspec.structs.replace(row, rooted=der(rooted), request=b"")
+        await self.registry.put(changed)
+        self._take_up(changed)
+        log.info("the root signed the authority of a cluster", cluster=name)
+        return True
 
     async def remove_member(self, name: str) -> bool:
         """End a membership: its stream is cut, its tokens are void, everybody is told. False if there is none."""
@@ -232,6 +283,10 @@ class Hub:
             return None
         return name
 
+    def refusal(self, identity: SpiffeId, key: str) -> str | None:
+        """As `BanStore.refusal`."""
+        return self.bans.refusal(identity, key)
+
     async def open(self, cluster: str, have: Mapping[str, Position], wake: Callable[[], None]) -> Session:
         """A stream of an agent that was verified. Raises ProtocolViolation, StoreError."""
         ours = have.get(HUB, NOTHING)
@@ -295,10 +350,12 @@ class Hub:
         if batch.epoch > self.registry.epoch(cluster):
             await self._change(lambda: self._reached(session, batch.epoch))
         for entry in batch.entries:
-            if entry.key == BUNDLE:
+            if entry.key in (BUNDLE, JOURNAL):
                 fact = codec.decode(cluster, max(batch.epoch, 1), entry.SerializeToString(), self.base)
                 if isinstance(fact, Bundle):
                     await self._change(partial(self._offered, cluster, fact))
+                elif isinstance(fact, Heads):
+                    await self._change(partial(self.witness.take, fact, self._authorities(cluster)))
 
     async def _reached(self, session: Session, epoch: int) -> None:
         cluster, known = session.cluster, self.registry.epoch(session.cluster)
@@ -321,8 +378,15 @@ class Hub:
         self._trust(offered.trust_domain, offered)
         log.info("trust bundle accepted", cluster=cluster, sequence=offered.sequence)
 
-    def _vouch(self, cluster: str, offered: Bundle) -> Refused | None:
-        """Only the bundle that the registry holds is relayed."""
+    def _authorities(self, cluster: str) -> frozenset[str]:
+        """The keys (SPKI hashes) of the authorities in the bundle that is held of a cluster."""
+        held = self._trusted.get(TrustDomain.of_cluster(cluster, self.base))
+        return frozenset(spki_hash(public_key(anchor)) for anchor in held.anchors) if held else frozenset()
+
+    def _vouch(self, cluster: str, offered: Bundle | Heads) -> Refused | None:
+        """Only the bundle that the registry holds is relayed, and only heads that contradict nothing."""
+        if isinstance(offered, Heads):
+            return self.witness.doubt(offered, self._authorities(cluster))
         row = self.registry.find(cluster)
         held = None if row is None or row.bundle is None else bundles.decode(row.bundle)
         if held is not None and content(held) == content(offered):

@@ -13,6 +13,7 @@ from rpds import HashTrieMap
 
 from federation import admit
 from federation.admit import Refused
+from federation.banned import Ban, banned_gateways
 from federation.exports import exports_of, loads_of
 from federation.health import PathState, path_state
 from federation.model import (
@@ -31,12 +32,13 @@ from federation.model import (
 )
 from federation.own import own_backends
 from pki.bundle import Bundle
-from pki.spiffe import TrustDomain
+from pki.spiffe import SpiffeId, TrustDomain
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ClusterStanding:
-    """How a cluster stands with us. `reachable`: it named a gateway within its ranges; `trusted`: we know its bundle.
+    """How a cluster stands with us. `reachable`: it named a gateway within its ranges; `trusted`: we know its bundle,
+    and nobody has banned it.
 
     We ourselves are always fresh, up, reachable and trusted.
     """
@@ -180,6 +182,8 @@ def _refused(view: View, spec: ExportSpec, member: Member | None) -> Refused | N
         return None
     if member.state not in _MAY_SERVE:
         return Refused(member.state.value, f"an operator set {spec.cluster} to {member.state.value}")
+    if (ban := _banned(view, member)) is not None:
+        return Refused("banned", str(ban))
     if not spec.visible_to(me.name):
         return Refused("scope", f"{spec.cluster} does not export {spec.service} to {me.name}")
     return admit.export(spec, member) or admit.import_policy(me.import_policy, spec.cluster, spec.service)
@@ -218,7 +222,7 @@ def standing(view: View, name: str) -> ClusterStanding | None:
         freshness=lease.freshness if lease is not None else Freshness.FRESH,
         path=path_of(view, name),
         reachable=bool(_dialled(said, member)),
-        trusted=_bundle(view, member) is not None,
+        trusted=_bundle(view, member) is not None and _banned(view, member) is None,
     )
 
 
@@ -235,11 +239,19 @@ def _exported_to(view: View, exports: tuple[ExportSpec, ...]) -> tuple[str, ...]
 
 
 def is_peer(view: View, name: str) -> bool:
-    """Known, not quarantined and trusted. A cluster that drains gets no traffic, but may still send some."""
+    """Known, trusted, and neither quarantined nor banned. A cluster that drains gets no traffic, but may send some."""
     member = view.members.get(name)
     if member is None or name == view.me.name or member.state is MemberState.QUARANTINED:
         return False
+    if _banned(view, member) is not None:
+        return False
     return _bundle(view, member) is not None
+
+
+def _banned(view: View, member: Member) -> Ban | None:
+    """All gateways that other clusters dial, and that dial them, have one identity: banned, it leaves nobody."""
+    gateways = SpiffeId.gateway(member.trust_domain, EAST_WEST)
+    return banned_gateways(view.bans, member.name, gateways) if view.bans else None
 
 
 def _peer(view: View, name: str) -> Peer | None:

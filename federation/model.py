@@ -14,6 +14,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from rpds import HashTrieMap, HashTrieSet
 
+from federation.banned import Ban
+from federation.heads import Kept
 from pki.bundle import Bundle
 from pki.spiffe import TrustDomain
 
@@ -144,7 +146,8 @@ class Member:
     """What the registry says of a cluster. Only an operator changes it.
 
     `may_export` holds patterns `<namespace>/<name>`, `ranges` the networks in which its gateways and
-    endpoints lie.
+    endpoints lie. `rooted` is what the root signed for its authority (DER), empty before; only the cluster itself looks
+    at it, since everybody else believes the bundle that it comes back in.
     """
 
     name: str
@@ -154,6 +157,7 @@ class Member:
     joined_at: datetime
     state: MemberState
     at: Position
+    rooted: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -293,7 +297,8 @@ class View:
     offered. `paths` and `failed` are keyed by the name of our gateway that said so, and hold exactly the
     gateways that report now. `ports` remembers released numbers too (`released` lists them); `free` counts the
     others as intervals, and is None until they are first counted. `ports` and `first_exported` must outlive a
-    restart.
+    restart, and so must `heads`: by owner and authority, how far the others' journals have come. `bans` are
+    by `Ban.key`.
     """
 
     me: Me
@@ -318,3 +323,5 @@ class View:
     by_port: HashTrieMap[int, HashTrieSet[Service]] = field(default_factory=HashTrieMap)
     first_exported: HashTrieMap[Service, datetime] = field(default_factory=HashTrieMap)
     held_back: HashTrieSet[Service] = field(default_factory=HashTrieSet)
+    bans: HashTrieMap[str, Ban] = field(default_factory=HashTrieMap)
+    heads: HashTrieMap[tuple[str, str], Kept] = field(default_factory=HashTrieMap)

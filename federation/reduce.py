@@ -16,7 +16,10 @@ from typing import Literal, assert_never
 from rpds import HashTrieMap
 
 from federation import admit, ports
+from federation.banned import Ban, BanKind
 from federation.events import (
+    BanChanged,
+    BanGone,
     BeatHeard,
     BundleChanged,
     ClusterChanged,
@@ -27,6 +30,8 @@ from federation.events import (
     GatewayGone,
     GatewayLost,
     GatewayReported,
+    HeadsAccepted,
+    HeadsTold,
     HubChanged,
     LoadChanged,
     LoadGone,
@@ -37,6 +42,7 @@ from federation.events import (
     Tick,
 )
 from federation.exports import exports_of, loads_of, services_of, with_export, with_loads, without_export
+from federation.heads import MOST_HEADS, Heads, accepted, keep
 from federation.health import grow_silent
 from federation.inputs import is_peer, standing, wanted_ports
 from federation.listeners import found_at, listener, services_at
@@ -55,6 +61,7 @@ from federation.model import (
     View,
 )
 from federation.own import derived, with_own_loads
+from pki.spiffe import SpiffeId
 
 
 class Everything(Enum):
@@ -96,6 +103,19 @@ def reduce(view: View, event: Event) -> tuple[View, Touched]:
         case BundleChanged(name, bundle):
             after = replace(view, bundles=view.bundles.insert(name, bundle))
             return after, _touched_by_cluster(view, after, name)
+        case HeadsTold(told):
+            return _heads_told(view, told), NOTHING
+        case HeadsAccepted(owner):
+            return _heads_accepted(view, owner), NOTHING
+        case BanChanged(ban):
+            return _bans_changed(view, view.bans.insert(ban.key, ban), ban)
+        case BanGone(key):
+            ban_gone = view.bans.get(key)
+            return (
+                (view, NOTHING)
+                if ban_gone is None
+                else _bans_changed(view, view.bans.remove(key), ban_gone)
+            )
         case BeatHeard(owner, count):
             return _beat_heard(view, owner, count)
         case HubChanged(up):
@@ -212,6 +232,50 @@ def _member_gone(view: View, name: str) -> tuple[View, Touched]:
         return _all_settled(after)
     services = {*services_of(after, name), *services_of(after, view.me.name)}
     return _settled(replace(after, bundles=after.bundles.discard(name)), services)
+
+
+def _bans_changed(view: View, bans: HashTrieMap[str, Ban], ban: Ban) -> tuple[View, Touched]:
+    """Follow up on a ban that came or went: what its cluster exports, and what we export to it."""
+    after = replace(view, bans=bans)
+    match ban.kind:
+        case BanKind.CLUSTER:
+            name: str | None = ban.subject
+        case BanKind.IDENTITY:
+            name = SpiffeId.parse(ban.subject).trust_domain.cluster(view.me.base)
+        case BanKind.KEY:
+            name = None
+    if name is None or name == view.me.name:
+        return after, NOTHING
+    return _settled(after, {*services_of(after, name), *services_of(after, view.me.name)})
+
+
+# ---- journals of others --------------------------------------------------------------------------------------------
+
+
+def _heads_told(view: View, told: Heads) -> View:
+    """The furthest head of each journal stays; an owner has so many and no more."""
+    if not _is_foreign(view, told.owner) and told.owner != HUB:
+        return view
+    heads = view.heads
+    held = sum(owner == told.owner for owner, _ in heads)
+    for head in told.heads:
+        known = heads.get((told.owner, head.authority))
+        if known is None:
+            held += 1
+            if held > MOST_HEADS:
+                continue
+        kept = keep(known, head)
+        if kept != known:
+            heads = heads.insert((told.owner, head.authority), kept)
+    return view if heads is view.heads else replace(view, heads=heads)
+
+
+def _heads_accepted(view: View, owner: str) -> View:
+    heads = view.heads
+    for key, kept in view.heads.items():
+        if key[0] == owner and kept.doubt is not None:
+            heads = heads.insert(key, accepted(kept))
+    return view if heads is view.heads else replace(view, heads=heads)
 
 
 def _unheard(view: View, name: str) -> View:

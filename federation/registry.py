@@ -96,6 +96,11 @@ class Registry:
 
     def find(self, name: str) -> MemberRow | None:
         return self._rows[name][0] if name in self._rows else None
+        self._authorities: dict[str, AuthorityRow] = {}
+
+    @property
+    def store(self) -> Store:
+        return self._store
 
     def epoch(self, owner: str) -> int:
         """The highest epoch that `owner` was ever in, 0 if none."""

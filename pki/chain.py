@@ -98,8 +98,9 @@ def replay(path: Path, data: bytes, before: Replayed | None = None, kept: Head |
             raise JournalError(path, line.number, "continues another part in the middle of this one")
         found.head = _after(found.head, line.body)
         if found.head.hash.encode() != line.seal:
-            reason = "does not follow from the lines before it: edited, removed or moved"
-            raise JournalError(path, line.number, reason)
+            raise JournalError(
+                path, line.number, "does not follow from the lines before it: edited, removed or moved"
+            )
         if (reason := found.ledger.objection(line.record)) is not None:
             raise JournalError(path, line.number, reason)
         found.ledger.add(line.record)

@@ -11,18 +11,23 @@ from google.protobuf.message import DecodeError
 
 from federation import admit
 from federation.admit import Refused
+from federation.banned import Ban
 from federation.events import (
+    BanChanged,
+    BanGone,
     BundleChanged,
     ClusterChanged,
     ClusterGone,
     Event,
     ExportChanged,
     ExportGone,
+    HeadsTold,
     LoadChanged,
     LoadGone,
     MemberChanged,
     MemberGone,
 )
+from federation.heads import Heads
 from federation.model import Cluster, ExportSpec, Load, Member, Position, Service
 from federation.sync import forms
 from federation.sync import sync_pb2 as pb
@@ -30,7 +35,7 @@ from pki.bundle import Bundle
 from pki.errors import InvalidBundle, InvalidSpiffeId, Untrusted
 from pki.spiffe import TrustDomain
 
-Fact = ExportSpec | Load | Cluster | Member | Bundle
+Fact = ExportSpec | Load | Cluster | Member | Bundle | Heads | Ban
 """What an entry can say."""
 
 LONGEST_ENTRY = 192 * 1024
@@ -39,6 +44,7 @@ LONGEST_KEY = 512
 
 CLUSTER = "cluster"
 BUNDLE = "bundle"
+JOURNAL = "journal"
 
 
 def key_of(fact: Fact) -> str:
@@ -54,6 +60,10 @@ def key_of(fact: Fact) -> str:
             return f"member/{name}"
         case Bundle():
             return BUNDLE
+        case Heads():
+            return JOURNAL
+        case Ban():
+            return fact.key
 
 
 # ---- out ----------------------------------------------------------------------------------------------------------
@@ -73,6 +83,10 @@ def encode(key: str, seq: int, fact: Fact) -> bytes:
             entry.member.CopyFrom(forms.member_out(fact))
         case Bundle():
             entry.bundle.CopyFrom(forms.bundle_out(fact))
+        case Heads():
+            entry.journals.CopyFrom(forms.heads_out(fact))
+        case Ban():
+            entry.ban.CopyFrom(forms.ban_out(fact))
     return entry.SerializeToString(deterministic=True)
 
 
@@ -127,11 +141,15 @@ def changed(owner: str, fact: Fact) -> Event:
             return MemberChanged(fact)
         case Bundle():
             return BundleChanged(owner, fact)
+        case Heads():
+            return HeadsTold(fact)
+        case Ban():
+            return BanChanged(fact)
 
 
 def withdrawn(owner: str, key: str) -> Event | None:
-    """The event that tells an agent that `owner` removed a key that it held. None for a bundle: trust in a member ends
-    when the registry says that the member is gone."""
+    """The event that tells an agent that `owner` removed a key that it held. None for a bundle, as trust in a member
+    ends when the registry says that it is gone, and for heads of journals, as what a journal held it holds for ever."""
     match key.split("/"):
         case ["spec", namespace, name]:
             return ExportGone(owner, Service(namespace, name))
@@ -141,6 +159,8 @@ def withdrawn(owner: str, key: str) -> Event | None:
             return ClusterGone(owner)
         case ["member", name]:
             return MemberGone(name)
+        case ["ban", _, _]:
+            return BanGone(key)
         case _:
             return None
 
@@ -157,5 +177,9 @@ def _fact(owner: str, at: Position, entry: pb.Entry, base: str) -> Fact | None:
             return forms.member_in(at, entry.key, entry.member)
         case "bundle":
             return forms.bundle_in(TrustDomain.of_cluster(owner, base), entry.bundle)
+        case "journals":
+            return forms.heads_in(owner, entry.journals)
+        case "ban":
+            return forms.ban_in(entry.ban, base)
         case _:
             return None

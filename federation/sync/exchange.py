@@ -13,6 +13,8 @@ from functools import partial
 
 from federation import admit
 from federation.admit import Refused
+from federation.banned import Ban
+from federation.heads import Heads
 from federation.model import HUB, Cluster, ExportSpec, Load, Member, Position
 from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
@@ -35,8 +37,8 @@ class Owner:
 
 
 class Exchange:
-    """`own` is the hub's own feed. `vouch` says whether a bundle of a cluster is the one that the hub holds; `refused`
-    is told, batch by batch, what is not relayed.
+    """`own` is the hub's own feed. `vouch` says whether a bundle, or heads of journals, of a cluster are those that the
+    hub holds; `refused` is told, batch by batch, what is not relayed.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Exchange:
         name: str,
         base: str,
         epoch: int,
-        vouch: Callable[[str, Bundle], Refused | None],
+        vouch: Callable[[str, Bundle | Heads], Refused | None],
         refused: Callable[[str, Refusals], None],
     ) -> None:
         self.name = name
@@ -117,6 +119,21 @@ class Exchange:
             session.close(REMOVED)
         for each in self.sessions.values():
             each.forget(name)
+
+    def say(self, fact: Heads | Ban) -> None:
+        """Tell everybody another fact of the hub itself."""
+        key, seq = codec.key_of(fact), self.own.seq + 1
+        self._publish_own(Item(key, seq, codec.encode(key, seq, fact)))
+
+    def take_back(self, key: str) -> None:
+        """Tell everybody that the hub's own fact of this key counts no more."""
+        seq = self.own.seq + 1
+        self._publish_own(Item(key, seq, codec.tombstone(key, seq), gone=True))
+
+    def cut(self, name: str, why: str) -> None:
+        """End the stream of a cluster that may have another one. What it said stays."""
+        if (session := self.sessions.get(name)) is not None:
+            session.close(why)
 
     def rebase(self, epoch: int) -> None:
         """Begin a new epoch of the hub's own facts: somebody remembers more of them than this hub does."""
@@ -235,7 +252,7 @@ class Exchange:
                 return admit.load(fact, owner.member)
             case Cluster():
                 return admit.cluster(fact, owner.member)
-            case Member():
+            case Member() | Ban():
                 return Refused("owner", f"{owner.member.name} does not keep the registry")
             case _:
                 return self._vouch(owner.member.name, fact)

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 
 from federation.admit import MOST_GATEWAYS, MOST_PAIRS, MOST_PATTERNS, MOST_PORTS, MOST_RANGES, MOST_SCOPE
+from federation.banned import Ban, BanKind, objection
+from federation.heads import MOST_HEADS, Heads, JournalHead
 from federation.model import (
     Affinity,
     Cluster,
@@ -27,7 +29,7 @@ from federation.model import (
 )
 from federation.sync import sync_pb2 as pb
 from pki.bundle import FIRST_GENERATION, MOST_ANCHORS, MOST_EARLIER, MOST_SIGNATURES, Bundle, Proof
-from pki.certificate import der, load_der
+from pki.certificate import LONGEST_CERTIFICATE, der, load_der
 from pki.spiffe import TrustDomain
 
 MOST_FAMILIES = 2
@@ -42,6 +44,12 @@ _STATES = {
     MemberState.QUARANTINED: pb.Member.STATE_QUARANTINED,
 }
 _STATES_BACK = {number: state for state, number in _STATES.items()}
+_BANS = {
+    BanKind.CLUSTER: pb.Ban.KIND_CLUSTER,
+    BanKind.IDENTITY: pb.Ban.KIND_IDENTITY,
+    BanKind.KEY: pb.Ban.KIND_KEY,
+}
+_BANS_BACK = {number: kind for kind, number in _BANS.items()}
 
 
 def milliseconds(time: datetime) -> int:
@@ -107,6 +115,24 @@ def member_out(member: Member) -> pb.Member:
         ranges=[str(network) for network in member.ranges],
         joined_at_ms=milliseconds(member.joined_at),
         state=_STATES[member.state],
+        root_signed=member.rooted,
+    )
+
+
+def heads_out(heads: Heads) -> pb.Journals:
+    return pb.Journals(
+        heads=[
+            pb.Journals.Head(
+                authority=bytes.fromhex(head.authority), lines=head.lines, hash=bytes.fromhex(head.hash)
+            )
+            for head in heads.heads
+        ]
+    )
+
+
+def ban_out(ban: Ban) -> pb.Ban:
+    return pb.Ban(
+        kind=_BANS[ban.kind], subject=ban.subject, reason=ban.reason, since_ms=milliseconds(ban.since)
     )
 
 
@@ -167,6 +193,7 @@ def cluster_in(owner: str, at: Position, cluster: pb.Cluster) -> Cluster:
 def member_in(at: Position, key: str, member: pb.Member) -> Member:
     _at_most(MOST_PATTERNS, member.may_export, "patterns")
     _at_most(MOST_RANGES, member.ranges, "ranges")
+    _at_most(LONGEST_CERTIFICATE, member.root_signed, "bytes of a certificate")
     if member.state not in _STATES_BACK:
         raise ValueError(f"{member.state} is not a state of a member")
     return Member(
@@ -177,7 +204,28 @@ def member_in(at: Position, key: str, member: pb.Member) -> Member:
         joined_at=moment(member.joined_at_ms),
         state=_STATES_BACK[member.state],
         at=at,
+        rooted=member.root_signed,
     )
+
+
+def heads_in(owner: str, journals: pb.Journals) -> Heads:
+    _at_most(MOST_HEADS, journals.heads, "journals")
+    heads = tuple(JournalHead(one.authority.hex(), one.lines, one.hash.hex()) for one in journals.heads)
+    for head in heads:
+        if not head.is_possible:
+            raise ValueError(f"a journal cannot have come to {head}")
+    if len({head.authority for head in heads}) < len(heads):
+        raise ValueError("two heads of one journal")
+    return Heads(owner, heads)
+
+
+def ban_in(ban: pb.Ban, base: str) -> Ban:
+    if ban.kind not in _BANS_BACK:
+        raise ValueError(f"{ban.kind} is not a kind of ban")
+    found = Ban(_BANS_BACK[ban.kind], ban.subject, ban.reason, moment(ban.since_ms))
+    if (reason := objection(found, base)) is not None:
+        raise ValueError(reason)
+    return found
 
 
 def bundle_in(trust_domain: TrustDomain, bundle: pb.Bundle) -> Bundle:

@@ -25,8 +25,9 @@ from federation.sync import sync_pb2 as pb
 from federation.sync.errors import PeerRefused, ProtocolViolation
 from federation.sync.protocol import VERSION
 from federation.sync.session import Session
+from pki.algorithms import spki_hash
 from pki.bundle import Bundle
-from pki.certificate import load_pem, presented_chain
+from pki.certificate import load_pem, presented_chain, public_key
 from pki.errors import Untrusted
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import LONGEST_CHAIN, verify_peer
@@ -62,6 +63,10 @@ class HubSide(Protocol):
         """The name of the member whose agent this is, None if it is no member's agent."""
         ...
 
+    def refusal(self, identity: SpiffeId, key: str) -> str | None:
+        """Why the holder of a certificate for `identity` over `key` (SPKI hash, hex) is banned, None if it is not."""
+        ...
+
     async def open(self, cluster: str, have: Mapping[str, Position], wake: Callable[[], None]) -> Session:
         """A new stream of a member."""
         ...
@@ -71,16 +76,29 @@ class HubSide(Protocol):
     def close(self, session: Session) -> None: ...
 
 
-def verify_agent(chain: bytes, hub: HubSide, clock: Clock) -> str:
-    """The member whose agent presented `chain` (PEM, leaf first). Raises PeerRefused."""
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The agent of the member `cluster`, by the certificate for `identity` over `key` (SPKI hash, hex)."""
+
+    cluster: str
+    identity: SpiffeId
+    key: str
+
+
+def verify_agent(chain: bytes, hub: HubSide, clock: Clock) -> Peer:
+    """The member's agent that presented `chain` (PEM, leaf first). Raises PeerRefused."""
     try:
-        identity = verify_peer(load_pem(chain, LONGEST_CHAIN), hub.bundles(), clock.now())
+        certificates = load_pem(chain, LONGEST_CHAIN)
+        identity = verify_peer(certificates, hub.bundles(), clock.now())
+        key = spki_hash(public_key(certificates[0]))
     except Untrusted as error:
         raise PeerRefused("an unknown peer", str(error)) from error
     cluster = hub.member_of(identity)
     if cluster is None:
         raise PeerRefused(str(identity), "it is not the agent of a member")
-    return cluster
+    if (banned := hub.refusal(identity, key)) is not None:
+        raise PeerRefused(str(identity), banned)
+    return Peer(cluster, identity, key)
 
 
 def _configuration(served: ServerCredentials) -> grpc.ServerCertificateConfiguration:
@@ -96,7 +114,7 @@ class SyncServer:
         self._clock = clock
         self._served = ServerCredentials(b"", b"", b"")
         self._server: grpc.aio.Server | None = None
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, Peer] = {}
 
     async def start(self, address: HostPort) -> HostPort:
         """Listen; returns where, which differs from `address` if its port is 0. Raises CannotListen."""
@@ -131,6 +149,12 @@ class SyncServer:
             await self._server.stop(GRACE)
             self._server = None
 
+    def cut_the_banned(self) -> None:
+        """End each stream whose agent may no longer have one."""
+        for session, peer in self._sessions.items():
+            if (banned := self._hub.refusal(peer.identity, peer.key)) is not None:
+                session.close(banned)
+
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """Called by grpcio's own threads at each handshake; None if nothing is new.
 
@@ -145,10 +169,11 @@ class SyncServer:
 
     async def _serve(self, _: object, context: Context) -> None:
         try:
-            cluster = verify_agent(presented_chain(context.auth_context()), self._hub, self._clock)
+            peer = verify_agent(presented_chain(context.auth_context()), self._hub, self._clock)
         except PeerRefused as error:
             log.warning("peer refused", address=context.peer(), peer=error.peer, reason=error.problem)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.problem)
+        cluster = peer.cluster
         try:
             session, wake = await self._open(cluster, context)
         except ProtocolViolation as error:
@@ -158,11 +183,12 @@ class SyncServer:
             log.error("stream refused, the hub cannot store", cluster=cluster, problem=str(error))
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the hub cannot store anything now")
         log.info("agent connected", cluster=cluster, address=context.peer())
-        self._sessions.add(session)
+        self._sessions[session] = peer
+        self.cut_the_banned()  # whoever was banned while it said hello
         try:
             await self._converse(session, wake, context)
         finally:
-            self._sessions.discard(session)
+            del self._sessions[session]
             self._hub.close(session)
             log.info("agent disconnected", cluster=cluster, reason=session.closed or "its stream ended")
 
