@@ -223,7 +223,7 @@ class Authority:
         return Job(plan, forms, order.who, order.why, order.replaces)
 
     def bundle(self) -> Bundle:
-        """The version of the bundle that begins with this authority: its anchor, and the root's word if there is one."""
+        """The version that begins with this authority: its anchor, and the root's word if there is one."""
         return Bundle(
             self.trust_domain, FIRST_SEQUENCE, (self.self_signed,), Proof(rooted=self.forms[1:]), self.epoch
         )

@@ -41,14 +41,14 @@ class Folder:
         if self.exists():
             raise KeyFileError(self.path, "holds an authority already; it is never replaced")
         try:
-            key = await keys.load(_key_name(epoch))
+            key = await keys.load(key_name(epoch))
         except KeyMissing:
-            key = await keys.create(_key_name(epoch))
+            key = await keys.create(key_name(epoch))
         return await asyncio.to_thread(self._signer, key, clock, True)
 
     async def open(self, keys: KeyStore, epoch: int, clock: Clock) -> Signer:
         """Key and journal of the authority that was made here; raises `KeyFileError` or `JournalError`."""
-        return await asyncio.to_thread(self._signer, await keys.load(_key_name(epoch)), clock, False)
+        return await asyncio.to_thread(self._signer, await keys.load(key_name(epoch)), clock, False)
 
     async def read(self, name: str) -> x509.Certificate:
         """One certificate of an authority; raises `KeyFileError`."""
@@ -83,5 +83,6 @@ class Folder:
         return certificate
 
 
-def _key_name(epoch: int) -> str:
+def key_name(epoch: int) -> str:
+    """What the key of an authority is called in a `KeyStore`."""
     return f"ca-{epoch}"

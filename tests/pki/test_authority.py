@@ -97,22 +97,6 @@ async def test_a_bundle_without_the_roots_word_is_not_accepted_by_others(
     assert isinstance(accept(None, east.bundle(), root.certificate), Rejected)
 
 
-async def test_s5_later_versions_are_signed_by_the_authority(
-    east: Authority, root: RootAuthority, tmp_path: Path, clock: StoppedClock
-) -> None:
-    await east.accept_root_signed(await rooted(east, root), root.certificate)
-    keys = FileKeyStore(tmp_path / "second-keys")
-    second = await Authority.create(tmp_path / "second", keys, EAST, clock, epoch=2)
-    offered = await east.sign_bundle(2, (east.self_signed, second.self_signed))
-    assert accept(east.bundle(), offered, root.certificate) == Accepted(offered, changed=True)
-    last = await second.sign_bundle(3, (second.self_signed,))
-    assert accept(offered, last, root.certificate) == Accepted(last, changed=True)
-    assert isinstance(accept(east.bundle(), last, root.certificate), Rejected)
-    with pytest.raises(PkiError):
-        await east.sign_bundle(2, ())
-    await second.close()
-
-
 async def test_everything_is_there_after_a_restart(
     east: Authority, root: RootAuthority, tmp_path: Path, clock: StoppedClock
 ) -> None:
@@ -487,7 +471,7 @@ async def test_an_authority_needs_no_key_in_memory(
     east = await Authority.create(tmp_path / "remote", keys, EAST, clock)
     await east.accept_root_signed(await rooted(east, root), root.certificate)
     await issued(east, new_key())
-    assert await east.sign_bundle(2, (east.self_signed,))
+    assert await east.sign_content(east.bundle())
     await east.close()
     again = await Authority.load(tmp_path / "remote", keys, EAST, clock)
     leaf = await issued(again, new_key())

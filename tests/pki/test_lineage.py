@@ -1,0 +1,369 @@
+"""A lineage goes through every rotation, there and back, and converges wherever it was interrupted."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from pki import csr, durable
+from pki.algorithms import spki_hash
+from pki.authority import Order
+from pki.bundle import Accepted, Bundle, accept
+from pki.errors import KeyMissing, PkiError, Refused, WriteError
+from pki.journal import verify
+from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
+from pki.root import RootAuthority
+from pki.rotation import Phase, Rotation, Side, Token, abort, advance, quarantine
+from pki.spiffe import SpiffeId, TrustDomain
+from pki.validate import verify_peer
+from tests.pki.world import BASE, NOW, granted, new_key
+
+EAST = TrustDomain.of_cluster("east", BASE)
+GATEWAY = SpiffeId.gateway(EAST, "eastwest")
+OTHER = SpiffeId.agent(EAST)
+NOBODY: frozenset[str] = frozenset()
+FORWARD = [Phase.PREPARED, Phase.PUBLISHED, Phase.ACTIVE, Phase.RETIRING, Phase.DONE]
+
+
+class StoppedClock:
+    def __init__(self) -> None:
+        self.time = NOW
+
+    def now(self) -> Any:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> StoppedClock:
+    return StoppedClock()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> FileKeyStore:
+    return FileKeyStore(tmp_path / "keys")
+
+
+Opener = Callable[[], Awaitable[Lineage]]
+
+
+@pytest.fixture
+async def opened(tmp_path: Path, keys: FileKeyStore, clock: StoppedClock) -> AsyncIterator[Opener]:
+    """Opens the same lineage again, as after a crash: whatever was open before is let go of first."""
+    held: list[Lineage] = []
+
+    async def again() -> Lineage:
+        while held:
+            await held.pop().close()
+        held.append(await Lineage.open(tmp_path / "authority", keys, EAST, clock))
+        return held[0]
+
+    yield again
+    while held:
+        await held.pop().close()
+
+
+@pytest.fixture
+async def lineage(opened: Opener) -> Lineage:
+    return await opened()
+
+
+async def go_on(lineage: Lineage) -> Phase:
+    """To the next phase, which nobody holds up."""
+    now = lineage.rotation
+    assert now is not None
+    await lineage.enter(advance(now, NOBODY, {}))
+    return phase(lineage)
+
+
+async def turn_back(lineage: Lineage) -> None:
+    now = lineage.rotation
+    assert now is not None
+    back = abort(now)
+    assert back is not None
+    await lineage.enter(back)
+
+
+def phase(lineage: Lineage) -> Phase:
+    assert lineage.rotation is not None
+    return lineage.rotation.phase
+
+
+async def leaf(lineage: Lineage, **more: Any) -> x509.Certificate:
+    issued = await lineage.issue(csr.request(new_key()), granted(GATEWAY), who="test", why="test", **more)
+    return issued.certificate
+
+
+def believes(bundle: Bundle, certificate: x509.Certificate) -> bool:
+    try:
+        return verify_peer((certificate,), {EAST: bundle}, NOW) == GATEWAY
+    except PkiError:
+        return False
+
+
+def taken(held: Bundle, offered: Bundle) -> Bundle:
+    outcome = accept(held, offered)
+    assert isinstance(outcome, Accepted), outcome
+    return outcome.bundle
+
+
+async def test_a_rotation_replaces_the_authority_and_nobody_is_ever_without_an_anchor(
+    lineage: Lineage, keys: FileKeyStore, tmp_path: Path
+) -> None:
+    first, old = lineage.bundle(), await leaf(lineage)
+    follower = first
+    assert lineage.rotation is None
+    await lineage.begin("ada", "its time has come")
+    seen = [phase(lineage)]
+    expected = {
+        Phase.PREPARED: (1, 1, True, False),
+        Phase.PUBLISHED: (2, 2, True, True),
+        Phase.ACTIVE: (2, 2, True, True),
+        Phase.RETIRING: (3, 1, False, True),
+        Phase.DONE: (3, 1, False, True),
+    }
+    new = None
+    while True:
+        follower = taken(follower, lineage.bundle())
+        made = await leaf(lineage)
+        assert believes(follower, made)
+        by_new = made.issuer != old.issuer
+        assert by_new is (phase(lineage) in (Phase.ACTIVE, Phase.RETIRING, Phase.DONE))
+        new = made if by_new else new
+        sequence, anchors, of_old, _ = expected[phase(lineage)]
+        assert (follower.sequence, len(follower.anchors)) == (sequence, anchors)
+        assert believes(follower, old) is of_old
+        if phase(lineage) is Phase.DONE:
+            break
+        seen.append(await go_on(lineage))
+    assert seen == FORWARD
+    assert new is not None
+    assert believes(follower, new)
+    assert await keys.names() == {"ca-2"}
+    with pytest.raises(KeyMissing):
+        await keys.load("ca-1")
+    assert verify(tmp_path / "authority/journal").lines > 1
+    assert taken(first, lineage.bundle()) == lineage.bundle(), "whoever slept through it all gets there"
+
+
+@pytest.mark.parametrize("until", [Phase.PREPARED, Phase.PUBLISHED, Phase.ACTIVE])
+async def test_a_rotation_is_turned_back(lineage: Lineage, keys: FileKeyStore, until: Phase) -> None:
+    first = follower = lineage.bundle()
+    await lineage.begin("ada", "")
+    while phase(lineage) is not until:
+        await go_on(lineage)
+        follower = taken(follower, lineage.bundle())
+    by_the_one_that_follows = await leaf(lineage)
+    await turn_back(lineage)
+    while phase(lineage) is not Phase.ABORTED:
+        follower = taken(follower, lineage.bundle())
+        assert (await leaf(lineage)).issuer == first.anchors[0].subject
+        await go_on(lineage)
+    follower = taken(follower, lineage.bundle())
+    assert follower.anchors == first.anchors
+    assert believes(follower, by_the_one_that_follows) is (until is not Phase.ACTIVE)
+    assert await keys.names() == {"ca-1"}
+    await lineage.begin("ada", "another attempt")
+    assert lineage.authorities[Side.NEW].epoch == 3, "an epoch is never given out again"
+
+
+async def test_there_is_no_way_back_once_the_old_anchor_is_being_let_go(lineage: Lineage) -> None:
+    await lineage.begin("ada", "")
+    while await go_on(lineage) is not Phase.RETIRING:
+        pass
+    assert lineage.rotation is not None
+    assert abort(lineage.rotation) is None
+
+
+async def test_one_rotation_at_a_time_and_only_forward(lineage: Lineage) -> None:
+    started = await lineage.begin("ada", "")
+    with pytest.raises(Refused, match="one is running already"):
+        await lineage.begin("bob", "")
+    await go_on(lineage)
+    await lineage.enter(started)
+    assert phase(lineage) is Phase.PUBLISHED, "an older word changes nothing"
+    with pytest.raises(Refused, match="not the one that runs"):
+        await lineage.enter(Rotation(Token(7)))
+    assert lineage.rotation is not None
+    await lineage.enter(quarantine(lineage.rotation, "west"))
+    assert lineage.rotation.quarantined == {"west"}
+    assert phase(lineage) is Phase.PUBLISHED
+
+
+async def through(lineage: Lineage, path: list[Callable[[Lineage], Awaitable[object]]]) -> None:
+    for step in path:
+        await step(lineage)
+
+
+def begun(lineage: Lineage) -> Awaitable[object]:
+    return lineage.begin("ada", "")
+
+
+THERE = [begun, go_on, go_on, go_on, go_on]
+BACK = [begun, go_on, go_on, turn_back, go_on, go_on]
+EARLY = [begun, turn_back]
+
+
+@pytest.mark.parametrize("path", [THERE, BACK, EARLY], ids=["there", "back", "early"])
+@pytest.mark.parametrize("how", ["before", "after"])
+async def test_s4_interrupted_at_any_write_it_converges(
+    opened: Opener,
+    keys: FileKeyStore,
+    path: list[Callable[[Lineage], Awaitable[object]]],
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At each write, and each removal of a key, the process dies just before it or just after it."""
+    countdown = 10**9
+
+    class Died(Exception):
+        pass
+
+    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            nonlocal countdown
+            countdown -= 1
+            if countdown == 0 and how == "before":
+                raise Died
+            result = function(*args, **more)
+            if countdown == 0:
+                raise Died
+            return result
+
+        return call
+
+    monkeypatch.setattr(durable, "write", dying(durable.write))
+    monkeypatch.setattr(durable, "create", dying(durable.create))
+    monkeypatch.setattr(FileKeyStore, "_remove", staticmethod(dying(FileKeyStore._remove)))
+    lineage = await opened()
+    point, rotations, follower = 0, 0, lineage.bundle()
+    while True:
+        point += 1
+        died = False
+        steps = list(path)
+        countdown = point
+        while steps:
+            before = lineage.rotation
+            try:
+                await steps[0](lineage)
+            except Died:
+                died = True
+                countdown = 10**9
+                lineage = await opened()
+                follower = taken(follower, lineage.bundle())
+                assert believes(follower, await leaf(lineage))
+                if _is_as_written(before, lineage.rotation):
+                    steps.pop(0)
+                continue
+            steps.pop(0)
+            follower = taken(follower, lineage.bundle())
+            assert believes(follower, await leaf(lineage))
+        assert lineage.rotation is not None
+        assert lineage.rotation.over
+        rotations += 1
+        assert len(await keys.names()) == len(lineage.bundle().anchors) == 1
+        if not died:
+            break
+        countdown = 10**9
+    assert rotations > len(path)
+
+
+def _is_as_written(before: Rotation | None, now: Rotation | None) -> bool:
+    """Whether the step that died had been written down: then it is not taken again."""
+    return now is not None and (before is None or before.token < now.token)
+
+
+async def test_a_full_disk_stops_a_rotation_where_it_is(
+    lineage: Lineage, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lineage.begin("ada", "")
+
+    def full(path: Path, data: bytes, **more: Any) -> None:
+        raise WriteError(path, errno.errorcode[errno.ENOSPC])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write", full)
+        with pytest.raises(WriteError):
+            await go_on(lineage)
+        assert phase(lineage) is Phase.PREPARED
+        assert lineage.bundle().sequence == 1
+    assert await go_on(lineage) is Phase.PUBLISHED
+    assert (await opened()).bundle().sequence == 2
+
+
+async def test_a_certificate_of_the_authority_before_is_renewed_once(lineage: Lineage) -> None:
+    old, key = await leaf(lineage), new_key()
+    await lineage.begin("ada", "")
+    await go_on(lineage)
+    await go_on(lineage)
+    renewed = await lineage.issue(csr.request(key), granted(GATEWAY), who="t", why="t", replaces=old)
+    assert renewed.certificate.issuer != old.issuer
+    again = await lineage.issue(csr.request(key), granted(GATEWAY), who="t", why="t", replaces=old)
+    assert again.certificate.public_key() == renewed.certificate.public_key(), "the answer was lost"
+    with pytest.raises(Refused, match="replaced already"):
+        await leaf(lineage, replaces=old)
+    (entry,) = [one for one in lineage.ledger(NOW) if one.serial == old.serial_number]
+    assert entry.successors == {spki_hash(key.public_key())}
+
+
+async def test_a_key_has_one_identity_in_both_authorities(lineage: Lineage) -> None:
+    key = new_key()
+    await lineage.issue(csr.request(key), granted(GATEWAY), who="t", why="t")
+    await lineage.begin("ada", "")
+    await go_on(lineage)
+    await go_on(lineage)
+    with pytest.raises(Refused, match="belongs to"):
+        await lineage.issue(csr.request(key), granted(OTHER), who="t", why="t")
+    refused, made = await lineage.issue_all(
+        [
+            Order(key.public_key(), granted(OTHER), "t", "t"),
+            Order(key.public_key(), granted(GATEWAY), "t", "t"),
+        ]
+    )
+    assert isinstance(refused, Refused)
+    assert not isinstance(made, PkiError)
+
+
+async def test_everything_is_there_after_a_restart_in_each_phase(lineage: Lineage, opened: Opener) -> None:
+    await lineage.begin("ada", "its time has come")
+    while True:
+        made = await leaf(lineage)
+        before = (lineage.rotation, lineage.bundle(), lineage.begun, lineage.issuer.self_signed)
+        lineage = await opened()
+        assert (lineage.rotation, lineage.bundle(), lineage.begun, lineage.issuer.self_signed) == before
+        assert made.serial_number in {one.serial for one in lineage.ledger(NOW)}
+        if phase(lineage) is Phase.DONE:
+            break
+        await go_on(lineage)
+
+
+async def test_the_roots_word_is_kept_for_either_authority(
+    lineage: Lineage, tmp_path: Path, clock: StoppedClock
+) -> None:
+    root = await RootAuthority.create(tmp_path / "root", FileKeyStore(tmp_path / "root-keys"), BASE, clock)
+    for side in (Side.OLD, Side.NEW):
+        if side is Side.NEW:
+            await lineage.begin("ada", "")
+            await go_on(lineage)
+        rooted = await root.sign_cluster_ca(await lineage.csr(side), EAST, who="test", why="test")
+        await lineage.accept_root_signed(rooted, root.certificate)
+    assert len(lineage.bundle().proof.rooted) == 2
+    newcomer = accept(None, lineage.bundle(), root.certificate)
+    assert isinstance(newcomer, Accepted), newcomer
+    await root.close()
+
+
+async def test_many_rotations_leave_a_bundle_that_leads_there(lineage: Lineage, clock: StoppedClock) -> None:
+    slept = lineage.bundle()
+    for _ in range(5):
+        await lineage.begin("ada", "")
+        while await go_on(lineage) is not Phase.DONE:
+            pass
+        clock.time += timedelta(seconds=1)
+    assert taken(slept, lineage.bundle()).anchors == lineage.bundle().anchors
