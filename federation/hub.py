@@ -55,7 +55,8 @@ class Known:
     """A member as the hub sees it now.
 
     `silence` is seconds since its agent was last heard, None if not since the hub started; `said` what is relayed of
-    it; `refused` what is not; `lag` how many changes the slowest connected agent has not acknowledged.
+    it; `refused` what is not; `lag` how many changes the slowest connected agent has not acknowledged;
+    `waits_for_root` that a ceremony has yet to sign its authority.
     """
 
     member: Member
@@ -64,6 +65,7 @@ class Known:
     said: tuple[Fact, ...]
     refused: tuple[Refusal, ...]
     lag: int
+    waits_for_root: bool = False
 
 
 class Hub:
@@ -249,6 +251,7 @@ class Hub:
             said=self.said(row.name),
             refused=self._exchange.refused(row.name),
             lag=self._exchange.lag(row.name),
+            waits_for_root=row.waits,
         )
 
     def said(self, name: str) -> tuple[Fact, ...]:
@@ -283,9 +286,9 @@ class Hub:
             return None
         return name
 
-    def refusal(self, identity: SpiffeId, key: str) -> str | None:
-        """As `BanStore.refusal`."""
-        return self.bans.refusal(identity, key)
+    def why_banned(self, identity: SpiffeId, key: str) -> str | None:
+        """As `BanStore.why_banned`."""
+        return self.bans.why_banned(identity, key)
 
     async def open(self, cluster: str, have: Mapping[str, Position], wake: Callable[[], None]) -> Session:
         """A stream of an agent that was verified. Raises ProtocolViolation, StoreError."""

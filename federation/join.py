@@ -1,7 +1,7 @@
 """Joining a federation once, with a one-time token, and remembering it.
 
 The cluster's authority and its key are made before the token is used, and belong to it from its first use: a join that
-was interrupted anywhere goes on with the same key and the same token.
+was interrupted anywhere goes on with the same key and the same token. The root's signature may come later.
 
 A cluster that was removed comes back with a new token and the key that it has. To another federation, or to another
 root, nothing leads from here: that is another authority and another memory, in another folder.
@@ -30,7 +30,7 @@ from pki.certificate import load_pem, pem
 from pki.errors import PkiError
 from pki.keys import KeyStore
 from pki.spiffe import HUB, TrustDomain
-from pki.token import LONGEST_TEXT, JoinToken
+from pki.token import FIRST_EPOCH, LONGEST_TEXT, JoinToken
 
 LONGEST_FILE = 256 * 1024
 
@@ -110,16 +110,22 @@ async def join(
     async def request(hub: Bundle) -> bytes:
         if known is not None and _base(hub) != known.base:
             raise FederationError(f"the token is of {_base(hub)}, and {folder} of {known.base}", _ELSEWHERE)
-        authority = await open_authority(folder, keys, TrustDomain.of_cluster(cluster, _base(hub)), clock)
+        domain = TrustDomain.of_cluster(cluster, _base(hub))
+        authority = await open_authority(folder, keys, domain, clock, token.epoch)
         made.append(authority)
         return await authority.csr()
 
     try:
-        redemption = await redeem(token, "/v1/join", "federation", request, cluster, clock)
+        redemption = await redeem(
+            token, "/v1/join", "federation", request, cluster, clock, lambda: pem([made[0].self_signed])
+        )
         if known is not None and redemption.root != known.root:
             raise FederationError(f"the token is of another root than {folder}", _ELSEWHERE)
         rooted, file = _read_answer(token, redemption)
-        await made[0].accept_root_signed(rooted, redemption.root)
+        if rooted is None:
+            log.info("the root has not signed yet; other clusters will believe us once a ceremony is over")
+        else:
+            await made[0].accept_root_signed(rooted, redemption.root)
         path = folder / "membership.json"
         await asyncio.to_thread(durable.write, path, msgspec.json.encode(file))
         log.info("joined", cluster=cluster, base=file.base, hub=token.url)
@@ -163,11 +169,14 @@ def _base(hub: Bundle) -> str:
     return hub.trust_domain.name.removeprefix(f"{HUB}.")
 
 
-def _read_answer(token: JoinToken, redemption: Redemption) -> tuple[x509.Certificate, _File]:
-    """The root-signed form of our authority, and what to remember. Raises FederationError if it makes no sense."""
+def _read_answer(token: JoinToken, redemption: Redemption) -> tuple[x509.Certificate | None, _File]:
+    """The root-signed form of our authority, if there is one yet, and what to remember.
+
+    Raises FederationError if it makes no sense.
+    """
     answer, base = redemption.answer, _base(redemption.bundle)
     try:
-        (rooted,) = load_pem("".join(answer.certificates).encode())
+        rooted = load_pem("".join(answer.certificates).encode(), most=1)[0] if answer.certificates else None
         sync = HostPort.parse(answer.address)
         if answer.joined_at is None or answer.base != base:
             raise ValueError(f"its base is {answer.base!r} and not {base!r}, or it does not say since when")
@@ -186,12 +195,14 @@ def _read_answer(token: JoinToken, redemption: Redemption) -> tuple[x509.Certifi
     return rooted, file
 
 
-async def open_authority(folder: Path, keys: KeyStore, trust_domain: TrustDomain, clock: Clock) -> Authority:
-    """The cluster's authority in `folder`, made if there is none yet."""
+async def open_authority(
+    folder: Path, keys: KeyStore, trust_domain: TrustDomain, clock: Clock, epoch: int = FIRST_EPOCH
+) -> Authority:
+    """The cluster's authority in `folder`, made, in `epoch`, if there is none yet."""
     place = folder / "authority"
     if Authority.exists(place):
         return await Authority.load(place, keys, trust_domain, clock)
-    return await Authority.create(place, keys, trust_domain, clock)
+    return await Authority.create(place, keys, trust_domain, clock, epoch)
 
 
 def _read(path: Path) -> str:

@@ -1,7 +1,8 @@
 """The clusters of a federation, in a store: who they are, what they may do, and by what they are recognised.
 
-Rows are `member/<cluster>`, and `epoch/<owner>`: the highest epoch that an owner was ever in. The second kind outlives
-a removal, so that a cluster that joins anew under an old name is newer than what others remember of it.
+Rows are `member/<cluster>`; `epoch/<owner>`, the highest epoch that an owner was ever in; and `authority/<cluster>`,
+the newest authority that was ever registered under a name. The last two outlive a removal, so that a cluster that
+joins anew under an old name is newer than what others remember of it.
 """
 
 from __future__ import annotations
@@ -22,17 +23,27 @@ from pki import bundle as bundles
 from pki.bundle import FIRST_SEQUENCE, Bundle
 from pki.certificate import load_der
 from pki.spiffe import TrustDomain
-from pki.token import TokenRecord
+from pki.token import FIRST_EPOCH, TokenRecord
 
 MEMBER = "member/"
 EPOCH = "epoch/"
+AUTHORITY = "authority/"
+
+
+class AuthorityRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The newest authority of a name: the hash of its public key, and the epoch that its subject carries."""
+
+    key: str
+    epoch: int
 
 
 class MemberRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A cluster as it is stored.
 
-    `key` is the hash of its authority's public key, which bound the join token; `rooted` the root's certificate over
-    that key (DER); `bundle` the newest bundle that the cluster published with proof, None before the first.
+    `key` is the hash of its authority's public key, which bound the join token, `epoch` the one in its subject;
+    `rooted` the root's certificate over that key (DER); `bundle` the newest bundle that the cluster published with
+    proof, None before the first. Until a ceremony has signed `request` (a CSR), `rooted` is empty, and the cluster is
+    known by its own `anchor` (DER) alone: by this hub, to whom it has shown a token, and by nobody else.
     """
 
     name: str
@@ -41,20 +52,31 @@ class MemberRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     joined_at: datetime
     state: MemberState = MemberState.ACTIVE
     key: str
-    rooted: bytes
+    epoch: int = FIRST_EPOCH
+    rooted: bytes = b""
     bundle: bytes | None = None
+    anchor: bytes = b""
+    request: bytes = b""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a ceremony has yet to sign what this cluster asked for."""
+        return bool(self.request)
 
     def member(self, base: str) -> Member:
         """What is told to everybody; its position is given to it when it is published."""
         domain = TrustDomain.of_cluster(self.name, base)
         ranges = networks(self.ranges)
-        return Member(self.name, domain, self.may_export, ranges, self.joined_at, self.state, Position())
+        return Member(
+            self.name, domain, self.may_export, ranges, self.joined_at, self.state, Position(), self.rooted
+        )
 
     def trusted(self, base: str) -> Bundle:
-        """By what the cluster's agent is recognised: what it published, until then what the root signed at its join."""
+        """By what the cluster's agent is recognised: what it published, until then what it showed at its join."""
         if self.bundle is not None:
             return bundles.decode(self.bundle)
-        return Bundle(TrustDomain.of_cluster(self.name, base), FIRST_SEQUENCE, (load_der(self.rooted),))
+        shown = load_der(self.rooted or self.anchor)
+        return Bundle(TrustDomain.of_cluster(self.name, base), FIRST_SEQUENCE, (shown,))
 
 
 def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
@@ -74,6 +96,11 @@ class Registry:
         self._store = store
         self._rows: dict[str, tuple[MemberRow, int]] = {}
         self._epochs: dict[str, int] = {}
+        self._authorities: dict[str, AuthorityRow] = {}
+
+    @property
+    def store(self) -> Store:
+        return self._store
 
     async def load(self) -> None:
         """Read everything. Raises StoreError, or FederationError for a row that makes no sense."""
@@ -85,6 +112,9 @@ class Registry:
                     self._rows[member.name] = (member, row.revision)
                 elif key.startswith(EPOCH):
                     self._epochs[key.removeprefix(EPOCH)] = int(row.value)
+                elif key.startswith(AUTHORITY):
+                    name = key.removeprefix(AUTHORITY)
+                    self._authorities[name] = msgspec.json.decode(row.value, type=AuthorityRow)
         except (ValueError, msgspec.MsgspecError) as error:
             raise FederationError(
                 f"the registry cannot be read: {error}", "put a backup back; nothing was changed"
@@ -96,11 +126,6 @@ class Registry:
 
     def find(self, name: str) -> MemberRow | None:
         return self._rows[name][0] if name in self._rows else None
-        self._authorities: dict[str, AuthorityRow] = {}
-
-    @property
-    def store(self) -> Store:
-        return self._store
 
     def epoch(self, owner: str) -> int:
         """The highest epoch that `owner` was ever in, 0 if none."""
@@ -113,20 +138,27 @@ class Registry:
             await settle(self._store, change)
             self._epochs[owner] = epoch
 
+    def authority(self, name: str) -> AuthorityRow | None:
+        """The newest authority that was ever registered under a name."""
+        return self._authorities.get(name)
+
     async def add(self, row: MemberRow, token: TokenRecord) -> bool:
-        """Store a new member; False if its join token was taken away meanwhile. Raises as `put` does."""
+        """Store a new member, or the one that takes the place of an old one; False if its join token was taken away
+        meanwhile. Raises as `put` does.
+        """
         ticket = row_key(token)
         held = (await self._store.load(ticket)).rows.get(ticket)
         if held is None:
             return False
-        key = MEMBER + row.name
-        expect = {key: 0, ticket: held.revision}
-        outcome = await settle(
-            self._store, Change(uuid4().hex, put={key: msgspec.json.encode(row)}, expect=expect)
-        )
+        key, authority = MEMBER + row.name, AuthorityRow(row.key, row.epoch)
+        before = self._rows[row.name][1] if row.name in self._rows else 0
+        expect = {key: before, ticket: held.revision}
+        put = {key: msgspec.json.encode(row), AUTHORITY + row.name: msgspec.json.encode(authority)}
+        outcome = await settle(self._store, Change(uuid4().hex, put=put, expect=expect))
         if isinstance(outcome, Conflict) and ticket in outcome.actual:
             return False
         self._rows[row.name] = (row, _revision(row.name, outcome))
+        self._authorities[row.name] = authority
         return True
 
     async def put(self, row: MemberRow) -> None:

@@ -13,7 +13,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import csr, issue
-from pki.errors import Refused
+from pki.certificate import (
+    authority_trust_domain,
+    check_authority,
+    check_time,
+    load_pem,
+    public_key,
+    signed_by,
+)
+from pki.errors import Refused, Untrusted
 from pki.issue import Template
 from pki.profiles import CLUSTER_CA_ROOTED, HIGHEST_EPOCH, Profile, authority_subject, epoch_of
 from pki.spiffe import TrustDomain
@@ -48,3 +56,22 @@ def read_request(request: bytes, trust_domain: TrustDomain, base: str) -> Subord
     if asked.subject != authority_subject(trust_domain.name, epoch, key):
         raise Refused("csr", f"its subject is not that of an authority of {trust_domain} with this key")
     return Subordinate(trust_domain, epoch, key)
+
+
+def read_anchor(data: bytes, asked: Subordinate, now: datetime) -> x509.Certificate:
+    """The self-signed form (PEM) of the authority that asks. Raises `Refused` if key or name are not the same."""
+    try:
+        (anchor,) = load_pem(data, most=1)
+        check_authority(anchor)
+        check_time(anchor, now)
+        fits = (
+            public_key(anchor) == asked.key
+            and anchor.subject == authority_subject(asked.trust_domain.name, asked.epoch, asked.key)
+            and authority_trust_domain(anchor) == asked.trust_domain
+            and signed_by(anchor, anchor)
+        )
+    except (Untrusted, ValueError) as error:
+        raise Refused("anchor", str(error)) from error
+    if not fits:
+        raise Refused("anchor", "it is not the self-signed form of the authority that asks")
+    return anchor

@@ -26,10 +26,12 @@ from cryptography import x509
 from pki.bundle import Bundle, content
 from pki.certificate import der
 from pki.errors import InvalidToken, PinMismatch
+from pki.profiles import HIGHEST_EPOCH
 
-Kind = Literal["join", "attest"]
+Kind = Literal["join", "attest", "workload"]
 
 SECRET_BYTES = 32
+FIRST_EPOCH = 1
 SHORTEST_LIFE = timedelta(seconds=1)
 LONGEST_LIFE = timedelta(minutes=10)
 LONGEST_TEXT = 4096
@@ -41,13 +43,17 @@ _NOBODY = hashlib.sha256(b"no such token").digest()
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """What is handed over, once. `repr` and `str` do not show the secret; `encode` does."""
+    """What is handed over, once. `repr` and `str` do not show the secret; `encode` does.
+
+    `epoch` is that of the authority which a cluster makes to join with, if it has none yet.
+    """
 
     kind: Kind
     url: str
     subject: str
     pin: bytes
     secret: bytes = field(repr=False)
+    epoch: int = FIRST_EPOCH
 
     def hash(self) -> bytes:
         """SHA-256 of the secret: names the token to its issuer and reveals nothing."""
@@ -55,7 +61,8 @@ class JoinToken:
 
     def encode(self) -> str:
         """The token as one word. It is a secret: file, standard input or environment, never an argument."""
-        packed = msgspec.msgpack.encode(_Text(self.kind, self.url, self.subject, self.pin, self.secret))
+        text = _Text(self.kind, self.url, self.subject, self.pin, self.secret, self.epoch)
+        packed = msgspec.msgpack.encode(text)
         return PREFIX + base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
     @classmethod
@@ -78,7 +85,9 @@ class JoinToken:
             raise InvalidToken("it is damaged or cut; copy it whole, as `token create` printed it") from None
         if len(raw.secret) != SECRET_BYTES or len(raw.pin) != hashlib.sha256().digest_size:
             raise InvalidToken("its secret or its pin has the wrong length")
-        return cls(raw.kind, raw.url, raw.subject, raw.pin, raw.secret)
+        if not FIRST_EPOCH <= raw.epoch <= HIGHEST_EPOCH:
+            raise InvalidToken(f"its epoch is not within {FIRST_EPOCH} to {HIGHEST_EPOCH}")
+        return cls(raw.kind, raw.url, raw.subject, raw.pin, raw.secret, raw.epoch)
 
 
 class _Text(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -87,14 +96,16 @@ class _Text(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     subject: str
     pin: bytes
     secret: bytes
+    epoch: int = FIRST_EPOCH
 
 
 class TokenRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the issuer keeps. Holds no secret: nobody can redeem a token with a copy of this.
 
-    `subject` is a cluster's name (`join`) or a gateway's class (`attest`). `may_export` and `ranges` become
-    the cluster's when the token is redeemed. `used_by` is the hash of the key that the first use bound, as
-    hex SHA-256 of the SPKI.
+    `subject` is a cluster's name (`join`), a gateway's class (`attest`) or the path of a SPIFFE ID (`workload`).
+    `may_export` and `ranges` become the cluster's when the token is redeemed. `used_by` is the hash of the key that
+    the first use bound, as hex SHA-256 of the SPKI. `replaces` says that an operator means a member to come back with
+    another key.
     """
 
     hash: bytes
@@ -104,6 +115,7 @@ class TokenRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     may_export: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     used_by: str | None = None
+    replaces: bool = False
 
     @property
     def id(self) -> str:
@@ -144,6 +156,8 @@ def mint(
     may_export: tuple[str, ...] = (),
     ranges: tuple[str, ...] = (),
     lifetime: timedelta = LONGEST_LIFE,
+    epoch: int = FIRST_EPOCH,
+    replaces: bool = False,
 ) -> tuple[JoinToken, TokenRecord]:
     """Make a token from 32 random bytes: what to hand over and what to keep.
 
@@ -154,8 +168,8 @@ def mint(
         raise InvalidToken(f"a secret of {len(secret)} bytes, needed are {SECRET_BYTES}")
     if not SHORTEST_LIFE <= lifetime <= LONGEST_LIFE:
         raise InvalidToken(f"a lifetime of {lifetime}, allowed is from {SHORTEST_LIFE} to {LONGEST_LIFE}")
-    token = JoinToken(kind, url, subject, pin, secret)
-    record = TokenRecord(token.hash(), kind, subject, now + lifetime, may_export, ranges)
+    token = JoinToken(kind, url, subject, pin, secret, epoch)
+    record = TokenRecord(token.hash(), kind, subject, now + lifetime, may_export, ranges, replaces=replaces)
     return token, record
 
 

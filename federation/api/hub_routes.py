@@ -42,7 +42,7 @@ from pki.authority import Authority
 from pki.certificate import load_der, pem
 from pki.errors import InvalidName
 from pki.errors import Refused as CsrRefused
-from pki.root import RootAuthority
+from pki.upstream import Root
 
 RIGHTS = ("may_export", "ranges", "state")
 """What is written to the log of what a cluster may do."""
@@ -66,7 +66,7 @@ class HubRoutes:
         tokens: TokenStore,
         operators: OperatorStore,
         authority: Authority,
-        root: RootAuthority,
+        root: Root,
         reporter: Reporter,
         url: str,
         sync: str,
@@ -103,7 +103,7 @@ class HubRoutes:
             Route("GET", why, "Where requests go, and why", see, self.explain, Explained, query=("from",)),
             Route("GET", "/v1/tokens", "Join tokens", do, self.tokens, tuple[TokenInfo, ...]),
             Route("POST", "/v1/tokens", "Make a join token", do, self.create_token, CreatedToken, NewToken,
-                  told=("id", "subject", *RIGHTS)),
+                  told=("id", "subject", "replace_authority", *RIGHTS)),
             Route("DELETE", "/v1/tokens/{id}", "Revoke a token", do, self.revoke_token, Done),
             *self.operators.routes(),
         )  # fmt: skip
@@ -116,7 +116,9 @@ class HubRoutes:
             return await self._introduce(body)
         request = (body.csr or "").encode()
         try:
-            outcome = await self._admission.redeem_join(secret_of(body.token), body.name, request)
+            outcome = await self._admission.redeem_join(
+                secret_of(body.token), body.name, request, (body.anchor or "").encode()
+            )
         except InvalidName as error:
             raise ApiProblem(400, "bad-body", f"name: {error}", "set `cluster` in agent.yaml") from error
         except CsrRefused as error:
@@ -125,7 +127,7 @@ class HubRoutes:
             raise no_good()
         return Redeemed(
             bundle=self._bundle(),
-            certificates=(pem([load_der(outcome.row.rooted)]).decode(),),
+            certificates=(pem([load_der(outcome.row.rooted)]).decode(),) if outcome.row.rooted else (),
             base=self._hub.base,
             address=self._sync,
             joined_at=outcome.row.joined_at,
@@ -256,7 +258,7 @@ class HubRoutes:
             )
         lifetime = timedelta(seconds=body.lifetime)
         text, record = await self._admission.create_token(
-            body.cluster, body.may_export, body.ranges, lifetime
+            body.cluster, body.may_export, body.ranges, lifetime, body.replace_authority
         )
         return CreatedToken(id=record.id, token=text, subject=record.subject, expires_at=record.not_after)
 

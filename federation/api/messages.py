@@ -31,6 +31,7 @@ class NewToken(In, frozen=True, kw_only=True):
     cluster: str | None = None
     may_export: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
+    replace_authority: bool = False
     gateway_class: str | None = None
     lifetime: Annotated[float, Meta(ge=1, le=600)] = 600.0
 
@@ -46,7 +47,7 @@ class CreatedToken(Out, frozen=True, kw_only=True):
 
 class TokenInfo(Out, frozen=True, kw_only=True):
     id: str
-    kind: Literal["join", "attest"]
+    kind: Literal["join", "attest", "workload"]
     subject: str
     state: Literal["unused", "used", "expired"]
     expires_at: Instant
@@ -57,19 +58,21 @@ class TokenInfo(Out, frozen=True, kw_only=True):
 class Redeem(In, frozen=True, kw_only=True):
     """Either `token_hash` alone (answered with the certificates that the token pins), or `token` with `csr`.
 
-    The first goes over a connection that nobody has verified yet, the second only after the pin was compared.
+    The first goes over a connection that nobody has verified yet, the second only after the pin was compared. `anchor`
+    (PEM) is the self-signed form of the authority that joins.
     """
 
     token_hash: str | None = None
     token: str | None = None
     csr: str | None = None
     name: str = ""
+    anchor: str | None = None
 
 
 class Redeemed(Out, frozen=True, kw_only=True):
     """The outcome: the pinned certificates (`root` and `bundle`), then `certificates` and what else is needed.
 
-    `now` is the issuer's clock.
+    `now` is the issuer's clock. A cluster gets no certificate when it joins before a ceremony has signed one.
     """
 
     bundle: str
@@ -99,7 +102,10 @@ class GatewayInfo(Out, frozen=True, kw_only=True):
 
 
 class ClusterInfo(Out, frozen=True, kw_only=True):
-    """A cluster as the hub knows it. `silence`: seconds since its agent was last heard; None: not since the start."""
+    """A cluster as the hub knows it. `silence`: seconds since its agent was last heard; None: not since the start.
+
+    `waits_for_root`: a ceremony has yet to sign its authority, and the others do not believe it before.
+    """
 
     name: str
     trust_domain: str
@@ -114,6 +120,7 @@ class ClusterInfo(Out, frozen=True, kw_only=True):
     exports: int
     refused: tuple[str, ...] = ()
     lag: int = 0
+    waits_for_root: bool = False
 
 
 class SetCluster(In, frozen=True, kw_only=True):

@@ -43,10 +43,12 @@ async def redeem(
     request: Callable[[Bundle], Awaitable[bytes]],
     name: str,
     clock: Clock,
+    anchor: Callable[[], bytes] | None = None,
 ) -> Redemption:
     """Redeem `token` at `path` of the issuer whose identity is `/<role>`; `name` is the caller's name for itself.
 
-    `request` makes the certificate request (PEM) once the issuer's bundle is known to be the pinned one.
+    `request` makes the certificate request (PEM) once the issuer's bundle is known to be the pinned one; `anchor` gives
+    the self-signed form (PEM) of the authority that the request is of.
     Raises Unreachable, Refusal (the token is no good, in whatever way), PinMismatch, or ClockError: certificates mean
     nothing between clocks that are more than 5 minutes apart.
     """
@@ -59,7 +61,9 @@ async def redeem(
     verified = Target(token.url, client_context(bundle.anchors), f"{role}.{bundle.trust_domain}")
     secret = base64.urlsafe_b64encode(token.secret).decode()
     csr = (await request(bundle)).decode()
-    return Redemption(root, bundle, await _post(verified, path, Redeem(token=secret, csr=csr, name=name)))
+    shown = None if anchor is None else anchor().decode()
+    body = Redeem(token=secret, csr=csr, name=name, anchor=shown)
+    return Redemption(root, bundle, await _post(verified, path, body))
 
 
 async def _post(target: Target, path: str, body: Redeem) -> Redeemed:

@@ -28,6 +28,7 @@ def cluster_info(known: Known) -> ClusterInfo:
         exports=sum(isinstance(fact, ExportSpec) for fact in known.said),
         refused=tuple(f"{refusal.key}: {refusal.why.detail}" for refusal in known.refused),
         lag=known.lag,
+        waits_for_root=known.waits_for_root,
     )
 
 

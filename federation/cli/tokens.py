@@ -39,6 +39,11 @@ def token() -> None:
     help="Where its gateways and endpoints lie. Repeatable.",
 )
 @click.option(
+    "--replace-authority",
+    is_flag=True,
+    help="CLUSTER is a member that has lost its key, and comes back with another one.",
+)
+@click.option(
     "--gateway", is_flag=True, help="For a gateway of the asked agent's cluster, instead of a cluster."
 )
 @click.option(
@@ -58,6 +63,7 @@ def create(
     cluster: str | None,
     may_export: tuple[str, ...],
     ranges: tuple[str, ...],
+    replace_authority: bool,
     gateway: bool,
     ttl: str,
     out: Path | None,
@@ -65,11 +71,13 @@ def create(
 ) -> None:
     """Make a one-time token for CLUSTER to join, or for a gateway to attest.
 
-    Give it to the other side by file or standard input, never as an argument.
+    Give it to the other side by file or standard input, never as an argument. With --replace-authority the cluster
+    keeps the rights that are not given anew; whoever still holds its old key is cut off when the token is used.
 
     \b
     Examples:
       federation token create east --may-export 'default/*' --range 10.1.0.0/16 --out east.token
+      federation token create east --replace-authority --out east.token
       federation --hub unix:///var/lib/federation/agent/api.sock token create --gateway --out gw.token
     """
     from federation.api.messages import NewToken
@@ -92,6 +100,7 @@ def create(
         cluster=cluster,
         may_export=may_export,
         ranges=ranges,
+        replace_authority=replace_authority,
         gateway_class="eastwest" if gateway else None,
         lifetime=lifetime,
     )

@@ -26,14 +26,16 @@ from pki import csr
 from pki.algorithms import spki_hash
 from pki.authority import Authority
 from pki.bundle import is_rooted
-from pki.certificate import load_der
+from pki.certificate import der, load_der, pem, public_key
 from pki.errors import InvalidName
 from pki.errors import Refused as CsrRefused
 from pki.keys.file import FileKeyStore
+from pki.offline import OfflineRoot
 from pki.profiles import authority_subject
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken, Refused, check_pin
+from pki.upstream import Root
 
 BASE = "mesh.example"
 CLOCK = SystemClock()
@@ -57,8 +59,9 @@ class SlowStore(MemoryStore):
 class Installation:
     """A hub without streams; its store outlives a restart."""
 
-    def __init__(self, root: RootAuthority, authority: Authority, folder: Path) -> None:
+    def __init__(self, root: Root, authority: Authority, folder: Path) -> None:
         self.root, self.authority, self.folder = root, authority, folder
+        self.safe = root
         self.store: MemoryStore = SlowStore()
 
     async def start(self) -> None:
@@ -73,11 +76,31 @@ class Installation:
         text, _ = await self.admission.create_token(name, ("default/*",), ("10.1.0.0/16",), LIFETIME)
         return JoinToken.decode(text)
 
-    async def cluster(self, name: str, folder: str = "") -> Authority:
+    async def cluster(self, name: str, folder: str = "", epoch: int = 1) -> Authority:
         place = self.folder / (folder or name)
-        return await Authority.create(
-            place / "authority", FileKeyStore(place / "keys"), TrustDomain.of_cluster(name, BASE), CLOCK
-        )
+        keys = FileKeyStore(place / "keys")
+        domain = TrustDomain.of_cluster(name, BASE)
+        return await Authority.create(place / "authority", keys, domain, CLOCK, epoch)
+
+    async def replacing(self, name: str, may_export: tuple[str, ...] = ()) -> JoinToken:
+        """A token for a member that has lost its key."""
+        text, _ = await self.admission.create_token(name, may_export, (), LIFETIME, replace_authority=True)
+        return JoinToken.decode(text)
+
+    async def joined(self, name: str) -> Authority:
+        """A member."""
+        token, cluster = await self.token(name), await self.cluster(name)
+        assert isinstance(await self.admission.redeem_join(token.secret, name, await cluster.csr()), Joined)
+        return cluster
+
+
+@pytest.fixture
+async def offline(installation: Installation) -> Installation:
+    """The same hub with its root in a safe."""
+    place = installation.folder / "pinned"
+    installation.root = await OfflineRoot.pin(place, BASE, installation.root.certificate, CLOCK)
+    await installation.start()
+    return installation
 
 
 @pytest.fixture
@@ -335,3 +358,121 @@ async def test_a_token_revoked_while_its_cluster_joins_lets_nobody_in(installati
     installation.root.sign_cluster_ca = revoked_meanwhile  # type: ignore[method-assign, assignment]
     assert isinstance(await installation.admission.redeem_join(token.secret, "east", request), Refused)
     assert installation.hub.members() == ()
+
+
+async def test_a_member_that_lost_its_key_comes_back_with_another_one_only_if_an_operator_says_so(
+    installation: Installation,
+) -> None:
+    old = await installation.joined("east")
+    await installation.hub.set_member("east", state=MemberState.DRAINING, may_export=("shop/*",))
+    with pytest.raises(FederationError, match="a member already") as refused:
+        await installation.token("east")
+    assert "--replace-authority" in refused.value.hint
+    token = await installation.replacing("east")
+    assert token.epoch == 2
+    new = await installation.cluster("east", "restored", token.epoch)
+    outcome = await installation.admission.redeem_join(token.secret, "east", await new.csr())
+    assert isinstance(outcome, Joined)
+    assert is_rooted(new.self_signed, load_der(outcome.row.rooted), installation.root.certificate)
+    known = installation.hub.member("east")
+    assert known is not None
+    assert known.member.may_export == ("shop/*",)
+    assert known.member.state is MemberState.DRAINING
+    [bundle] = installation.hub.bundles().values()
+    assert spki_hash(public_key(bundle.anchors[0])) == spki_hash(public_key(new.self_signed))
+    assert isinstance(
+        await installation.admission.redeem_join(token.secret, "east", await old.csr()), Refused
+    )
+    await installation.start()
+    again = await installation.admission.redeem_join(token.secret, "east", await new.csr())
+    assert again == outcome
+
+
+async def test_the_stream_of_a_key_that_was_replaced_is_cut_and_the_new_one_begins_beyond_it(
+    installation: Installation,
+) -> None:
+    await installation.joined("east")
+    session = await installation.hub.open("east", {}, lambda: None)
+    before = installation.hub.registry.epoch("east")
+    token = await installation.replacing("east")
+    new = await installation.cluster("east", "restored", token.epoch)
+    assert isinstance(await installation.admission.redeem_join(token.secret, "east", await new.csr()), Joined)
+    assert session.closed is not None
+    assert "another authority took over" in session.closed
+    assert installation.hub.registry.epoch("east") > before
+
+
+@pytest.mark.parametrize("removed", [False, True])
+async def test_another_key_for_a_name_needs_a_higher_epoch_than_any_before(
+    installation: Installation, removed: bool
+) -> None:
+    """Else nobody could tell which of two authorities is the newer one. Who has the key it had may come back."""
+    old = await installation.joined("east")
+    if removed:
+        await installation.hub.remove_member("east")
+        token = await installation.token("east")
+    else:
+        token = await installation.replacing("east")
+    assert token.epoch == 2
+    same = await installation.cluster("east", "elsewhere", epoch=1)
+    with pytest.raises(CsrRefused, match="has had one of epoch 1 with another key"):
+        await installation.admission.redeem_join(token.secret, "east", await same.csr())
+    assert isinstance(await installation.admission.redeem_join(token.secret, "east", await old.csr()), Joined)
+
+
+async def test_there_is_nothing_to_replace_of_who_is_no_member(installation: Installation) -> None:
+    with pytest.raises(FederationError, match="east is no member"):
+        await installation.replacing("east")
+
+
+async def test_with_the_root_in_a_safe_a_cluster_joins_and_its_request_waits(offline: Installation) -> None:
+    token, east = await offline.token("east"), await offline.cluster("east")
+    request, anchor = await east.csr(), pem([east.self_signed])
+    outcome = await offline.admission.redeem_join(token.secret, "east", request, anchor)
+    assert isinstance(outcome, Joined)
+    assert (outcome.row.rooted, outcome.row.request) == (b"", request)
+    await offline.start()
+    known = offline.hub.member("east")
+    assert known is not None
+    assert known.waits_for_root
+    [bundle] = offline.hub.bundles().values()
+    assert bundle.anchors == (east.self_signed,)
+
+
+@pytest.mark.parametrize("shown", ["nothing", "another key", "another name", "a leaf", "no certificate"])
+async def test_with_the_root_in_a_safe_a_cluster_is_known_by_its_own_anchor_only(
+    offline: Installation, shown: str
+) -> None:
+    token, east = await offline.token("east"), await offline.cluster("east")
+    other, west = await offline.cluster("east", "other"), await offline.cluster("west")
+    anchor = {
+        "nothing": b"",
+        "another key": pem([other.self_signed]),
+        "another name": pem([west.self_signed]),
+        "a leaf": pem([offline.root.certificate]),
+        "no certificate": b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
+    }[shown]
+    with pytest.raises(CsrRefused, match="anchor"):
+        await offline.admission.redeem_join(token.secret, "east", await east.csr(), anchor)
+    assert offline.hub.members() == ()
+
+
+async def test_what_the_root_signed_is_kept_only_for_the_key_that_asked(offline: Installation) -> None:
+    token, east = await offline.token("east"), await offline.cluster("east")
+    request = await east.csr()
+    joined = await offline.admission.redeem_join(token.secret, "east", request, pem([east.self_signed]))
+    assert isinstance(joined, Joined)
+    other = await offline.cluster("east", "other")
+    for_other = await offline.safe.sign_cluster_ca(await other.csr(), east.trust_domain, who="", why="")
+    assert for_other is not None
+    assert not await offline.hub.root_signed("east", for_other)
+    assert not await offline.hub.root_signed("nobody", for_other)
+    rooted = await offline.safe.sign_cluster_ca(request, east.trust_domain, who="", why="")
+    assert rooted is not None
+    assert await offline.hub.root_signed("east", rooted)
+    assert not await offline.hub.root_signed("east", rooted)
+    await offline.start()
+    known = offline.hub.member("east")
+    assert known is not None
+    assert not known.waits_for_root
+    assert known.member.rooted == der(rooted)
