@@ -1,0 +1,109 @@
+"""The workload's side of `IssueSvid`: what to ask with a new key, and what to believe of the answer.
+
+A new private key never leaves its holder. A certificate is taken only if it is for that key and for the identity that
+was to be had, whatever the answer says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import grpc
+import grpc.aio
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from federation.errors import FederationError, Unreachable
+from federation.svid import svid_pb2 as pb
+from federation.svid.demand import REQUEST_ID_BYTES, Answer
+from federation.svid.wire import LONGEST_CALL, METHOD, SERVICE, Malformed, decode_answer, encode_call
+from pki import csr
+from pki.algorithms import spki
+from pki.bundle import Bundle
+from pki.certificate import load_der, pem
+from pki.errors import Distrust, Untrusted
+from pki.possession import PrivateKey, prove
+from pki.spiffe import SpiffeId
+from pki.validate import verify_peer
+
+DEADLINE = 30.0
+"""Seconds for one call."""
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", 4 * LONGEST_CALL),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Where an agent is and how it is verified: PEM anchors of its trust domain, and its DNS SAN."""
+
+    address: str
+    server_name: str
+    anchors: bytes
+
+    def channel(self, chain: bytes, key: bytes) -> grpc.aio.Channel:
+        """A channel over mutual TLS with a certificate (PEM) of our own."""
+        credentials = grpc.ssl_channel_credentials(self.anchors, key, chain)
+        options = (*OPTIONS, ("grpc.ssl_target_name_override", self.server_name))
+        return grpc.aio.secure_channel(self.address, credentials, options=options)
+
+
+def request(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A request (DER) for a certificate over `key`."""
+    return x509.load_pem_x509_csr(csr.request(key)).public_bytes(Encoding.DER)
+
+
+def renewal(asked: bytes, serial: int, key: PrivateKey) -> pb.Wish:
+    """A wish to replace the certificate with this serial number, whose private key is `key`."""
+    length = (serial.bit_length() + 7) // 8
+    proof = pb.Renewal(
+        serial=serial.to_bytes(length), public_key=spki(key.public_key()), signature=prove(key, asked)
+    )
+    return pb.Wish(csr=asked, renewal=proof)
+
+
+async def issue(
+    channel: grpc.aio.Channel, wishes: Sequence[pb.Wish], request_id: bytes | None = None
+) -> Answer:
+    """One call. Raises Unreachable if the agent is not there, FederationError if it refuses the whole call.
+
+    Who repeats a call gives the `request_id` of the first one, and gets the same certificates.
+    """
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/{METHOD}")
+    call = encode_call(request_id or os.urandom(REQUEST_ID_BYTES), wishes)
+    try:
+        return decode_answer(await method(call, timeout=DEADLINE))
+    except Malformed as error:
+        raise FederationError(f"the agent does not speak this version: {error}", "upgrade both") from error
+    except grpc.aio.AioRpcError as error:
+        said = f"{error.code().name}: {error.details()}"
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise Unreachable("the agent", said) from error
+        raise FederationError(f"the agent refuses: {said}") from error
+    except asyncio.InvalidStateError as error:
+        raise Unreachable("the agent", "the connection was lost") from error
+
+
+def believed(
+    certificate: bytes, key: PrivateKey, identity: SpiffeId, bundle: Bundle, now: datetime
+) -> x509.Certificate:
+    """The certificate (DER) of an answer, if it is one for `key` and `identity`. Raises `Untrusted`."""
+    found = load_der(certificate)
+    if verify_peer((found,), {bundle.trust_domain: bundle}, now) != identity:
+        raise Untrusted(Distrust.NOT_AS_PLANNED, f"it is not for {identity}")
+    if found.public_key() != key.public_key():
+        raise Untrusted(Distrust.NOT_AS_PLANNED, "it is not for our key")
+    return found
+
+
+def chain(certificate: x509.Certificate, answer: Answer) -> bytes:
+    """What is presented with a certificate of this answer, as PEM."""
+    return pem((certificate, *map(load_der, answer.above)))
