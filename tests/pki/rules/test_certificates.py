@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
 from pki import csr, issue
+from pki.algorithms import KeyKind
 from pki.bundle import Accepted, Bundle, Proof, accept
-from pki.certificate import authority_key_id, subject_key_id
-from pki.errors import Distrust, InvalidName, Refused, Untrusted
+from pki.certificate import authority_key_id, check_authority, subject_key_id
+from pki.errors import Distrust, InvalidName, InvalidSpiffeId, Refused, Untrusted
 from pki.issue import NO_REVOCATION_AVAILABLE
 from pki.profiles import BACKDATE, CLUSTER_CA_CONSTRAINED, LONGEST_LEAF, SHORTEST_LEAF, authority_subject
 from pki.spiffe import SpiffeId, TrustDomain
@@ -134,7 +137,7 @@ def forged_below(ca: Ca, *names: x509.GeneralName) -> x509.Certificate:
     for found in honest.extensions:
         if found.oid != ExtensionOID.SUBJECT_ALTERNATIVE_NAME:
             builder = builder.add_extension(found.value, found.critical)
-    return builder.sign(ca.key, honest.signature_hash_algorithm)  # type: ignore[arg-type]
+    return builder.sign(ca.key, hashes.SHA256())
 
 
 def uri(text: str) -> x509.GeneralName:
@@ -239,7 +242,7 @@ def test_c10_a_leaf_with_constraints_is_none(world: World) -> None:
     )
     for found in honest.extensions:
         builder = builder.add_extension(found.value, found.critical)
-    leaf = builder.sign(ca.key, honest.signature_hash_algorithm)  # type: ignore[arg-type]
+    leaf = builder.sign(ca.key, hashes.SHA256())
     with pytest.raises(Untrusted, match="a leaf must not carry them"):
         verify_peer((leaf,), world.bundles, NOW)
 
@@ -261,7 +264,7 @@ def test_c11_every_trust_domain_is_one_label_below_the_base_so_none_lies_below_a
         with pytest.raises(Refused, match=r"trust domain: .* is not one under"):
             read_request(request, TrustDomain(below), BASE)
     for strange in ("east_1.mesh.example", "-east.mesh.example", "East.mesh.example"):
-        with pytest.raises(Exception, match="lower-case DNS labels"):
+        with pytest.raises(InvalidSpiffeId, match="lower-case DNS labels"):
             TrustDomain(strange)
 
 
@@ -296,6 +299,23 @@ def test_c12_leaves_say_that_there_is_no_revocation_and_authorities_never_do(
 @pytest.mark.parametrize("profile", PROFILES)
 def test_c13_every_certificate_is_signed_with_ecdsa_and_sha_256(world: World, profile: str) -> None:
     assert of(profile, world).certificate.signature_algorithm_oid == SignatureAlgorithmOID.ECDSA_WITH_SHA256
+
+
+def test_c13_a_leaf_may_hold_an_ed25519_key_where_that_is_granted_and_an_authority_never(
+    world: World, tmp_path: Path
+) -> None:
+    identity, key = IDENTITIES["svid"], ed25519.Ed25519PrivateKey.generate().public_key()
+    usual = granted(identity)
+    with pytest.raises(Refused, match="key: ed25519 is not among the allowed keys"):
+        issue.leaf(usual, key, world.east.forms, serial(), NOW)
+    grant = replace(usual, keys=frozenset({KeyKind.ED25519}))
+    plan = issue.leaf(grant, key, world.east.forms, serial(), NOW)
+    leaf = check_issued(issue.sign(plan, world.east.key), plan, world.east.forms)
+    assert verify_peer((leaf,), world.bundles, NOW) == identity
+    assert verifiers.openssl(tmp_path, world.east.self_signed, (leaf,), NOW) == "OK"
+    anchor = issue.sign(issue.cluster_authority(EAST, 1, key, serial(), NOW), world.east.key)
+    with pytest.raises(Untrusted, match="ed25519 is not among the allowed keys"):
+        check_authority(anchor)
 
 
 # ---- C14 -----------------------------------------------------------------------------------------------
