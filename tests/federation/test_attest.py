@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +36,7 @@ from pki.keys.file import FileKeyStore
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken, check_pin
 from pki.validate import verify_peer
+from tests.pki.rules.hostile import REFUSED
 from tests.pki.world import BASE, make_root, new_key
 
 EAST = TrustDomain.of_cluster("east", BASE)
@@ -135,6 +137,26 @@ async def test_r7_the_identity_is_that_of_the_token_whatever_the_request_says(ea
     answer = await east.attestor.attest(body)
     names = leaf(answer.certificates[0]).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [name.value for name in names] == [str(GATEWAY)]
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_r2_r3_r4_a_hostile_request_leaves_nothing_behind_and_the_token_as_it_was(
+    east: Installation, what: str
+) -> None:
+    data, reason = REFUSED[what]
+    token, before = await east.token(), (east.authority.head, east.authority.ledger(east.clock.now()))
+    body = Redeem(
+        token=base64.urlsafe_b64encode(token.secret).decode(),
+        csr=data.decode("ascii", "replace"),
+        name="gw-0",
+    )
+    status, code, says = await refusal(east.attestor.attest(body))
+    assert (status, code) == (400, "csr")
+    if data.isascii():
+        assert re.search(reason, says)
+    assert (east.authority.head, east.authority.ledger(east.clock.now())) == before
+    assert (await east.tokens.listed())[0].used_by is None
+    await east.attest(token, new_key())
 
 
 async def test_a2_a_lost_answer_can_be_had_again_by_the_same_key_and_by_no_other(east: Installation) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from federation.access import AgentAccess
 from federation.api.agent_routes import AgentRoutes
 from federation.api.client import Refusal, Target, connect
 from federation.api.doors import TcpDoor, serving
-from federation.api.messages import Renew
+from federation.api.messages import Redeem, Renew
 from federation.api.server import api_application
 from federation.api.tls import client_context, renewable, server_context
 from federation.attest import Attestor, Instances
@@ -30,6 +33,7 @@ from pki import csr
 from pki.authority import Authority
 from pki.keys.file import FileKeyStore
 from pki.spiffe import SpiffeId, TrustDomain
+from pki.token import JoinToken
 from tests.federation.forgery import Forger
 from tests.gateway.certificates import BASE, ca
 from tests.gateway.certificates import Identity as Shown
@@ -130,6 +134,27 @@ async def renew(target: Target) -> int:
         except Refusal as refusal:
             return refusal.status
     return 200
+
+
+async def test_a1_of_a_hundred_at_once_exactly_one_gets_a_certificate(door: Door, tmp_path: Path) -> None:
+    """A hundred keys, each over a connection of its own, with one token."""
+    token = JoinToken.decode((await door.token(tmp_path)).read_text())
+    secret, arrived = base64.urlsafe_b64encode(token.secret).decode(), asyncio.Barrier(100)
+
+    async def attempt(number: int) -> int:
+        body = Redeem(token=secret, csr=csr.request(new_key()).decode(), name=f"gw-{number}")
+        async with connect(door.target()) as client:
+            await arrived.wait()
+            try:
+                await client.call("POST", "/v1/attest", body=body)
+            except Refusal as refusal:
+                return refusal.status
+        return 200
+
+    before = len(door.authority.ledger(CLOCK.now()))
+    outcomes = await asyncio.gather(*(attempt(number) for number in range(100)))
+    assert Counter(outcomes) == {200: 1, 403: 99}
+    assert len(door.authority.ledger(CLOCK.now())) == before + 1
 
 
 @pytest.mark.parametrize("path", ["agent", "gateway/", "ns/default/sa/gateway", "operator/ada"])
