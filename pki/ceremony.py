@@ -1,6 +1,6 @@
 """Files that carry requests to a root in a safe, and its signatures back: what is in them, and when one is believed.
 
-Each is one JSON text of at most 64 KiB, so that it fits on a stick, on paper or into a QR code or two. Its fingerprint
+Each is one JSON text of at most 48 KiB, so that it fits on a stick, on paper or into a QR code or two. Its fingerprint
 covers its kind and all that it says, whatever the white space: it finds damage, and read aloud at both ends it finds an
 exchange. A file carries no secret and proves nothing by itself: a request is judged by the root's rule, an answer by
 the key that asked and by the root that is pinned.
@@ -24,8 +24,8 @@ from pki.spiffe import TrustDomain
 from pki.subordinate import Subordinate, read_request
 
 VERSION = 1
-LONGEST_FILE = 64 * 1024
-MOST_REQUESTS = 32
+LONGEST_FILE = 48 * 1024
+MOST_REQUESTS = 24
 """In one file; as many answers with the longest names fit as well."""
 
 

@@ -71,6 +71,8 @@ def _faults(certificate: x509.Certificate, now: datetime) -> Iterator[tuple[Dist
         yield Distrust.EXTENDED_KEY_USAGE, "an authority must not carry one"
     if extension(certificate, x509.SubjectAlternativeName) is not None:
         yield Distrust.SAN_KIND, "the root speaks for no trust domain of its own"
+    if extension(certificate, x509.NameConstraints) is not None:
+        yield Distrust.CRITICAL_EXTENSION, "name constraints of a root would bind every cluster"
     if not certificate.subject.rdns:
         yield Distrust.MALFORMED, "its subject is empty"
     try:

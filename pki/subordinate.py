@@ -35,6 +35,11 @@ class Subordinate:
     epoch: int
     key: ec.EllipticCurvePublicKey
 
+    @property
+    def key_id(self) -> bytes:
+        """The subject key identifier of its certificates."""
+        return x509.SubjectKeyIdentifier.from_public_key(self.key).digest
+
     def template(
         self, root: x509.Certificate, serial: int, now: datetime, profile: Profile = CLUSTER_CA_ROOTED
     ) -> Template:

@@ -20,8 +20,10 @@ from federation.identity import Identity
 from federation.join import Membership, join, join_again, membership, open_authority
 from pki.authority import Authority
 from pki.bundle import is_rooted
+from pki.certificate import pem
 from pki.errors import ClockError, InvalidToken, PinMismatch
 from pki.keys.file import FileKeyStore
+from pki.profiles import epoch_of
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken
 from tests.federation.issuers import BASE, SYNC, Issuer, issuer, redeeming
@@ -154,6 +156,33 @@ async def test_a_lost_answer_is_asked_for_again_with_the_same_key(
     assert east.joined() is not None
 
 
+async def test_a_cluster_joins_before_the_root_has_signed_and_shows_its_own_anchor(
+    hub: Issuer, east: Cluster, tmp_path: Path
+) -> None:
+    async def later(body: Redeem) -> Redeemed:
+        return msgspec.structs.replace(await hub.honest(body), certificates=())
+
+    hub.answer = later
+    assert await east.join(await hub.token(tmp_path)) == east.joined()
+    authority = await open_authority(east.folder, FileKeyStore(east.folder / "keys"), EAST, CLOCK)
+    assert authority.root_signed is None
+    assert hub.seen[-1].anchor == pem([authority.self_signed]).decode()
+    await authority.close()
+
+
+async def test_a_cluster_that_has_lost_its_key_makes_its_next_authority_in_the_epoch_of_its_token(
+    hub: Issuer, east: Cluster, tmp_path: Path
+) -> None:
+    await east.join(await hub.token(tmp_path))
+    text, _ = await hub.admission.create_token("east", (), (), timedelta(minutes=5), replace_authority=True)
+    (tmp_path / "again.token").write_text(text)
+    restored = Cluster(tmp_path / "restored")
+    await restored.join(tmp_path / "again.token")
+    authority = await open_authority(restored.folder, FileKeyStore(restored.folder / "keys"), EAST, CLOCK)
+    assert epoch_of(authority.self_signed.subject) == 2
+    await authority.close()
+
+
 @pytest.mark.parametrize(
     "step",
     [
@@ -230,7 +259,7 @@ async def test_clocks_too_far_apart_are_told_before_the_secret_is_sent(tmp_path:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"certificates": ()},
+        {"certificates": ("",)},
         {"certificates": ("nonsense",)},
         {"base": "other.example"},
         {"address": "nowhere"},

@@ -71,7 +71,7 @@ def test_c5_r3_a_root_of_ours_and_a_good_one_of_an_organisation_may_be_one(world
         (organisation(lambda e: e.update({x509.SubjectAlternativeName: (
             x509.SubjectAlternativeName([x509.DNSName("ca.example")]), False)})), "no trust domain of its own"),
         (organisation(lambda e: e.update({x509.NameConstraints: (
-            x509.NameConstraints([x509.DNSName("example")], None), True)})), "a critical extension"),
+            x509.NameConstraints([x509.DNSName("example")], None), True)})), "would bind every cluster"),
         (organisation(key=rsa.generate_private_key(65537, 2048)), "ECDSA on P-256 or P-384"),
         (organisation(key=rsa.generate_private_key(65537, 1024)), "1024 bits"),
         (organisation(key=ec.generate_private_key(ec.SECP256K1())), "secp256k1"),
