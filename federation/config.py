@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, assert_never
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from federation.document import Document
 from federation.document.file import read
@@ -21,6 +21,7 @@ from federation.written import (
     Address,
     Attempt,
     Base,
+    Credential,
     Directory,
     Drain,
     File,
@@ -34,6 +35,7 @@ from federation.written import (
     Reached,
     ServicePattern,
     Silence,
+    Variable,
 )
 from pki.algorithms import KeyKind
 from pki.limits import NameTemplate
@@ -43,6 +45,11 @@ Number = Annotated[int, Meta(ge=1, le=65535)]
 SHORTEST_SUSPICION = Duration.parse("10s")
 """Agents speak every 5 s; one word that comes late is no reason to suspect anybody."""
 
+KEYS_ALLOWED = (
+    "passphrase with one of {file: /etc/federation/passphrase}, {credential: passphrase}, {prompt: true} and"
+    " {environment: NAME}; or plain: true, which leaves keys readable for whoever has the folder or a backup of it"
+)
+
 
 class Setting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What all settings have in common: no unknown fields, no positions."""
@@ -51,6 +58,22 @@ class Setting(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Log(Setting, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
+
+
+class PassphraseFrom(Setting, frozen=True, kw_only=True):
+    """Where a process gets the passphrase of its keys: exactly one of these."""
+
+    file: File | None = None
+    credential: Credential | None = None
+    prompt: bool = False
+    environment: Variable | None = None
+
+
+class Keys(Setting, frozen=True, kw_only=True):
+    """How private keys lie on disk: encrypted with a passphrase, or in the clear if `plain` says so."""
+
+    passphrase: PassphraseFrom | None = None
+    plain: bool = False
 
 
 class HubListen(Setting, frozen=True, kw_only=True):
@@ -77,6 +100,7 @@ class HubSettings(Setting, frozen=True, kw_only=True):
     listen: HubListen = HubListen()
     root: Literal["online"] = "online"
     name_constraints: bool = False
+    keys: Keys = Keys()
     log: Log = Log()
 
 
@@ -167,6 +191,7 @@ class AgentSettings(Setting, frozen=True, kw_only=True):
     tunnels: Tunnels = Tunnels()
     access_log: LogFile = LogFile("/dev/stdout")
     certificate_lifetime: Lifetime = Lifetime.parse("24h")
+    keys: Keys = Keys()
     issuing: Issuing = Issuing()
     log: Log = Log()
 
@@ -196,6 +221,7 @@ class GatewaySettings(Setting, frozen=True, kw_only=True):
     directory: Directory = Directory("/var/lib/federation/gateway")
     listen: GatewayListen = GatewayListen()
     envoy: EnvoySettings = EnvoySettings()
+    keys: Keys = Keys()
     log: Log = Log()
 
 
@@ -226,6 +252,7 @@ Contradiction = tuple[str, str, str]
 def _contradictions(settings: Settings) -> Iterator[Contradiction]:
     """What single fields cannot tell."""
     yield from _collisions(settings)
+    yield from _of_keys(settings.keys)
     match settings:
         case HubSettings():
             yield from _one_place("sync", settings.advertise.api, settings.advertise.sync)
@@ -255,6 +282,22 @@ def _listening(settings: Settings) -> tuple[tuple[str, HostPort], ...]:
             return ("eastwest", HostPort.of(address, eastwest)), ("telemetry", telemetry)
         case listen:
             assert_never(listen)
+
+
+def _of_keys(keys: Keys) -> Iterator[Contradiction]:
+    """Nobody gets keys in the clear by saying nothing."""
+    if keys.plain and keys.passphrase is not None:
+        yield "keys.plain", "leaves in the clear what keys.passphrase encrypts", "one of the two"
+    elif keys.passphrase is None and not keys.plain:
+        yield "keys", "does not say how private keys lie on disk", KEYS_ALLOWED
+    elif keys.passphrase is not None:
+        said = [one for one in structs.astuple(keys.passphrase) if one]
+        if len(said) != 1:
+            yield (
+                "keys.passphrase",
+                f"names {len(said)} places",
+                "exactly one of file, credential, prompt, environment",
+            )
 
 
 def _one_place(second: str, one: Reached, other: Reached) -> Iterator[Contradiction]:

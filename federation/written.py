@@ -6,6 +6,7 @@ A parsed text is the plain string or number with a type of its own, so that ever
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import PosixPath
@@ -73,6 +74,34 @@ class Name(str):
             return cls(dns_label(text))
         except PkiError as error:
             raise ValueError("not a DNS label") from error
+
+
+class Credential(str):
+    """The name under which systemd hands a secret to its service."""
+
+    __slots__ = ()
+    allowed: ClassVar[str] = (
+        "the name in LoadCredential=NAME:PATH of the unit: a-z, A-Z, 0-9, '-', '_' and '.'"
+    )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,254}", text) is None:
+            raise ValueError("not the name of a credential")
+        return cls(text)
+
+
+class Variable(str):
+    """The name of an environment variable."""
+
+    __slots__ = ()
+    allowed: ClassVar[str] = "a name of A-Z, 0-9 and '_', such as FEDERATION_PASSPHRASE"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if re.fullmatch(r"[A-Z_][A-Z0-9_]{0,254}", text) is None:
+            raise ValueError("not the name of an environment variable")
+        return cls(text)
 
 
 class Base(str):

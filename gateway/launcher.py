@@ -58,7 +58,7 @@ async def run(settings: GatewaySettings, stop: asyncio.Event, clock: Clock) -> N
 
     Raises FederationError (GatewayError among them) or PkiError, with a sentence for the user, for what cannot work.
     """
-    identity = GatewayIdentity(settings.name, settings.directory, clock)
+    identity = GatewayIdentity(settings.name, settings.directory, clock, settings.passphrase)
     try:
         async with holding(settings, clock) as kept:
             binary = ready(settings)

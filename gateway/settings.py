@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from federation.listen import HostPort
+from pki.keys.passphrase import Passphrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,7 @@ class GatewaySettings:
     """`advertise` is where peers dial; `bind` and `bind_port` are where Envoy listens. `drain` is in seconds.
 
     `token_file` is read only when there is no certificate yet. `envoy` is a path, or None for the installed one.
+    Without a `passphrase` the key lies in the clear.
     """
 
     name: str
@@ -25,6 +27,7 @@ class GatewaySettings:
     envoy: Path | None = None
     concurrency: int = 1
     drain: float = 5.0
+    passphrase: Passphrase | None = None
 
     @property
     def api_socket(self) -> Path:

@@ -29,6 +29,7 @@ from federation.api.tls import served
 from federation.app.agent_settings import me_of, tuning_of
 from federation.app.agent_state import AgentState
 from federation.app.gateway_reports import read_report
+from federation.app.keys import key_store
 from federation.attest import Attestor, Instances
 from federation.clock import Clock
 from federation.config import AgentSettings
@@ -53,28 +54,32 @@ from gateway.xds.server import AdsServer, Client, ServerCredentials, add_secure_
 from pki import durable
 from pki.authority import Authority
 from pki.bundle import accept
-from pki.keys.file import FileKeyStore
+from pki.keys import KeyStore
+from pki.keys.passphrase import Passphrase
 from pki.spiffe import SpiffeId, TrustDomain
 
 log = structlog.get_logger()
 
 
-async def run(settings: AgentSettings, clock: Clock) -> None:
-    """Run an agent until cancelled. Raises FederationError or PkiError if it cannot start."""
+async def run(settings: AgentSettings, passphrase: Passphrase | None, clock: Clock) -> None:
+    """Run an agent until cancelled, its keys encrypted with `passphrase` if there is one.
+
+    Raises FederationError or PkiError if it cannot start.
+    """
     folder = Path(settings.directory)
     durable.private_folder(folder)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await SqliteStore.open(folder / "agent.db"))
         durable.sweep(folder)  # it is ours alone: the store is locked
-        keys = FileKeyStore(folder / "keys")
+        keys = await key_store(folder / "keys", passphrase)
         member = await _membership(settings, folder, keys, clock)
         domain = TrustDomain.of_cluster(settings.cluster, member.base)
         authority = await open_authority(folder, keys, domain, clock)
         stack.push_async_callback(authority.close)
-        await _Process(settings, member, authority, store, clock).run()
+        await _Process(settings, member, authority, store, passphrase, clock).run()
 
 
-async def _membership(settings: AgentSettings, folder: Path, keys: FileKeyStore, clock: Clock) -> Membership:
+async def _membership(settings: AgentSettings, folder: Path, keys: KeyStore, clock: Clock) -> Membership:
     """What this cluster was told when it joined; it joins now if it never did, or was given another token since."""
     member = membership(folder / "membership.json")
     if member is not None:
@@ -99,6 +104,7 @@ class _Process:
         member: Membership,
         authority: Authority,
         store: SqliteStore,
+        passphrase: Passphrase | None,
         clock: Clock,
     ) -> None:
         self.settings = settings
@@ -113,7 +119,7 @@ class _Process:
         self.lifetime = timedelta(seconds=settings.certificate_lifetime)
         domain = authority.trust_domain
         self.identity = Identity(
-            authority, SpiffeId.agent(domain), self.folder / "leaf.pem", self.lifetime, clock
+            authority, SpiffeId.agent(domain), self.folder / "leaf.pem", self.lifetime, clock, passphrase
         )
         self.attestor = Attestor(
             authority,

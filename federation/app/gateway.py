@@ -9,12 +9,16 @@ from federation.clock import Clock
 from federation.config import GatewaySettings
 from gateway import launcher
 from gateway import settings as narrow
+from pki.keys.passphrase import Passphrase
 
 
-async def run(settings: GatewaySettings, clock: Clock) -> None:
-    """Run a gateway; a cancellation drains its Envoy first. Raises FederationError or PkiError if it cannot start."""
+async def run(settings: GatewaySettings, passphrase: Passphrase | None, clock: Clock) -> None:
+    """Run a gateway, its key encrypted with `passphrase` if there is one; a cancellation drains its Envoy first.
+
+    Raises FederationError or PkiError if it cannot start.
+    """
     stop = asyncio.Event()
-    work = asyncio.create_task(launcher.run(_narrow(settings), stop, clock), name="gateway")
+    work = asyncio.create_task(launcher.run(_narrow(settings, passphrase), stop, clock), name="gateway")
     try:
         await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -22,7 +26,7 @@ async def run(settings: GatewaySettings, clock: Clock) -> None:
         await work
 
 
-def _narrow(settings: GatewaySettings) -> narrow.GatewaySettings:
+def _narrow(settings: GatewaySettings, passphrase: Passphrase | None) -> narrow.GatewaySettings:
     return narrow.GatewaySettings(
         name=settings.name,
         directory=Path(settings.directory),
@@ -34,4 +38,5 @@ def _narrow(settings: GatewaySettings) -> narrow.GatewaySettings:
         envoy=settings.envoy.path,
         concurrency=settings.envoy.concurrency,
         drain=settings.envoy.drain,
+        passphrase=passphrase,
     )

@@ -18,6 +18,7 @@ from federation.api.hub_routes import HubRoutes
 from federation.api.messages import CheckGroup, ClusterInfo, HubStatus
 from federation.api.server import TcpDoor, UnixDoor, api_application, health_application, serving, with_health
 from federation.api.tls import served
+from federation.app.keys import key_store
 from federation.checks import hub_checks
 from federation.clock import Clock
 from federation.config import HubSettings
@@ -32,7 +33,8 @@ from federation.tokens import TokenStore
 from pki import durable
 from pki.authority import Authority
 from pki.folder import SELF_SIGNED
-from pki.keys.file import FileKeyStore
+from pki.keys import KeyStore
+from pki.keys.passphrase import Passphrase
 from pki.profiles import FEDERATION
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
@@ -40,23 +42,30 @@ from pki.spiffe import SpiffeId, TrustDomain
 log = structlog.get_logger()
 
 
-async def run(settings: HubSettings, clock: Clock) -> None:
-    """Run a hub until cancelled. Raises FederationError or PkiError if it cannot start."""
+async def run(settings: HubSettings, passphrase: Passphrase | None, clock: Clock) -> None:
+    """Run a hub until cancelled, its keys encrypted with `passphrase` if there is one.
+
+    Raises FederationError or PkiError if it cannot start.
+    """
     folder = Path(settings.directory)
     durable.private_folder(folder)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await SqliteStore.open(folder / "hub.db"))
         durable.sweep(folder)  # it is ours alone: the store is locked
-        root = await _root(folder, settings, store, clock)
+        root = await _root(folder, settings, await key_store(folder / "root-keys", passphrase), store, clock)
         stack.push_async_callback(root.close)
-        authority = await _authority(folder, settings.base, root, clock)
+        authority = await _authority(
+            folder, settings.base, await key_store(folder / "keys", passphrase), root, clock
+        )
         stack.push_async_callback(authority.close)
-        await _Process(settings, WatchedStore(store), root, authority, clock).run()
+        await _Process(settings, WatchedStore(store), root, authority, passphrase, clock).run()
 
 
-async def _root(folder: Path, settings: HubSettings, store: Store, clock: Clock) -> RootAuthority:
+async def _root(
+    folder: Path, settings: HubSettings, keys: KeyStore, store: Store, clock: Clock
+) -> RootAuthority:
     """The root of this hub, made at its first start only: all members pin it, and another one is none of theirs."""
-    place, keys = folder / "root", FileKeyStore(folder / "root-keys")
+    place = folder / "root"
     base, constrained = settings.base, settings.name_constraints
     if RootAuthority.exists(place):
         return await RootAuthority.load(place, keys, base, clock, constrained)
@@ -73,9 +82,9 @@ async def _root(folder: Path, settings: HubSettings, store: Store, clock: Clock)
     return await RootAuthority.create(place, keys, base, clock, constrained)
 
 
-async def _authority(folder: Path, base: str, root: RootAuthority, clock: Clock) -> Authority:
+async def _authority(folder: Path, base: str, keys: KeyStore, root: RootAuthority, clock: Clock) -> Authority:
     """The hub's own authority, for its own trust domain, vouched for by the root like any other."""
-    place, keys, domain = folder / "authority", FileKeyStore(folder / "keys"), TrustDomain.of_hub(base)
+    place, domain = folder / "authority", TrustDomain.of_hub(base)
     if Authority.exists(place):
         authority = await Authority.load(place, keys, domain, clock)
     else:
@@ -97,6 +106,7 @@ class _Process:
         store: WatchedStore,
         root: RootAuthority,
         authority: Authority,
+        passphrase: Passphrase | None,
         clock: Clock,
     ) -> None:
         self.settings = settings
@@ -110,7 +120,12 @@ class _Process:
         self.hub = Hub(Registry(store), root.certificate, settings.base, clock, self.metrics)
         path = Path(settings.directory) / "leaf.pem"
         self.identity = Identity(
-            authority, SpiffeId.federation(authority.trust_domain), path, FEDERATION.lifetime, clock
+            authority,
+            SpiffeId.federation(authority.trust_domain),
+            path,
+            FEDERATION.lifetime,
+            clock,
+            passphrase,
         )
         self.sync = SyncServer(self.hub, self._credentials, clock)
 

@@ -14,7 +14,8 @@ import click
 from federation.cli.paths import GivenPath
 
 if TYPE_CHECKING:
-    from federation.config import Log
+    from federation.config import Settings
+    from pki.keys.passphrase import Passphrase
 
 CONFIG = click.option(
     "--config",
@@ -38,13 +39,13 @@ def serve(path: Path) -> None:
 
     settings = read_settings(path, HubSettings)
 
-    def process() -> Coroutine[Any, Any, None]:
+    def process(passphrase: Passphrase | None) -> Coroutine[Any, Any, None]:
         from federation.app import hub as app
         from federation.clock import SystemClock
 
-        return app.run(settings, SystemClock())
+        return app.run(settings, passphrase, SystemClock())
 
-    _run("hub", settings.log, process)
+    _run("hub", settings, process)
 
 
 @click.command()
@@ -60,13 +61,13 @@ def agent(path: Path) -> None:
 
     settings = read_settings(path, AgentSettings)
 
-    def process() -> Coroutine[Any, Any, None]:
+    def process(passphrase: Passphrase | None) -> Coroutine[Any, Any, None]:
         from federation.app import agent as app
         from federation.clock import SystemClock
 
-        return app.run(settings, SystemClock())
+        return app.run(settings, passphrase, SystemClock())
 
-    _run(f"agent {settings.cluster}", settings.log, process)
+    _run(f"agent {settings.cluster}", settings, process)
 
 
 @click.command()
@@ -82,32 +83,40 @@ def gateway(path: Path) -> None:
 
     settings = read_settings(path, GatewaySettings)
 
-    def process() -> Coroutine[Any, Any, None]:
+    def process(passphrase: Passphrase | None) -> Coroutine[Any, Any, None]:
         from federation.app import gateway as app
         from federation.clock import SystemClock
 
-        return app.run(settings, SystemClock())
+        return app.run(settings, passphrase, SystemClock())
 
-    _run(f"gateway {settings.name}", settings.log, process)
+    _run(f"gateway {settings.name}", settings, process)
 
 
-def _run(name: str, log: Log, process: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a process until SIGTERM or SIGINT, which stop it in good order; a second one ends it at once.
+def _run(
+    name: str, settings: Settings, process: Callable[[Passphrase | None], Coroutine[Any, Any, None]]
+) -> None:
+    """Run a process, hardened and with the passphrase of its keys, until SIGTERM or SIGINT.
+
+    They stop it in good order; a second one ends it at once.
 
     Raises KeyboardInterrupt after an orderly stop by SIGINT, so that the exit code says what happened.
     """
     import structlog
 
+    from federation.app.keys import passphrase_of
     from federation.errors import FederationError
+    from federation.hardening import harden
     from federation.telemetry import configure_logging
     from pki.errors import PkiError
 
+    harden()
     os.umask(0o077)
-    configure_logging(log.level, log.format, name)
+    configure_logging(settings.log.level, settings.log.format, name)
+    passphrase = passphrase_of(settings.keys, Path(settings.directory))
     received: list[signal.Signals] = []
 
     async def main() -> None:
-        task = asyncio.create_task(process(), name=name)
+        task = asyncio.create_task(process(passphrase), name=name)
 
         def stop(number: signal.Signals) -> None:
             received.append(number)

@@ -22,6 +22,7 @@ from federation.api.redeem import redeem
 from federation.clock import SystemClock
 from federation.demo.claims import Claim
 from federation.demo.clusters import BASE
+from federation.demo.files import PASSPHRASE
 from federation.demo.tunnel import Caller, End, Outcome, call_grpc, connect_through
 from federation.demo.world import World
 from federation.join import membership
@@ -31,7 +32,9 @@ from pki.certificate import load_pem
 from pki.csr import request
 from pki.errors import Untrusted
 from pki.folder import SELF_SIGNED
+from pki.keys import passphrase
 from pki.keys.file import FileKeyStore
+from pki.keys.passphrase import Passphrase
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken
 from pki.validate import verify_peer
@@ -85,7 +88,12 @@ async def listeners(world: World, cluster: str) -> list[str]:
 
 def _own(world: World, source: str, destination: str) -> Caller:
     state = world.clusters[source].gateways[0].socket.parent
-    return Caller(state / "chain.pem", state / "keys" / "gateway.key", _anchor(world, destination))
+    key = state / "keys" / "gateway.key"
+    return Caller(state / "chain.pem", key, _anchor(world, destination), _passphrase(world))
+
+
+def _passphrase(world: World) -> Passphrase:
+    return passphrase.from_file(world.folder / PASSPHRASE)
 
 
 def _anchor(world: World, cluster: str) -> Path:
@@ -156,7 +164,7 @@ class Forger:
 async def forgeries(world: World) -> list[Claim]:
     """Every forgery, tried on every verifier."""
     home = world.clusters["west"].folder / "agent"
-    keys = FileKeyStore(home / "keys")
+    keys = FileKeyStore(home / "keys", _passphrase(world))
     key = await keys.load(min(await keys.names()))
     issuer = load_pem(await asyncio.to_thread((home / "authority" / SELF_SIGNED).read_bytes))[0]
     forger = Forger(world, world.folder / "forged", key, issuer)

@@ -6,6 +6,7 @@ The same forms that a user writes by hand; nothing here is for the demo alone.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,19 @@ from typing import Any
 from federation.demo.clusters import BASE, REGIONS, Cluster, Gateway
 from federation.document import dump
 from federation.listen import HostPort
+
+PASSPHRASE = "passphrase"
+"""The file with the passphrase of all keys of a demo; each real process has one of its own."""
+
+
+def keys(folder: Path) -> dict[str, Any]:
+    """The setting `keys` of every process of the demo in `folder`."""
+    return {"passphrase": {"file": str(folder / PASSPHRASE)}}
+
+
+def write_passphrase(folder: Path) -> None:
+    """A new one, in the folder of the demo."""
+    _write_private(folder / PASSPHRASE, secrets.token_urlsafe(32) + "\n")
 
 
 def write_hub(folder: Path, api: HostPort, sync: HostPort) -> None:
@@ -23,6 +37,7 @@ def write_hub(folder: Path, api: HostPort, sync: HostPort) -> None:
         "directory": str(folder / "hub"),
         "advertise": addresses,
         "listen": {**addresses, "telemetry": f"{api.host}:9464"},
+        "keys": keys(folder),
     }
     _write(folder / "hub.yaml", dump(settings))
 
@@ -41,6 +56,7 @@ def write_agent(cluster: Cluster, token: str, more: Mapping[str, Any]) -> None:
         "advertise": addresses,
         "listen": {**addresses, "telemetry": f"{host}:9465"},
         "access_log": str(cluster.folder / "access.log"),
+        "keys": keys(cluster.folder.parent),
     }
     _write_private(cluster.folder / "join.token", token)
     _write(cluster.folder / "agent.yaml", dump(settings | dict(more)))
@@ -56,6 +72,7 @@ def write_gateway(gateway: Gateway, token: str, more: Mapping[str, Any]) -> None
         "directory": str(gateway.folder / "state"),
         "listen": {"address": host, "eastwest": port, "telemetry": f"{host}:9466"},
         "envoy": {"drain": "1s"},
+        "keys": keys(gateway.folder.parent.parent),
     }
     _write_private(gateway.folder / "token", token)
     _write(gateway.folder / "gateway.yaml", dump(settings | dict(more)))

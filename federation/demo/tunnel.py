@@ -15,6 +15,7 @@ import h2.events
 from cryptography import x509
 
 from federation.listen import HostPort
+from pki.keys.passphrase import Passphrase
 
 DEADLINE = 5.0
 """Seconds for handshake and answer; a server that keeps silent has not refused."""
@@ -49,11 +50,26 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: a certificate chain and its key, and the anchors by which it verifies the server (files)."""
+    """Who calls: a certificate chain and its key, and the anchors by which it verifies the server (files).
+
+    `passphrase` opens a key that is encrypted.
+    """
 
     chain: Path
     key: Path
     anchors: Path
+    passphrase: Passphrase | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """For HTTP/2 to any server that the anchors vouch for. An encrypted key takes a while: call it in a thread."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False
+        context.load_verify_locations(self.anchors)
+        opened_with = None if self.passphrase is None else self.passphrase.secret
+        context.load_cert_chain(self.chain, self.key, opened_with)
+        context.set_alpn_protocols(["h2"])
+        return context
 
 
 async def connect_through(gateway: HostPort, server_name: str, caller: Caller, authority: str) -> Outcome:
@@ -77,12 +93,7 @@ async def call_grpc(server: HostPort, server_name: str, caller: Caller, path: st
 async def _call(
     server: HostPort, server_name: str, caller: Caller, headers: list[tuple[str, str]]
 ) -> Outcome:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.load_verify_locations(caller.anchors)
-    context.load_cert_chain(caller.chain, caller.key)
-    context.set_alpn_protocols(["h2"])
+    context = await asyncio.to_thread(caller.context)
     try:
         async with asyncio.timeout(DEADLINE):
             await _reach(server)

@@ -76,6 +76,7 @@ class World:
 
     async def start(self, progress: Callable[[str], None]) -> None:
         """Start everything, join all clusters, and return when every cluster reaches every other."""
+        files.write_passphrase(self.folder)
         files.write_hub(self.folder, self.hub_api, self.hub_sync)
         await self.hub.start()
         async with asyncio.TaskGroup() as group:

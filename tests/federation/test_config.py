@@ -22,6 +22,12 @@ MINIMAL = {
     "agent": "cluster: east\nregion: eu\nservices: /srv\nadvertise: {api: '10.1.0.2:8445', xds: '10.1.0.2:8446'}\n",
     "gateway": "name: gw-0\nadvertise: 10.1.0.2:15443\n",
 }
+KEYS = "keys: {plain: true}\n"
+"""Nobody says it by saying nothing."""
+
+SHOWN_ON = {"keys.passphrase"}
+"""Settings without which no process starts: an example has them on, and says what else there is."""
+
 SHOWN_WITHOUT_DEFAULT = {"zone", "join_token", "token", "envoy.path"}
 """Settings whose default is that there is none: the example shows what one looks like."""
 
@@ -72,7 +78,7 @@ def test_an_example_is_what_it_says_with_every_comment_or_without(kind: str, tmp
     written.write_text(yaml.safe_dump(full))
     switched_on = read_settings(written, KINDS[kind])
     for path, field in settings_of(KINDS[kind]):
-        if field.default is not NODEFAULT and path not in SHOWN_WITHOUT_DEFAULT:
+        if field.default is not NODEFAULT and path not in SHOWN_WITHOUT_DEFAULT | SHOWN_ON:
             assert attribute(switched_on, path) == attribute(plain, path) == field.default, path
     assert {path for path in names if path in SHOWN_WITHOUT_DEFAULT and attribute(plain, path)} == set()
 
@@ -80,11 +86,11 @@ def test_an_example_is_what_it_says_with_every_comment_or_without(kind: str, tmp
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_has_no_default_is_asked_for(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text(MINIMAL[kind])
+    file.write_text(MINIMAL[kind] + KEYS)
     read_settings(file, KINDS[kind])
     for path, field in settings_of(KINDS[kind]):
         if field.required:
-            document = yaml.safe_load(MINIMAL[kind])
+            document = yaml.safe_load(MINIMAL[kind] + KEYS)
             *around, last = path.split(".")
             del (at(document, ".".join(around)) if around else document)[last]
             file.write_text(yaml.safe_dump(document))
@@ -97,7 +103,7 @@ def test_what_has_no_default_is_asked_for(kind: str, tmp_path: Path) -> None:
     [
         ("hub", "color: red", 3, "color", "unknown field", "base, advertise"),
         ("hub", "listen:\n  apy: 1", 4, "listen.apy", 'did you mean "api"', "api, sync, telemetry"),
-        ("hub", "root: offline", 3, "root", "'offline'", "online"),
+        ("hub", "root: elsewhere", 3, "root", "'elsewhere'", "offline, online"),
         ("hub", "name_constraints: sometimes", 3, "name_constraints", "'sometimes'", "true"),
         ("hub", "log: {level: loud}", 3, "log.level", "'loud'", "debug, error, info"),
         ("hub", "log: {level: 3}", 3, "log.level", "got 3", "debug"),
@@ -154,7 +160,7 @@ def test_a_mistake_is_told_with_its_place_and_what_is_allowed(
     kind: str, addition: str, line: int, field: str, problem: str, allowed: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text(MINIMAL[kind] + addition + "\n")
+    file.write_text(f"{MINIMAL[kind]}{addition}\n{KEYS}")
     with pytest.raises(InputError) as refused:
         read_settings(file, KINDS[kind])
     assert (refused.value.file, refused.value.line, refused.value.field) == (str(file), line, field)
@@ -184,7 +190,7 @@ def test_a_value_that_cannot_be_is_told(
     kind: str, written: str, instead: str, field: str, problem: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text(MINIMAL[kind].replace(written, instead))
+    file.write_text(MINIMAL[kind].replace(written, instead) + KEYS)
     with pytest.raises(InputError, match=problem) as refused:
         read_settings(file, KINDS[kind])
     assert refused.value.field == field
@@ -207,8 +213,58 @@ def test_a_value_that_cannot_be_is_told(
 )
 def test_what_only_just_works_is_taken(kind: str, addition: str, tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text(MINIMAL[kind] + addition + "\n")
+    file.write_text(f"{MINIMAL[kind]}{addition}\n{KEYS}")
     assert read_settings(file, KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("keys", "field", "problem", "allowed"),
+    [
+        ("", "keys", "does not say how private keys lie on disk", "plain: true, which leaves keys readable"),
+        ("keys: {}", "keys", "does not say how", "{credential: passphrase}, {prompt: true}"),
+        ("keys: {plain: false}", "keys", "does not say how", "file: /etc/federation/passphrase"),
+        ("keys: {passphrase: {}}", "keys.passphrase", "names 0 places", "exactly one of"),
+        (
+            "keys: {passphrase: {file: /a, prompt: true}}",
+            "keys.passphrase",
+            "names 2 places",
+            "exactly one of file, credential, prompt, environment",
+        ),
+        ("keys: {passphrase: {prompt: true}, plain: true}", "keys.plain", "in the clear", "one of the two"),
+        ("keys: {passphrase: {prompt: false}}", "keys.passphrase", "names 0 places", "exactly one of"),
+        (
+            "keys: {passphrase: {file: secret}}",
+            "keys.passphrase.file",
+            "not an absolute path",
+            "an absolute path",
+        ),
+        (
+            "keys: {passphrase: {credential: ../a}}",
+            "keys.passphrase.credential",
+            "not the name",
+            "LoadCredential=",
+        ),
+        (
+            "keys: {passphrase: {credential: .}}",
+            "keys.passphrase.credential",
+            "not the name",
+            "LoadCredential=",
+        ),
+        ("keys: {passphrase: {environment: a=b}}", "keys.passphrase.environment", "not the name", "A-Z"),
+        ("keys: {passphrase: canary}", "keys.passphrase", "got", "mapping"),
+    ],
+)
+def test_k1_keys_lie_in_the_clear_only_if_that_is_said(
+    kind: str, keys: str, field: str, problem: str, allowed: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"{MINIMAL[kind]}{keys}\n")
+    with pytest.raises(InputError) as refused:
+        read_settings(file, KINDS[kind])
+    assert refused.value.field == field
+    assert problem in str(refused.value)
+    assert allowed in refused.value.allowed
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", MINIMAL["hub"] + "---\n" + MINIMAL["hub"]])

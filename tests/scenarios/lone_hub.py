@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from federation.demo.asking import ask, until
+from federation.demo.files import keys, write_passphrase
 from federation.demo.processes import Process
 from federation.document import dump
 from tests.scenarios.command import Finished, federation
@@ -24,6 +25,8 @@ class LoneHub:
         self.folder = folder
         self.address = address
         self.config = folder / "hub.yaml"
+        write_passphrase(folder)
+        self.keys = keys(folder)
         self.config.write_text(dump(self.settings(folder / "hub")))
         self.process = self.running()
 
@@ -38,7 +41,13 @@ class LoneHub:
     def settings(self, directory: Path) -> dict[str, Any]:
         places = {"api": f"{self.address}:8443", "sync": f"{self.address}:8444"}
         telemetry = {"telemetry": f"{self.address}:9464"}
-        return {"base": BASE, "directory": str(directory), "advertise": places, "listen": places | telemetry}
+        return {
+            "base": BASE,
+            "directory": str(directory),
+            "advertise": places,
+            "listen": places | telemetry,
+            "keys": self.keys,
+        }
 
     def running(self, limit: str = "") -> Process:
         """The hub's process, not started; `limit` is a line of shell before it."""
@@ -83,6 +92,7 @@ class LoneHub:
             "join_token": str(secret),
             "advertise": places,
             "listen": {**places, "telemetry": f"{host}:9465"},
+            "keys": self.keys,
         }
         config = home / "agent.yaml"
         config.write_text(dump(settings))

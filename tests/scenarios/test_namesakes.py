@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from federation.demo.asking import ask
+from federation.demo.files import keys
 from federation.demo.world import World
 from federation.document import dump
 from tests.scenarios.command import federation as command
@@ -33,6 +34,7 @@ async def test_a_second_gateway_of_a_name_is_refused_and_its_token_is_still_good
         "token": str(token),
         "directory": str(tmp_path / "state"),
         "listen": {"address": host, "eastwest": 15443, "telemetry": f"{host}:9466"},
+        "keys": keys(federation.folder),
     }
     config = tmp_path / "gateway.yaml"
     config.write_text(dump(settings))

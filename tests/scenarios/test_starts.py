@@ -144,6 +144,7 @@ async def test_a_gateway_says_what_it_lacks_and_starts_once_it_is_there(small: S
         "token": str(small.gateway.parent / "gateway.token"),
         "directory": str(folder),
         "listen": {"address": host, "telemetry": f"{host}:9466"},
+        "keys": small.hub.keys,
     }
 
     async def start(**changed: object) -> Finished:

@@ -23,6 +23,7 @@ def settings(folder: Path) -> AgentSettings:
         "services": str(folder / "services"),
         "directory": str(folder / "state"),
         "advertise": {"api": "127.0.0.1:9443", "xds": "127.0.0.1:9444"},
+        "keys": {"plain": True},
     }
     file.write_text(yaml.safe_dump(written))
     return read_settings(file, AgentSettings)
@@ -37,7 +38,7 @@ async def test_an_agent_started_twice_by_mistake_leaves_the_first_one_alone(tmp_
         for file in being_written:
             file.touch()
         with pytest.raises(StoreHeld):
-            await agent.run(settings(tmp_path), SystemClock())
+            await agent.run(settings(tmp_path), None, SystemClock())
         assert all(file.exists() for file in being_written)
 
 
@@ -46,7 +47,7 @@ async def test_what_a_crash_left_is_removed_by_the_one_who_owns_the_folder(tmp_p
     state.mkdir(mode=0o700)
     (state / TEMPORARY).touch()
     with pytest.raises(FederationError, match="has not joined yet"):
-        await agent.run(settings(tmp_path), SystemClock())
+        await agent.run(settings(tmp_path), None, SystemClock())
     assert not (state / TEMPORARY).exists()
 
 
@@ -54,7 +55,7 @@ async def test_an_agent_that_cannot_remove_what_a_crash_left_says_so(tmp_path: P
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state" / TEMPORARY).mkdir()
     with pytest.raises(WriteError, match="which a crash left, cannot be removed"):
-        await agent.run(settings(tmp_path), SystemClock())
+        await agent.run(settings(tmp_path), None, SystemClock())
 
 
 TEMPORARY = ".leaf.pem.0123456789abcdef.partial"

@@ -28,6 +28,7 @@ WRITTEN = {
     "paths": {"probe": "700ms", "timeout": "800ms", "failures": 3, "ping": "600ms"},
     "tunnels": {"idle": "30m", "connect": "900ms"},
     "access_log": "/dev/null",
+    "keys": {"plain": True},
     "issuing": {"shortest": "5m", "longest": "2h", "keys": ["ed25519"], "names": ["/ns/shop/sa/*"]},
 }
 

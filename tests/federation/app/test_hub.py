@@ -36,6 +36,7 @@ def settings(folder: Path) -> HubSettings:
         "directory": str(folder / "state"),
         "advertise": places,
         "listen": places | {"telemetry": f"{address}:9464"},
+        "keys": {"plain": True},
     }
     file = folder / "hub.yaml"
     file.write_text(yaml.safe_dump(written))
@@ -45,7 +46,7 @@ def settings(folder: Path) -> HubSettings:
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Target]:
     """A hub in this process, from when it answers at its socket."""
-    task = asyncio.create_task(hub.run(settings(folder), SystemClock()), name="hub process")
+    task = asyncio.create_task(hub.run(settings(folder), None, SystemClock()), name="hub process")
     target = Target(f"unix://{folder / 'state' / 'api.sock'}")
     try:
         async with asyncio.timeout(60):
@@ -83,7 +84,7 @@ async def test_a_hub_started_twice_by_mistake_leaves_the_first_one_alone(tmp_pat
             folder.mkdir(mode=0o700, exist_ok=True)
             (folder / TEMPORARY).touch()
         with pytest.raises(StoreHeld):
-            await hub.run(settings(tmp_path), SystemClock())
+            await hub.run(settings(tmp_path), None, SystemClock())
         assert all((folder / TEMPORARY).exists() for folder in folders)
 
 
@@ -99,7 +100,7 @@ async def test_a_hub_whose_root_is_lost_makes_no_other_one(tmp_path: Path, also_
         file.rename(tmp_path / file.name)
     with pytest.raises(FederationError, match=r"root/self-signed\.pem: .* is missing") as refused:
         async with asyncio.timeout(60):
-            await hub.run(settings(tmp_path), SystemClock())
+            await hub.run(settings(tmp_path), None, SystemClock())
     assert "backup" in refused.value.hint
     assert not (state / "root").exists()
     for kept in (tmp_path / "root", *tmp_path.glob(f"{also_lost}*")):
@@ -130,7 +131,7 @@ async def test_a_hub_that_cannot_remove_what_a_crash_left_says_so(tmp_path: Path
     (tmp_path / "state").mkdir(mode=0o700)
     (tmp_path / "state" / TEMPORARY).mkdir()
     with pytest.raises(WriteError, match="which a crash left, cannot be removed"):
-        await hub.run(settings(tmp_path), SystemClock())
+        await hub.run(settings(tmp_path), None, SystemClock())
 
 
 async def test_a_hub_whose_disk_takes_no_more_says_so_and_is_ready_again_by_itself(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_process_stops_when_it_is_told_to(number: signal.Signals, tmp_path: Pa
     address = "127.0.0.1:0"
     settings.write_text(
         f"base: mesh.example\nadvertise: {{api: '127.0.0.1:1', sync: '127.0.0.1:2'}}\ndirectory: {tmp_path}/hub\n"
-        f"listen: {{api: '{address}', sync: '{address}', telemetry: '{address}'}}\n"
+        f"listen: {{api: '{address}', sync: '{address}', telemetry: '{address}'}}\nkeys: {{plain: true}}\n"
     )
     with subprocess.Popen(
         [*COMMAND, "serve", "--config", settings], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -16,10 +16,16 @@ from federation.cli.main import main
 from federation.errors import FederationError
 
 AGENT = Path(__file__).parents[3] / "deploy" / "examples" / "agent.yaml"
+CANARY = "canary-7f3a"
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """It has the passphrase that the example names; the process of the tests itself stays as it is."""
+    (tmp_path / "passphrase").write_text(CANARY)
+    (tmp_path / "passphrase").chmod(0o400)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr("federation.hardening.harden", lambda: None)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     mask = os.umask(0o077)
