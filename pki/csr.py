@@ -29,6 +29,9 @@ from pki.errors import Refused
 LONGEST_REQUEST = 16 * 1024
 """Bytes; a request of ours has about 300."""
 
+_EXTENSION_REQUEST = x509.ObjectIdentifier("1.2.840.113549.1.9.14")
+"""RFC 2985 §5.4.2"""
+
 _PEM = re.compile(
     rb"\s*-----BEGIN (NEW )?CERTIFICATE REQUEST-----\s[A-Za-z0-9+/=\s]+-----END (NEW )?CERTIFICATE REQUEST-----\s*"
 )
@@ -78,6 +81,17 @@ def parse(data: bytes, kinds: Collection[KeyKind] = USUAL_KINDS) -> Request:
         return Request(key, found.subject)
     except UNREADABLE as error:
         raise Refused("csr", "its key, subject or signature cannot be read") from error
+
+
+def request_extensions(data: bytes) -> list[x509.ExtensionType]:
+    """The extensions that a request asks for, for whoever has to pass it on as it is. Raises `Refused`."""
+    try:
+        found = _load(data)
+        if any(each.oid != _EXTENSION_REQUEST for each in found.attributes):
+            raise Refused("csr", "it has an attribute besides the extensions that it asks for")
+        return [each.value for each in found.extensions]
+    except UNREADABLE as error:
+        raise Refused("csr", "its attributes or extensions cannot be read") from error
 
 
 def _load(data: bytes) -> x509.CertificateSigningRequest:

@@ -1,7 +1,7 @@
 """A root, wherever its key is: what a hub asks of it.
 
-`pki.root.RootAuthority` has the key, `pki.offline.OfflineRoot` has its certificate alone. None of them signs anything
-but the authorities of its federation.
+`pki.root.RootAuthority` has the key, `pki.vault.root.VaultRoot` has one signed with in Vault, `pki.offline.OfflineRoot`
+has its certificate alone. None of them signs anything but the authorities of its federation.
 """
 
 from __future__ import annotations

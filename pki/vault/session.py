@@ -106,10 +106,10 @@ class Session:
         """`call`, in a thread."""
         return await self._in_thread(lambda: self.call(ask))
 
-    def examine(self, needs: Needs) -> Verdict:
+    async def examine(self, needs: Needs) -> Verdict:
         """What the policy of our token lacks, and what it has too much of. Raises as `call` does."""
         body = {"paths": list(needs.paths)}
-        found = self.call(lambda vault: vault.post("sys/capabilities-self", body)).get("data")
+        found = (await self.ask(lambda vault: vault.post("sys/capabilities-self", body))).get("data")
         return judge(needs, found if isinstance(found, dict) else {})
 
     async def run(self) -> None:

@@ -1,0 +1,289 @@
+"""A root whose key is in the PKI engine of a Vault or OpenBao, and never leaves it.
+
+The mount belongs to this root alone, and its issuer is named by its id: what `default` means may change behind our
+back. The issuer's certificate is pinned here at the first start, so that a hub starts while Vault is away. Vault is
+not believed: it is sent what our own rule wants signed and nothing else, and its answer is compared with that rule
+before anybody gets it. Serial numbers are Vault's choice; the journal has an intent under a number of our own before
+Vault is asked, and the true number with the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from pki import durable
+from pki.algorithms import spki_hash
+from pki.certificate import UNREADABLE, der, load_pem, pem, public_key
+from pki.csr import request_extensions
+from pki.errors import Distrust, KeyFileError, Refused, Untrusted, VaultError, VaultFault
+from pki.folder import JOURNAL, SELF_SIGNED, Folder
+from pki.issue import Template
+from pki.journal import Head, Journal
+from pki.ledger import Entry, Failed, Released
+from pki.root_rules import check_root
+from pki.signer import Clock, intent_of
+from pki.skew import MOST_SKEW, check_forward
+from pki.spiffe import TrustDomain
+from pki.subordinate import Subordinate, read_request
+from pki.validate import check_issued
+from pki.vault.capabilities import Needs, Verdict
+from pki.vault.session import Session
+from pki.vault.wire import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """One issuer, by its id, of the PKI engine that is mounted at `mount`."""
+
+    mount: str
+    id: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.mount}/issuer/{self.id}"
+
+    @property
+    def signing(self) -> str:
+        return f"{self.path}/sign-intermediate"
+
+    @property
+    def needs(self) -> Needs:
+        """What a policy must allow, and what it had better not."""
+        anything, another = "signs whatever it is given", "makes another issuer here"
+        return Needs(
+            {
+                self.path: "read",
+                self.signing: "update",
+                "auth/token/lookup-self": "read",
+                "auth/token/renew-self": "update",
+                "auth/token/revoke-self": "update",
+            },
+            {
+                f"{self.path}/sign-verbatim": anything,
+                f"{self.mount}/sign-verbatim": anything,
+                f"{self.path}/sign-self-issued": anything,
+                f"{self.mount}/root/generate/internal": another,
+                f"{self.mount}/issuers/generate/root/exported": f"{another}, and hands out its key",
+                f"{self.mount}/config/ca": another,
+                f"{self.mount}/config/urls": "adds extensions to what is signed",
+                f"{self.mount}/root": "removes every issuer",
+                f"{self.mount}/roles/any": "changes what others may get",
+                "sys/policies/acl/any": "gives itself more",
+                f"sys/mounts/{self.mount}": "removes the root with its key",
+            },
+        )
+
+
+class VaultRoot:
+    """The root of all trust domains under `base`. Made by `open`; to be closed. The session is not its own."""
+
+    def __init__(
+        self,
+        session: Session,
+        issuer: Issuer,
+        base: str,
+        certificate: x509.Certificate,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        self.base = base
+        self.certificate = certificate
+        self._session = session
+        self._issuer = issuer
+        self._journal = journal
+        self._clock = clock
+        self._signing = asyncio.Lock()
+
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Whether the issuer has been pinned, so that `open` does not need Vault."""
+        return Folder(directory).exists()
+
+    @classmethod
+    async def open(cls, directory: Path, session: Session, issuer: Issuer, base: str, clock: Clock) -> Self:
+        """The root that is pinned in `directory`, or, at the first start, the issuer's certificate, pinned now.
+
+        Raises `VaultError` (only when nothing is pinned yet, or the issuer is another one than that), `KeyFileError`,
+        `Untrusted` for a certificate that cannot be a root, `JournalError`.
+        """
+        folder = Folder(directory)
+        pinned = await folder.read(SELF_SIGNED) if folder.exists() else None
+        try:
+            offered: x509.Certificate | None = await session.ask(partial(_offered, issuer))
+        except VaultError as error:
+            if pinned is None or error.fault in (VaultFault.MISSING, VaultFault.STRANGE):
+                raise
+            offered = None
+        if pinned is None:
+            assert offered is not None
+            check_root(offered, clock.now())
+            pinned = offered
+        elif offered is not None and der(offered) != der(pinned):
+            raise KeyFileError(
+                directory / SELF_SIGNED,
+                f"is the root that all members pin, and {issuer.path} in Vault is another one; name the right issuer",
+            )
+        journal = await asyncio.to_thread(_journal, directory, pinned, clock.now())
+        return cls(session, issuer, base, pinned, journal, clock)
+
+    @property
+    def head(self) -> Head:
+        """The head of the journal, for somebody else to keep."""
+        return self._journal.head
+
+    def ledger(self, now: datetime) -> tuple[Entry, ...]:
+        """Every certificate that was handed out and has not ended."""
+        return self._journal.ledger(now)
+
+    async def examine(self) -> Verdict:
+        """What our policy in Vault lacks, and what it has too much of. Raises `VaultError`."""
+        return await self._session.examine(self._issuer.needs)
+
+    async def ready(self) -> None:
+        """Return if Vault would now let us sign; raises `VaultError` if not."""
+        lacking = (await self.examine()).lacking
+        if lacking:
+            place = self._session.vault.place
+            raise VaultError(
+                place.address, VaultFault.DENIED, "POST sys/capabilities-self", "; ".join(lacking)
+            )
+
+    async def sign_cluster_ca(
+        self, request: bytes, trust_domain: TrustDomain, *, who: str, why: str
+    ) -> x509.Certificate:
+        """The root-signed form for the authority of `trust_domain`, whose request is a CSR of at most 16 KiB.
+
+        Raises `Refused`, `VaultError`, `Untrusted` (Vault signed something else), `JournalError`, `ClockError`.
+        Then nothing was released, whatever Vault may have signed.
+        """
+        asked = self._read(request, trust_domain)
+        async with self._signing:
+            now = self._clock.now()
+            if self._journal.last is not None:
+                check_forward(now, self._journal.last, "the last entry of our own journal")
+            template = self._plan(asked, now)
+            intent = intent_of(template, now, who, why)
+            await asyncio.to_thread(self._journal.append, intent)
+            released = False
+            try:
+                body = _wanted(request, template, now)
+                answer = await self._session.ask(lambda vault: vault.post(self._issuer.signing, body))
+                certificate = check_answer(answer, template, self.certificate, self._clock.now())
+                number, digest = (
+                    f"{certificate.serial_number:x}",
+                    hashlib.sha256(der(certificate)).hexdigest(),
+                )
+                result = Released(self._clock.now(), intent.serial, digest, number)
+                await asyncio.to_thread(self._journal.append, result)
+                released = True
+            finally:
+                if not released:
+                    failed = Failed(
+                        self._clock.now(), intent.serial, "not signed by Vault, or not as planned"
+                    )
+                    self._journal.append(failed)
+        return certificate
+
+    async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
+        """The key of `request`, if our rule lets Vault sign it now. Raises `Refused` where that does not."""
+        asked = self._read(request, trust_domain)
+        self._plan(asked, self._clock.now())
+        return asked.key
+
+    async def close(self) -> None:
+        """Finish what is being signed and release the journal."""
+        async with self._signing:
+            self._journal.close()
+
+    def _read(self, request: bytes, trust_domain: TrustDomain) -> Subordinate:
+        """What is asked for; Vault copies every extension of a request, so there must be the one that we want."""
+        asked = read_request(request, trust_domain, self.base)
+        wanted = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(trust_domain.uri)])
+        if request_extensions(request) != [wanted]:
+            raise Refused("csr", f"it has to ask for the URI SAN {trust_domain.uri}, and for nothing besides")
+        return asked
+
+    def _plan(self, asked: Subordinate, now: datetime) -> Template:
+        self._journal.forget(now)
+        serial = x509.random_serial_number()
+        template = asked.template(self.certificate, serial, now)
+        if asked.key == public_key(self.certificate):
+            raise Refused("key", "it is the key of the root itself")
+        holder = self._journal.holder(spki_hash(asked.key))
+        if holder not in (None, template.uri):
+            raise Refused("key", f"it belongs to {holder} already; make a new one")
+        return template
+
+
+def check_answer(
+    answer: Mapping[str, Any], template: Template, root: x509.Certificate, now: datetime
+) -> x509.Certificate:
+    """The certificate in an answer of Vault, if it says what `template` says, and nothing besides.
+
+    Vault chooses the serial number, and counts the beginning on its own clock: it must have begun by now, and not more
+    than 5 minutes before what was planned. Pure; raises `Untrusted`.
+    """
+    data = answer.get("data")
+    text = data.get("certificate") if isinstance(data, Mapping) else None
+    if not isinstance(text, str):
+        raise Untrusted(Distrust.NOT_AS_PLANNED, "there is no certificate in Vault's answer")
+    (certificate,) = load_pem(text.encode(), most=1)
+    try:
+        begins, number = certificate.not_valid_before_utc, certificate.serial_number
+    except UNREADABLE as error:
+        raise Untrusted(Distrust.MALFORMED, "a part of what Vault signed cannot be parsed") from error
+    if not template.not_before - MOST_SKEW <= begins <= now:
+        raise Untrusted(
+            Distrust.NOT_AS_PLANNED,
+            f"Vault lets it begin at {begins.isoformat()}, and our clock says {now.isoformat(timespec='seconds')};"
+            " correct the clocks (NTP)",
+        )
+    return check_issued(certificate, replace(template, serial=number, not_before=begins), (root,))
+
+
+def _wanted(request: bytes, template: Template, now: datetime) -> dict[str, Any]:
+    """All that Vault is told. Subject and SAN are those of the request: it has no parameter for our kind of subject."""
+    backdated = now - template.not_before
+    return {
+        "csr": request.decode("ascii"),
+        "use_csr_values": True,
+        "format": "pem",
+        "max_path_length": str(template.profile.path_length),
+        "not_before_duration": f"{max(int(backdated.total_seconds()), 0)}s",
+        "not_after": template.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _offered(issuer: Issuer, vault: Vault) -> x509.Certificate:
+    """The certificate of an issuer, as Vault has it."""
+    data = vault.get(issuer.path).get("data")
+    text = data.get("certificate") if isinstance(data, Mapping) else None
+    try:
+        (certificate,) = load_pem(text.encode() if isinstance(text, str) else b"", most=1)
+    except Untrusted as error:
+        raise VaultError(vault.place.address, VaultFault.STRANGE, f"GET {issuer.path}", str(error)) from error
+    return certificate
+
+
+def _journal(directory: Path, certificate: x509.Certificate, now: datetime) -> Journal:
+    durable.private_folder(directory)
+    begin = not (directory / SELF_SIGNED).exists()
+    journal = Journal(directory / JOURNAL, spki_hash(public_key(certificate)), now, begin=begin)
+    with ExitStack() as undo:
+        undo.callback(journal.close)
+        durable.sweep(directory)
+        if begin:
+            durable.create(directory / SELF_SIGNED, pem([certificate]))
+        undo.pop_all()
+    return journal
