@@ -1,6 +1,6 @@
 """Who may use the REST API from elsewhere: people at the hub, gateways at their agent.
 
-A role is looked up at each call, so taking it away works at once. Bearer tokens are kept as hashes, and compared in
+A role, and a ban, is looked up at each call, so both work at once. Bearer tokens are kept as hashes, and compared in
 constant time.
 """
 
@@ -19,7 +19,8 @@ from uuid import uuid4
 import msgspec
 from cryptography import x509
 
-from federation.api.routes import ROLES, Access, Principal
+from federation.api.routes import ROLES, Access, Principal, turned_away
+from federation.banned import WhyBanned, nobody_is_banned
 from federation.errors import FederationError, InvalidValue
 from federation.store import Change, Committed, Store
 from federation.tokens import settle
@@ -132,11 +133,16 @@ class HubAccess:
     """Operators, by certificate of the hub's trust domain or by bearer token."""
 
     def __init__(
-        self, operators: OperatorStore, bundle: Callable[[], Bundle], now: Callable[[], datetime]
+        self,
+        operators: OperatorStore,
+        bundle: Callable[[], Bundle],
+        now: Callable[[], datetime],
+        why_banned: WhyBanned = nobody_is_banned,
     ) -> None:
         self._operators = operators
         self._bundle = bundle
         self._now = now
+        self._why_banned = why_banned
 
     async def certificate(self, der: bytes) -> Principal | None:
         found = identify(der, self._bundle(), self._now())
@@ -145,6 +151,8 @@ class HubAccess:
         spiffe_id, certificate = found
         role, _, name = spiffe_id.path[1:].partition("/")
         key = spki_hash(public_key(certificate))
+        if (reason := self._why_banned(spiffe_id, key)) is not None:
+            raise turned_away(reason)
         operator = await self._operators.by_key(name, key) if role == "operator" else None
         return Principal(name, ROLES[operator.role], spiffe_id, certificate) if operator else None
 
@@ -156,14 +164,22 @@ class HubAccess:
 class AgentAccess:
     """Gateways of the agent's own cluster, by certificate. There are no remote operators: they ask the hub."""
 
-    def __init__(self, bundle: Callable[[], Bundle], now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        bundle: Callable[[], Bundle],
+        now: Callable[[], datetime],
+        why_banned: WhyBanned = nobody_is_banned,
+    ) -> None:
         self._bundle = bundle
         self._now = now
+        self._why_banned = why_banned
 
     async def certificate(self, der: bytes) -> Principal | None:
         found = identify(der, self._bundle(), self._now())
         if found is None or not found[0].path.startswith("/gateway/"):
             return None
+        if (reason := self._why_banned(found[0], spki_hash(public_key(found[1])))) is not None:
+            raise turned_away(reason)
         return Principal(str(found[0]), Access.PEER, *found)
 
     async def bearer(self, secret: str) -> Principal | None:

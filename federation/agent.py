@@ -56,12 +56,17 @@ class Publisher(Protocol):
     def complete(self) -> None: ...
 
 
+def _nobody_asks() -> None:
+    """For an agent without doors."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outlets:
-    """What an agent does with its decisions."""
+    """What an agent does with its decisions. `bans_changed` is called when somebody may have to be cut off."""
 
     publisher: Publisher
     publish_snapshots: Callable[[Mapping[Place, Snapshot]], None]
+    bans_changed: Callable[[], None] = _nobody_asks
 
 
 class Agent:
@@ -169,6 +174,8 @@ class Agent:
                 log.debug("event", what=str(event))
         step = decide.advance(self.decisions, events)
         self.decisions = step.after
+        if before.bans is not self.view.bans:
+            self._outlets.bans_changed()
         self._remember(before, step.touched)
         self._uncompiled |= step.changed
         self._untold |= step.touched
@@ -229,6 +236,10 @@ class Agent:
             for service in touched:
                 if before.local.get(service) is not view.local.get(service):
                     self._knowledge.local(service, view.local.get(service))
+        if before.heads is not view.heads:
+            for (owner, authority), kept in view.heads.items():
+                if before.heads.get((owner, authority)) != kept:
+                    self._knowledge.head(owner, kept)
         if before.gateways is not view.gateways:
             for name in {*before.gateways, *view.gateways}:
                 if before.gateways.get(name) != view.gateways.get(name):
@@ -307,6 +318,7 @@ def remembered_view(me: Me, remembered: Remembered, heard: Iterable[Event], now:
         ports=HashTrieMap({service: HashTrieMap(ports) for service, ports in remembered.ports.items()}),
         first_exported=HashTrieMap(remembered.first_exported),
         gateways=HashTrieMap(remembered.gateways),
+        heads=HashTrieMap(remembered.heads),
     )
     for event in (*heard, *map(LocalChanged, remembered.local.values())):
         view, _ = reduce(view, event)

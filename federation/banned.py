@@ -8,7 +8,7 @@ where it renews.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -51,6 +51,13 @@ class Ban:
 
 Bans = Mapping[str, Ban]
 """By `Ban.key`."""
+
+WhyBanned = Callable[[SpiffeId, str], str | None]
+"""Why whoever has, or wants, a certificate for an identity over a key (SPKI hash, hex) is turned away, or None."""
+
+
+def nobody_is_banned(_identity: SpiffeId, _key: str) -> None:
+    """For those who hear of no bans."""
 
 
 def ban_key(kind: BanKind, subject: str) -> str:

@@ -57,7 +57,7 @@ class BanStore:
     def bans(self) -> Mapping[str, Ban]:
         return self._bans
 
-    def refusal(self, identity: SpiffeId, key: str) -> str | None:
+    def why_banned(self, identity: SpiffeId, key: str) -> str | None:
         """Why whoever has, or wants, a certificate for `identity` over `key` (SPKI hash, hex) is turned away."""
         found = banned(self._bans, identity, key, self._base)
         return None if found is None else str(found)

@@ -17,11 +17,14 @@ from rpds import HashTrieMap
 from federation.agent import Agent
 from federation.api.messages import GatewayStatus, RejectedResource
 from federation.attest import Instances
+from federation.banned import banned
 from federation.clock import Clock
 from federation.events import GatewayGone, GatewayLost, GatewayReported
+from federation.held import Version, common
 from federation.model import OwnGateway, Path, Service
 from gateway.compile import Place
-from gateway.snapshot import Key, Snapshot
+from gateway.secrets import bundle_secret
+from gateway.snapshot import SECRET, Key, Snapshot
 from gateway.xds.lane import Rejected
 from gateway.xds.latest import Latest
 from gateway.xds.server import Client, Denied, Stream, Where
@@ -29,6 +32,7 @@ from pki.algorithms import spki_hash
 from pki.bundle import Bundle
 from pki.certificate import load_pem, public_key
 from pki.errors import PkiError
+from pki.spiffe import SpiffeId
 from pki.validate import verify_peer
 
 FORGOTTEN_AFTER = timedelta(hours=24)
@@ -48,6 +52,10 @@ class Report:
     envoy: str
     certificate_expires_at: datetime | None
     draining: bool
+    issuer: bytes = b""
+    """The key identifier of the authority whose certificate its Envoy presents."""
+    bundle: Version = (0, 0)
+    """The version of our own bundle that it goes by."""
 
 
 class Gateways:
@@ -65,6 +73,7 @@ class Gateways:
         self._refused: dict[str, dict[Key, Rejected]] = {}
         self._reports: dict[str, Report] = {}
         self._reporting: dict[str, Client] = {}
+        self._acked: dict[str, dict[str, Version]] = {}
         instances.is_connected = self.is_connected
 
     def publish(self, snapshots: Mapping[Place, Snapshot]) -> None:
@@ -89,7 +98,18 @@ class Gateways:
         if role != "gateway":
             return Denied(f"{identity} is not a gateway")
         key = spki_hash(public_key(certificates[0]))
-        return Client(str(identity), gateway_class, self._instances.name_of(key))
+        if (refusal := self.why_banned(identity, key)) is not None:
+            return Denied(refusal)
+        return Client(str(identity), gateway_class, self._instances.name_of(key), key)
+
+    def why_banned(self, identity: SpiffeId, key: str) -> str | None:
+        """As `WhyBanned` says, by what the agent has heard of bans."""
+        found = banned(self._agent.view.bans, identity, key, self._agent.view.me.base)
+        return None if found is None else str(found)
+
+    def refused(self, client: Client) -> str | None:
+        """The same of one that speaks to us."""
+        return self.why_banned(SpiffeId.parse(client.identity), client.key)
 
     def choose(self, client: Client, where: Where) -> Latest[Snapshot] | None:
         """The snapshots of the place where this client listens; a new place is compiled at once.
@@ -134,6 +154,7 @@ class Gateways:
     def stream_ended(self, stream: Stream) -> None:
         instance = stream.client.instance
         if self._streams.get(instance) is stream:
+            self._note_acked(instance)
             del self._streams[instance], self._refused[instance]
 
     def reported(
@@ -175,6 +196,7 @@ class Gateways:
 
     def _drop(self, name: str) -> None:
         self._reports.pop(name, None)
+        self._acked.pop(name, None)
         self._agent.submit(GatewayGone(name))
 
     async def forget_the_lost(self) -> None:
@@ -186,6 +208,41 @@ class Gateways:
                 last = self._reports[name].at if name in self._reports else since
                 if name not in self._reporting and self._clock.now() - last >= FORGOTTEN_AFTER:
                     self._drop(name)
+
+    # ---- what they go by -----------------------------------------------------------------------------------------
+
+    def held(self) -> dict[str, Version]:
+        """Of which trust domain which version of the bundle is held by every gateway that counts: those that are
+        connected, or were within a day and were not removed.
+        """
+        everyone = {bundle.trust_domain.name: bundle.version for bundle in self._agent.view.bundles.values()}
+        for name in self._streams:
+            self._note_acked(name)
+        trusted = {peer.trust_domain.name for peer in self._agent.compiled.fabric.peers}
+        acked = [self._acked.get(name, {}) for name in self._agent.view.gateways]
+        return common(everyone, trusted, acked)
+
+    def _note_acked(self, name: str) -> None:
+        """A secret that a gateway acknowledged is on its disk, and its Envoy has taken it (`gateway.relay`)."""
+        subscription = self._streams[name].subscription
+        lane = subscription.lanes.get(SECRET)
+        acked = self._acked.setdefault(name, {})
+        for peer in self._agent.compiled.fabric.peers:
+            domain = peer.trust_domain.name
+            if lane is None or acked.get(domain) == peer.bundle.version:
+                continue
+            secret = bundle_secret(peer.bundle)
+            if lane.known.get(secret.name) == secret.version:
+                acked[domain] = peer.bundle.version
+
+    def report(self, name: str) -> Report | None:
+        """The last word of a gateway since this agent started."""
+        return self._reports.get(name)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The gateways for which others wait."""
+        return tuple(sorted(self._agent.view.gateways))
 
     # ---- how they stand ------------------------------------------------------------------------------------------
 

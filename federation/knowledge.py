@@ -11,6 +11,7 @@ from here. What it decides goes out after an attempt to write the facts behind i
     first/<ns>/<name>        when an own export was first seen
     local/<ns>/<name>        a service of this cluster, as it was found last
     gateway/<name>           a gateway of this cluster
+    head/<owner>/<authority> how far a journal of somebody else has come
     served                   gateways have been served from what is here
     told                     the others have been told from what is here
     epoch                    our own
@@ -29,6 +30,7 @@ import msgspec
 import structlog
 
 from federation.errors import FederationError
+from federation.heads import Kept
 from federation.model import ListenPort, LocalService, OwnGateway, Position, Service
 from federation.store import Change, Committed, Row, Store, Unknown
 from federation.store.contract import LARGEST, MOST_KEYS
@@ -53,6 +55,7 @@ class Remembered:
     first_exported: Mapping[Service, datetime] = field(default_factory=dict)
     gateways: Mapping[str, OwnGateway] = field(default_factory=dict)
     local: Mapping[Service, LocalService] = field(default_factory=dict)
+    heads: Mapping[tuple[str, str], Kept] = field(default_factory=dict)
     served: bool = False
     told: bool = False
 
@@ -105,6 +108,9 @@ class Knowledge:
 
     def gateway(self, name: str, gateway: OwnGateway | None) -> None:
         self._note(f"gateway/{name}", msgspec.json.encode(gateway) if gateway else None)
+
+    def head(self, owner: str, kept: Kept) -> None:
+        self._note(f"head/{owner}/{kept.head.authority}", msgspec.json.encode(kept))
 
     def served(self) -> None:
         """Our gateways have what is noted so far: whatever is missing here, they lack as well."""
@@ -209,6 +215,7 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
     first: dict[Service, datetime] = {}
     gateways: dict[str, OwnGateway] = {}
     local: dict[Service, LocalService] = {}
+    heads: dict[tuple[str, str], Kept] = {}
     epoch = 0
     for key, row in rows.items():
         kind, _, rest = key.partition("/")
@@ -228,10 +235,13 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
                 gateways[rest] = msgspec.json.decode(row.value, type=OwnGateway)
             case "local":
                 local[_service(rest)] = msgspec.msgpack.decode(row.value, type=LocalService)
+            case "head":
+                owner, _, authority = rest.partition("/")
+                heads[owner, authority] = msgspec.json.decode(row.value, type=Kept)
             case "epoch":
                 epoch = int(row.value)
     return Remembered(
-        epoch, tuple(heard), cursors, ports, first, gateways, local, "served" in rows, "told" in rows
+        epoch, tuple(heard), cursors, ports, first, gateways, local, heads, "served" in rows, "told" in rows
     )
 
 

@@ -12,7 +12,7 @@ of the end only against a head that somebody else kept.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,10 +83,10 @@ def lines(path: Path, data: bytes) -> Iterator[Line]:
         start = end + 1
 
 
-def replay(path: Path, data: bytes, before: Replayed | None = None, kept: Head | None = None) -> Replayed:
+def replay(path: Path, data: bytes, before: Replayed | None = None, kept: Collection[Head] = ()) -> Replayed:
     """Check one part, after the part `before` it if that is at hand, and say what all of it adds up to.
 
-    `kept` is a head that was stored elsewhere: where its line is reached, it must be this one.
+    `kept` are heads that were stored elsewhere: where the line of one is reached, it must be this one.
     """
     found = (
         Replayed() if before is None else Replayed(before.authority, before.since, before.head, before.ledger)
@@ -104,7 +104,7 @@ def replay(path: Path, data: bytes, before: Replayed | None = None, kept: Head |
         if (reason := found.ledger.objection(line.record)) is not None:
             raise JournalError(path, line.number, reason)
         found.ledger.add(line.record)
-        if kept is not None and kept.lines == found.head.lines and kept.hash != found.head.hash:
+        if any(one.lines == found.head.lines and one.hash != found.head.hash for one in kept):
             raise JournalError(path, line.number, "is not the line that was here when the head was kept")
         found.size += len(line.seal) + len(line.body) + 2
     return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
@@ -215,14 +216,14 @@ def earlier_parts(path: Path) -> tuple[Path, ...]:
 
 def verify(path: Path, authority: str | None = None, kept: Head | None = None) -> Head:
     """As `examine` does, and return the head of the journal."""
-    return examine(path, authority, kept).head
+    return examine(path, authority, () if kept is None else (kept,)).head
 
 
-def examine(path: Path, authority: str | None = None, kept: Head | None = None) -> Replayed:
+def examine(path: Path, authority: str | None = None, kept: Collection[Head] = ()) -> Replayed:
     """Check a journal, with the parts that are beside it, and say what it adds up to.
 
-    `authority` is whose it must be, None for whoever it says it is of; `kept` an older head that was stored elsewhere:
-    the journal must still contain it. Raises `JournalError` with the line that cannot be believed.
+    `authority` is whose it must be, None for whoever it says it is of; `kept` are older heads that were stored
+    elsewhere: the journal must still contain each. Raises `JournalError` with the line that cannot be believed.
     """
     found: Replayed | None = None
     first = path
@@ -232,8 +233,13 @@ def examine(path: Path, authority: str | None = None, kept: Head | None = None) 
         if authority not in (None, found.authority):
             raise JournalError(part, 1, "is the journal of another authority")
     assert found is not None
-    if kept is None:
-        return found
+    for one in kept:
+        _check_kept(first, path, found, one)
+    return found
+
+
+def _check_kept(first: Path, last: Path, found: Replayed, kept: Head) -> None:
+    """Whether a head lies within the lines that are at hand; `replay` has compared it if it does."""
     if kept.lines == found.since.lines and kept != found.since:
         raise JournalError(first, 1, "does not go on from the line that was there when the head was kept")
     if kept.lines < found.since.lines:
@@ -241,9 +247,18 @@ def examine(path: Path, authority: str | None = None, kept: Head | None = None) 
         raise JournalError(first, 0, f"{where}: put the parts set aside beside it")
     if kept.lines > found.head.lines:
         raise JournalError(
-            path, found.head.lines, f"ends here, but had {kept.lines} lines when its head was kept"
+            last, found.head.lines, f"ends here, but had {kept.lines} lines when its head was kept"
         )
-    return found
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Every record of a journal and of the parts that are beside it, the oldest first; nothing is verified.
+
+    Raises `JournalError` for what is no record.
+    """
+    for part, data in _all_parts(path):
+        for line in chain.lines(part, data):
+            yield line.record
 
 
 def _all_parts(path: Path) -> list[tuple[Path, bytes]]:

@@ -116,6 +116,11 @@ def forbidden(needed: Access, principal: Principal) -> ApiProblem:
     )
 
 
+def turned_away(reason: str) -> ApiProblem:
+    """Somebody who is known, and banned."""
+    return ApiProblem(403, "banned", reason, "an operator of the hub may take it back: federation ca unban")
+
+
 def not_found(kind: str, name: str, hint: str = "") -> ApiProblem:
     return ApiProblem(404, "not-found", f"there is no {kind} {name!r}", hint)
 

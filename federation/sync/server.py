@@ -63,7 +63,7 @@ class HubSide(Protocol):
         """The name of the member whose agent this is, None if it is no member's agent."""
         ...
 
-    def refusal(self, identity: SpiffeId, key: str) -> str | None:
+    def why_banned(self, identity: SpiffeId, key: str) -> str | None:
         """Why the holder of a certificate for `identity` over `key` (SPKI hash, hex) is banned, None if it is not."""
         ...
 
@@ -96,7 +96,7 @@ def verify_agent(chain: bytes, hub: HubSide, clock: Clock) -> Peer:
     cluster = hub.member_of(identity)
     if cluster is None:
         raise PeerRefused(str(identity), "it is not the agent of a member")
-    if (banned := hub.refusal(identity, key)) is not None:
+    if (banned := hub.why_banned(identity, key)) is not None:
         raise PeerRefused(str(identity), banned)
     return Peer(cluster, identity, key)
 
@@ -152,7 +152,7 @@ class SyncServer:
     def cut_the_banned(self) -> None:
         """End each stream whose agent may no longer have one."""
         for session, peer in self._sessions.items():
-            if (banned := self._hub.refusal(peer.identity, peer.key)) is not None:
+            if (banned := self._hub.why_banned(peer.identity, peer.key)) is not None:
                 session.close(banned)
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:

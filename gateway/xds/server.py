@@ -2,7 +2,7 @@
 
 Serves Envoy on a unix socket, and gateway processes over mutual TLS. It registers this one streaming method and
 nothing else: no unary fetch, no reflection. Who the client is comes from its certificate, through `authorize`, before
-its first message is read; what a node says of itself is a label.
+its first message is read, and again then, as that may be much later; what a node says of itself is a label.
 
 A slow client costs one unanswered response a type and no queue. One that does not read at all is closed. What a client
 refuses is offered again every `RETRY_EVERY` seconds, as its cause may have gone without any change here.
@@ -40,11 +40,12 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who is at the other end: `instance` tells replicas of one `identity` apart."""
+    """Who is at the other end: `instance` tells replicas of one `identity` apart, `key` is its SPKI hash, hex."""
 
     identity: str
     gateway_class: str
     instance: str
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ place that nobody asked for before."""
 
 @dataclass(slots=True)
 class Stream:
-    """One living stream. `subscription` is replaced with each message; `ended` is set when it is over."""
+    """One living stream. `subscription` is replaced with each message; `replaced` ends it, for the reason `why`."""
 
     number: int
     client: Client
@@ -81,6 +82,7 @@ class Stream:
     since: datetime
     subscription: Subscription = field(default_factory=Subscription)
     replaced: asyncio.Event = field(default_factory=asyncio.Event)
+    why: str = "a newer stream of this instance took over"
 
 
 class AdsServer:
@@ -112,20 +114,26 @@ class AdsServer:
         """The living streams, at most one an instance."""
         return tuple(self._streams.values())
 
+    def cut(self, refused: Callable[[Client], str | None]) -> None:
+        """End the streams of those whom `refused` names a reason for."""
+        for stream in self.streams:
+            if (reason := refused(stream.client)) is not None:
+                log.warning("xDS stream cut", instance=stream.client.instance, reason=reason)
+                stream.why = reason
+                stream.replaced.set()
+
     def handler(self) -> grpc.GenericRpcHandler:
         """What to add to a server."""
         method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._serve)
         return grpc.method_handlers_generic_handler(ADS_SERVICE, {ADS_METHOD: method})
 
     async def _serve(self, _: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        client = self._authorize(presented_chain(context.auth_context()))
-        if isinstance(client, Denied):
-            log.warning("xDS client refused", peer=context.peer(), reason=client.reason)
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, client.reason)
+        await self._who(context)
         await context.send_initial_metadata(())
         first: object = await context.read()
         if not isinstance(first, bytes):
             return
+        client = await self._who(context)
         try:
             request, message = decode_request(first)
         except Malformed as error:
@@ -149,6 +157,13 @@ class AdsServer:
                 del self._streams[client.instance]
             self._on_end(stream)
 
+    async def _who(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Client:
+        client = self._authorize(presented_chain(context.auth_context()))
+        if isinstance(client, Denied):
+            log.warning("xDS client refused", peer=context.peer(), reason=client.reason)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, client.reason)
+        return client
+
     async def _converse(
         self,
         stream: Stream,
@@ -166,7 +181,7 @@ class AdsServer:
                 tasks = (reading, watching, replaced, resting)
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 if replaced.done():
-                    await context.abort(grpc.StatusCode.ABORTED, "a newer stream of this instance took over")
+                    await context.abort(grpc.StatusCode.ABORTED, stream.why)
                 if resting.done():
                     resting = asyncio.create_task(self._clock.sleep(self._retry_every), name=f"{name}-retry")
                     await self._step(stream, context, Retry())

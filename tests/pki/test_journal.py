@@ -238,7 +238,7 @@ def test_a_long_journal_goes_on_in_another_file_that_needs_none_before_it(path: 
     assert {entry.serial for entry in again.ledger(NOW)} == {16, 17, 18, 19, 20}
     again.append(intent(99, spki="99"), released(99))
     again.close()
-    assert examine(path, OURS, head).since.lines > 0
+    assert examine(path, OURS, (head,)).since.lines > 0
 
 
 def test_what_is_in_force_is_carried_over(path: Path) -> None:

@@ -1,0 +1,94 @@
+"""The journals of one process: how far they have come, whether they can be written, what is in them, and whether that
+can be believed. Reading takes a thread, as a journal may be long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from federation.heads import MOST_HEADS, JournalHead
+from pki.audit import Signed, history, selected
+from pki.chain import Head
+from pki.errors import PkiError
+from pki.folder import JOURNAL
+from pki.journal import Journal, examine, records
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found in one journal. `problem` is None if it can be believed as far as the head `kept` by others."""
+
+    path: Path
+    head: JournalHead | None
+    since: int
+    kept: tuple[JournalHead, ...]
+    problem: str | None
+
+
+class Journals:
+    """Those in the folders below `directory`. `open_now` gives the ones that can be written now."""
+
+    def __init__(self, directory: Path, open_now: Callable[[], Iterable[Journal]]) -> None:
+        self._directory = directory
+        self._open_now = open_now
+
+    def heads(self) -> tuple[JournalHead, ...]:
+        """For others to keep: of each journal that can be written now."""
+        found = (
+            JournalHead(journal.authority, journal.head.lines, journal.head.hash)
+            for journal in self._open_now()
+        )
+        return tuple(sorted(head for head in found if head.lines))[:MOST_HEADS]
+
+    def problems(self) -> tuple[str, ...]:
+        """Why nothing can be signed, for each journal that could not be written when it was last tried."""
+        found = (journal.problem for journal in self._open_now())
+        return tuple(problem for problem in found if problem is not None)
+
+    async def history(self, since: datetime | None, identity: str | None) -> tuple[tuple[Path, Signed], ...]:
+        """What was signed since then, for exactly this identity, in all journals, by time. Raises `JournalError`."""
+        return await asyncio.to_thread(self._history, since, identity)
+
+    def _history(self, since: datetime | None, identity: str | None) -> tuple[tuple[Path, Signed], ...]:
+        found = [
+            (path, one) for path in self._paths() for one in selected(history(records(path)), since, identity)
+        ]
+        return tuple(sorted(found, key=lambda one: one[1].intent.at))
+
+    async def verify(self, kept: Sequence[JournalHead]) -> tuple[Verdict, ...]:
+        """Look at each journal from its beginning, and whether it holds what others have `kept` of it."""
+        return await asyncio.to_thread(self._verify, kept)
+
+    def _verify(self, kept: Sequence[JournalHead]) -> tuple[Verdict, ...]:
+        """A head of an authority whose journal is not here is a journal that is gone."""
+        open_now = {journal.path: journal.authority for journal in self._open_now()}
+        found = tuple(_verdict(path, open_now.get(path), kept) for path in self._paths())
+        here = {one.head.authority for one in found if one.head is not None}
+        lost = sorted({head for head in kept if head.authority not in here})
+        broken = any(one.head is None for one in found)
+        gone = (
+            Verdict(
+                self._directory, None, 0, (head,), f"there is no journal of the authority {head.authority}"
+            )
+            for head in lost
+        )
+        return found if broken else (*found, *gone)
+
+    def _paths(self) -> tuple[Path, ...]:
+        return tuple(sorted(path for path in self._directory.rglob(JOURNAL) if path.is_file()))
+
+
+def _verdict(path: Path, authority: str | None, kept: Sequence[JournalHead]) -> Verdict:
+    try:
+        found = examine(path, authority)
+        held = tuple(head for head in kept if head.authority == found.authority)
+        if held:
+            found = examine(path, found.authority, [Head(head.lines, head.hash) for head in held])
+    except PkiError as error:
+        return Verdict(path, None, 0, (), str(error))
+    head = JournalHead(found.authority, found.head.lines, found.head.hash)
+    return Verdict(path, head, found.since.lines, held, None)
