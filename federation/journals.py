@@ -15,7 +15,7 @@ from pki.audit import Signed, history, selected
 from pki.chain import Head
 from pki.errors import PkiError
 from pki.folder import JOURNAL
-from pki.journal import Journal, examine, records
+from pki.journal import Journal, Journaled, examine, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,11 @@ class Verdict:
     since: int
     kept: tuple[JournalHead, ...]
     problem: str | None
+
+
+def of(*signers: object) -> tuple[Journal, ...]:
+    """The journals of those who sign here; a root whose key is elsewhere has none."""
+    return tuple(journal for one in signers if isinstance(one, Journaled) for journal in one.journals)
 
 
 class Journals:

@@ -23,7 +23,7 @@ from pki.certificate import authority_trust_domain, pem
 from pki.errors import Distrust, KeyFileError, PkiError, Refused, Untrusted
 from pki.folder import ROOT_SIGNED, SELF_SIGNED, Folder
 from pki.issue import Template
-from pki.journal import Head
+from pki.journal import Head, Journal
 from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.policy import Grant
@@ -148,6 +148,11 @@ class Authority:
     def head(self) -> Head:
         """The head of the journal, for somebody else to keep."""
         return self._signer.journal.head
+
+    @property
+    def journals(self) -> tuple[Journal, ...]:
+        """What was signed, and why."""
+        return (self._signer.journal,)
 
     def ledger(self, now: datetime) -> tuple[Entry, ...]:
         """Every certificate that was handed out and has not ended."""

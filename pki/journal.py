@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from pki import chain, durable
 from pki.chain import Head as Head
@@ -206,6 +207,14 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+@runtime_checkable
+class Journaled(Protocol):
+    """Whoever signs and keeps journals of it here."""
+
+    @property
+    def journals(self) -> tuple[Journal, ...]: ...
 
 
 def earlier_parts(path: Path) -> tuple[Path, ...]:

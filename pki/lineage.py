@@ -31,7 +31,7 @@ from pki.authority import Authority, Issued, Order
 from pki.bundle import MOST_EARLIER, Bundle, Proof
 from pki.errors import KeyFileError, PkiError, Refused
 from pki.folder import key_name
-from pki.journal import Head
+from pki.journal import Head, Journal
 from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.policy import Grant
@@ -181,6 +181,11 @@ class Lineage:
 
     def entry(self, serial: int) -> Entry | None:
         """What the ledgers say of the certificate with this serial number, if it lives."""
+    @property
+    def journals(self) -> tuple[Journal, ...]:
+        """What was signed, and why, by each that can sign."""
+        return tuple(journal for each in self._authorities.values() for journal in each.journals)
+
         found = (authority.entry(serial) for authority in self._authorities.values())
         return next((entry for entry in found if entry is not None), None)
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pki import intermediate, issue
 from pki.errors import KeyFileError
 from pki.folder import SELF_SIGNED, Folder
-from pki.journal import Head
+from pki.journal import Head, Journal
 from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.profiles import CLUSTER_CA_CONSTRAINED, CLUSTER_CA_ROOTED, authority_subject, epoch_of
@@ -86,6 +86,11 @@ class RootAuthority:
     def head(self) -> Head:
         """The head of the journal, for somebody else to keep."""
         return self._signer.journal.head
+
+    @property
+    def journals(self) -> tuple[Journal, ...]:
+        """What was signed, and why."""
+        return (self._signer.journal,)
 
     def ledger(self, now: datetime) -> tuple[Entry, ...]:
         """Every certificate that was handed out and has not ended."""

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from pki.audit import Outcome, history, selected
 from pki.ledger import Continued, Failed, Opened, Revoked
-from tests.pki.test_journal import NOW, OURS, intent, released
+from tests.pki.test_journal import OURS, intent, released
+from tests.pki.world import NOW
 
 
 def test_each_certificate_is_told_once_with_what_came_of_it() -> None:
