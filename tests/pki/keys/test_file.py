@@ -174,9 +174,7 @@ async def test_a_wrong_passphrase_or_none_opens_nothing_and_changes_nothing(tmp_
         await wrong.load("ca-1")
     assert refused.value.__cause__ is None
     assert str(path) in str(refused.value)
-    with pytest.raises(
-        KeyFileError, match=r"is encrypted, and no passphrase is set; see `keys.passphrase`"
-    ):
+    with pytest.raises(KeyFileError, match=r"is encrypted, and no passphrase is set; see `keys.passphrase`"):
         await FileKeyStore(tmp_path / "keys").load("ca-1")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path / "keys") == ["ca-1.key"]
