@@ -6,6 +6,7 @@ what a request may say is `pki.subordinate`'s rule.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
@@ -14,16 +15,22 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki import intermediate, issue
+from pki import durable, intermediate, issue
 from pki.errors import KeyFileError
-from pki.folder import SELF_SIGNED, Folder
+from pki.folder import SELF_SIGNED, Folder, key_name
 from pki.journal import Head, Journal
 from pki.keys import KeyStore
+from pki.keys.file import FileKeyStore
 from pki.ledger import Entry
+from pki.names import LONGEST_DNS_NAME
 from pki.profiles import CLUSTER_CA_CONSTRAINED, CLUSTER_CA_ROOTED, authority_subject, epoch_of
+from pki.root_rules import check_root
 from pki.signer import Clock, Plan, Signer
 from pki.spiffe import TrustDomain
 from pki.subordinate import Subordinate, read_request
+
+TAKEN_OVER = "taken-over"
+"""The file that says for which base a root serves that others made: its subject does not."""
 
 
 class RootAuthority:
@@ -66,6 +73,38 @@ class RootAuthority:
         return cls(signer, base, certificate, constrained)
 
     @classmethod
+    async def take_over(
+        cls,
+        directory: Path,
+        keys: FileKeyStore,
+        base: str,
+        certificate: x509.Certificate,
+        key: ec.EllipticCurvePrivateKey,
+        clock: Clock,
+    ) -> Self:
+        """A root that others made, in `directory` from now on. After a crash it is begun anew.
+
+        Raises `Untrusted` when it breaks a rule of roots, `KeyFileError` when the key is not its own or there is a root
+        already, `WriteError`, `JournalError`.
+        """
+        check_root(certificate, clock.now())
+        if key.public_key() != certificate.public_key():
+            raise KeyFileError(
+                directory, "would hold a root whose key is another one; bring both that belong together"
+            )
+        domain, folder, epoch = TrustDomain.parse(base), Folder(directory), epoch_of(certificate.subject) or 1
+        if folder.exists():
+            raise KeyFileError(directory, "holds a root already; it is never replaced")
+        await keys.adopt(key_name(epoch), key)
+        signer = await folder.make(keys, epoch, clock)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(signer.close)
+            await asyncio.to_thread(durable.write, directory / TAKEN_OVER, domain.name.encode())
+            await folder.write(SELF_SIGNED, certificate)
+            undo.pop_all()
+        return cls(signer, domain.name, certificate)
+
+    @classmethod
     async def load(
         cls, directory: Path, keys: KeyStore, base: str, clock: Clock, constrained: bool = False
     ) -> Self:
@@ -77,7 +116,8 @@ class RootAuthority:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(signer.close)
             folder.check_belongs(SELF_SIGNED, certificate, signer.public_key)
-            if certificate.subject != authority_subject(base, epoch, signer.public_key):
+            ours = certificate.subject == authority_subject(base, epoch, signer.public_key)
+            if not ours and await asyncio.to_thread(_taken_over_for, directory) != base:
                 raise KeyFileError(directory / SELF_SIGNED, f"is not the root of {base}")
             undo.pop_all()
         return cls(signer, base, certificate, constrained)
@@ -133,3 +173,10 @@ class RootAuthority:
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""
         await self._signer.close()
+
+
+def _taken_over_for(directory: Path) -> str:
+    try:
+        return durable.read_private(directory / TAKEN_OVER, LONGEST_DNS_NAME).decode("ascii", "replace")
+    except FileNotFoundError:
+        return ""

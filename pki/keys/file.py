@@ -43,6 +43,10 @@ class FileKeyStore:
     async def create(self, name: str) -> ec.EllipticCurvePrivateKey:
         return await asyncio.to_thread(self._create, self._path(name))
 
+    async def adopt(self, name: str, key: ec.EllipticCurvePrivateKey) -> None:
+        """Keep a key that was made elsewhere. Raises `KeyFileError` when the name is another key's, `WriteError`."""
+        await asyncio.to_thread(self._adopt, self._path(name), key)
+
     async def load(self, name: str) -> ec.EllipticCurvePrivateKey:
         return await asyncio.to_thread(self._load, self._path(name))
 
@@ -81,14 +85,21 @@ class FileKeyStore:
         return self._directory / f"{dns_label(name)}{SUFFIX}"
 
     def _create(self, path: Path) -> ec.EllipticCurvePrivateKey:
+        key = ec.generate_private_key(ec.SECP256R1())
+        self._keep(path, key)
+        return key
+
+    def _adopt(self, path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+        if not path.exists() or self._load(path).private_numbers() != key.private_numbers():
+            self._keep(path, key)
+
+    def _keep(self, path: Path, key: ec.EllipticCurvePrivateKey) -> None:
         if path.is_symlink() or path.exists():
             raise KeyFileError(path, "a key of that name exists already; it is never replaced")
-        key = ec.generate_private_key(ec.SECP256R1())
         data = pkcs8.encode(key, self._passphrase)
         with self._making:
             durable.sweep(self._directory)
             durable.create(path, data)
-        return key
 
     def _load(self, path: Path) -> ec.EllipticCurvePrivateKey:
         return pkcs8.decode(self._read(path), self._passphrase, path)

@@ -10,7 +10,10 @@ from federation.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
     "init": "federation.cli.ca.init:init",
+    "request": "federation.cli.ca.request:request",
     "sign": "federation.cli.ca.sign:sign",
+    "install": "federation.cli.ca.install:install",
+    "import-root": "federation.cli.ca.import_root:import_root",
 }
 
 

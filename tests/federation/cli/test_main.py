@@ -46,7 +46,10 @@ def test_the_commands_are_those_that_are_promised() -> None:
     )
     authorities = {
         "ca init",
+        "ca request",
         "ca sign",
+        "ca install",
+        "ca import-root",
     }
     assert {" ".join(words) for words, _ in EVERY} == set(promised.split(", ")) | authorities
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,17 @@ import pytest
 from pki import csr, journal
 from pki.algorithms import spki_hash
 from pki.bundle import is_rooted
-from pki.ceremony import Answers, Request, Requests, aloud, decode, encode, fingerprint, open_answers
+from pki.ceremony import (
+    Answers,
+    Request,
+    Requests,
+    aloud,
+    decode,
+    encode,
+    fingerprint,
+    fingerprint_of,
+    open_answers,
+)
 from pki.certificate import load_pem
 from pki.profiles import ROOT
 from tests.federation.cli.command import Cli, Finished
@@ -194,3 +205,63 @@ def test_a_base_that_cannot_be_is_wrong_usage(cli: Cli, tmp_path: Path, base: st
     done = cli("ca", "init", "--offline", "--base", base, "--out", tmp_path / "root")
     assert done.code == 2
     assert not (tmp_path / "root").exists()
+
+
+def organisation(folder: Path, days: int = 3650) -> tuple[Path, Path]:
+    """Certificate and key of a root as OpenSSL makes it."""
+    certificate, key = folder / "corp.pem", folder / "corp.key"
+    key.touch(0o600)
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-noenc"]
+    command += ["-subj", "/O=Example Ltd", "-days", str(days), "-keyout", str(key), "-out", str(certificate)]
+    command += ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
+def test_a_root_of_an_organisation_signs_from_its_new_folder(cli: Cli, tmp_path: Path, world: World) -> None:
+    safe = Safe(cli, tmp_path)
+    certificate, key = organisation(tmp_path)
+    (root,) = load_pem(certificate.read_bytes())
+    given = ("--key", key, "--base", BASE, "--out", safe.root, "--passphrase-file", safe.secret)
+    taken = cli("ca", "import-root", certificate, *given, "--expect", fingerprint_of(root))
+    assert taken.code == 0, taken.err
+    assert all("ENCRYPTED" in path.read_text() for path in (safe.root / "root-keys").iterdir())
+    file, digest = safe.asking("east.requests", world.east)
+    done = safe.sign(file, "--out", tmp_path / "answers", "--expect", digest, "--yes")
+    assert done.code == 0, done.err
+    opened = open_answers(decode((tmp_path / "answers").read_bytes(), Answers), BASE, root, datetime.now(UTC))
+    assert is_rooted(world.east.self_signed, opened.signed[world.east.trust_domain], root)
+    other, digest = safe.asking("other.requests", world.east, base="other.example")
+    refused = safe.sign(other, "--out", tmp_path / "more", "--expect", digest, "--yes")
+    assert "is not the root of other.example" in refused.err
+    assert (
+        "never replaced"
+        in cli("ca", "import-root", certificate, *given, "--expect", fingerprint_of(root)).err
+    )
+
+
+def test_a_root_that_breaks_a_rule_is_not_imported_and_told_why(cli: Cli, tmp_path: Path) -> None:
+    certificate, key = organisation(tmp_path, days=30)
+    given = ("--key", key, "--base", BASE, "--out", tmp_path / "root")
+    refused = cli("ca", "import-root", certificate, *given)
+    assert refused.code == 2
+    assert str(certificate) in refused.err
+    assert "days left, and what it signs lives for 366" in refused.err
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_key_of_another_root_or_one_that_others_may_read_is_refused(cli: Cli, tmp_path: Path) -> None:
+    safe = Safe(cli, tmp_path)
+    certificate, key = organisation(tmp_path)
+    digest = fingerprint_of(load_pem(certificate.read_bytes())[0])
+    given = ("--base", BASE, "--out", safe.root, "--passphrase-file", safe.secret, "--expect", digest)
+    (tmp_path / "other").mkdir()
+    _, other = organisation(tmp_path / "other")
+    refused = cli("ca", "import-root", certificate, "--key", other, *given)
+    assert refused.code == 1
+    assert "whose key is another one" in refused.err
+    key.chmod(0o644)
+    loose = cli("ca", "import-root", certificate, "--key", key, *given)
+    assert loose.code == 1
+    assert "lets others in" in loose.err
+    assert not (safe.root / "root").exists()
