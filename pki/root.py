@@ -24,6 +24,7 @@ from pki.keys.file import FileKeyStore
 from pki.ledger import Entry
 from pki.names import LONGEST_DNS_NAME
 from pki.profiles import CLUSTER_CA_CONSTRAINED, CLUSTER_CA_ROOTED, authority_subject, epoch_of
+from pki.revoking import Revocations
 from pki.root_rules import check_root
 from pki.signer import Clock, Plan, Signer
 from pki.spiffe import TrustDomain
@@ -160,6 +161,10 @@ class RootAuthority:
             who=who,
             why=why,
         )
+
+    def revocations(self, clock: Clock) -> Revocations:
+        """What this root has revoked, and its lists."""
+        return Revocations(self._signer, self.certificate, clock)
 
     async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
         """The key of `request`, if `sign_cluster_ca` would sign it now. Raises `Refused` where that would."""
