@@ -19,6 +19,10 @@ class Clock(Protocol):
         """Seconds since some fixed moment: for leases and deadlines. It never goes back."""
         ...
 
+    def running(self) -> float:
+        """The same, but it goes on while the machine sleeps: what the wall clock ought to agree with."""
+        ...
+
     async def sleep(self, seconds: float) -> None: ...
 
 
@@ -28,6 +32,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def running(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -46,6 +53,9 @@ class ManualClock:
         return self._start + timedelta(seconds=self._elapsed)
 
     def monotonic(self) -> float:
+        return self._elapsed
+
+    def running(self) -> float:
         return self._elapsed
 
     @property

@@ -28,7 +28,7 @@ from pki.errors import PkiError, Refused
 from pki.issue import Template
 from pki.journal import Journal
 from pki.ledger import Failed, Intent, Released, Superseded
-from pki.skew import check_forward
+from pki.skew import Course, Reading, check_course, check_forward, follow
 from pki.validate import check_issued
 
 T = TypeVar("T")
@@ -45,6 +45,10 @@ Plan = Callable[[int, datetime], Template]
 class Clock(Protocol):
     def now(self) -> datetime:
         """The wall clock, in UTC."""
+        ...
+
+    def running(self) -> float:
+        """Seconds since some fixed moment, also those while the machine slept. Nobody can set it."""
         ...
 
 
@@ -103,6 +107,7 @@ class Signer:
         self._waiting: deque[_Waiting] = deque()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._course: Course | None = None
 
     async def sign(
         self,
@@ -204,9 +209,7 @@ class Signer:
     # ---- in the thread -----------------------------------------------------------------------------------------
 
     def _sign_group(self, jobs: Sequence[Job]) -> list[Outcome]:
-        now = self._clock.now()
-        if self.journal.last is not None:
-            check_forward(now, self.journal.last, "the last entry of our own journal")
+        now = self._now()
         self.journal.forget(now)
         ahead = _Ahead()
         steps = [self._plan(job, now, ahead) for job in jobs]
@@ -228,6 +231,15 @@ class Signer:
             return error
         ahead.add(intent, job.replaces)
         return _Planned(template, intent, job.issuer)
+
+    def _now(self) -> datetime:
+        """The time, unless it cannot be right; raises `ClockError`."""
+        reading = Reading(self._clock.now(), self._clock.running())
+        if self.journal.last is not None:
+            check_forward(reading.wall, self.journal.last, "the last entry of our own journal")
+        self._course = follow(self._course, reading)
+        check_course(self._course, reading)
+        return reading.wall
 
     def _finish(self, planned: Sequence[_Planned]) -> list[Outcome]:
         """Sign, look again, write the results down; if that cannot be done for all, it is done for none."""

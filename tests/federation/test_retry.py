@@ -20,6 +20,9 @@ class Slept:
     def monotonic(self) -> float:
         return self.elapsed
 
+    def running(self) -> float:
+        return self.elapsed
+
     async def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)
         self.elapsed += seconds

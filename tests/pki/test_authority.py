@@ -40,9 +40,13 @@ GRANT = granted(GATEWAY)
 class StoppedClock:
     def __init__(self) -> None:
         self.time = NOW
+        self.jumped = timedelta(0)
 
     def now(self) -> datetime:
         return self.time
+
+    def running(self) -> float:
+        return (self.time - NOW - self.jumped).total_seconds()
 
 
 @pytest.fixture
@@ -347,6 +351,27 @@ async def test_s6_a_clock_that_went_back_stops_issuance(east: Authority, clock: 
     clock.time -= timedelta(hours=1)
     with pytest.raises(ClockError, match="3603 s behind the last entry of our own journal"):
         await issued(east, new_key())
+
+
+async def test_s6_a_clock_that_jumps_ahead_stops_issuance_until_it_stayed_so(
+    east: Authority, clock: StoppedClock
+) -> None:
+    """Else one wrong hour would forget leaves that live, and leave a journal that no right clock could go on with."""
+    first = await issued(east, new_key())
+    month = timedelta(days=30)
+    clock.time, clock.jumped = clock.time + month, month
+    before = east.head
+    with pytest.raises(ClockError, match="ahead of the time that passed"):
+        await issued(east, new_key())
+    assert east.head == before
+    clock.time, clock.jumped = clock.time - month, timedelta(0)
+    assert first.serial_number in {entry.serial for entry in east.ledger(NOW)}
+    await issued(east, new_key())
+    clock.time, clock.jumped = clock.time + month, month
+    with pytest.raises(ClockError):
+        await issued(east, new_key())
+    clock.time += timedelta(seconds=60)
+    await issued(east, new_key())
 
 
 async def test_c8_a_leaf_that_is_cut_short_says_so(east: Authority, clock: StoppedClock) -> None:

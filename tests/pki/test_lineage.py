@@ -39,6 +39,9 @@ class StoppedClock:
     def now(self) -> Any:
         return self.time
 
+    def running(self) -> float:
+        return (self.time - NOW).total_seconds()
+
 
 @pytest.fixture
 def clock() -> StoppedClock:

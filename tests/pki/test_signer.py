@@ -25,6 +25,9 @@ class StoppedClock:
     def now(self) -> datetime:
         return NOW
 
+    def running(self) -> float:
+        return 0.0
+
 
 class SlowKey(ec.EllipticCurvePrivateKey):
     """Signs when it is let; `asked` says that somebody waits for it."""

@@ -63,6 +63,9 @@ class StoppedClock:
     def now(self) -> datetime:
         return NOW
 
+    def running(self) -> float:
+        return 0.0
+
 
 async def test_a_key_is_one_of_the_library_s_own_on_p_256(store: KeyStore) -> None:
     key = await store.create("ca-1")
