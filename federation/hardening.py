@@ -3,7 +3,7 @@
 No core dump is written, and no process of the same user may read our memory or attach to us. Whoever is root may.
 
 Children inherit what concerns core dumps, so Envoy leaves none either. They do not inherit that others of their user
-cannot read their memory: execve(2) decides that anew, by whether the program file may be read by who runs it.
+cannot read their memory: execve(2) makes it readable again.
 """
 
 from __future__ import annotations
