@@ -34,7 +34,7 @@ class Bao:
     """A running server. `root_token` may do everything; `pid` is that of the server itself."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = Server(folder, _unused())
+        self.server = Server(folder, unused())
         self.server.write()
         self.root_token = ""
         self._unseal_key = ""
@@ -85,7 +85,7 @@ class Bao:
         found: dict[str, Any] = answer.json() if answer.content else {}
         return found
 
-    def write(self, path: str, **body: Any) -> dict[str, Any]:
+    def write(self, path: str, /, **body: Any) -> dict[str, Any]:
         """What the root gets for writing `body`: its `data`, empty where nothing is answered."""
         found: dict[str, Any] = self.call("POST", path, body).get("data") or {}
         return found
@@ -143,7 +143,7 @@ def bao_server(folder: Path) -> Iterator[Bao]:
         bao.kill()
 
 
-def _unused() -> HostPort:
+def unused() -> HostPort:
     """A port of a loopback address on which nobody listens."""
     while True:
         host = f"127.{random.randint(64, 250)}.{random.randint(0, 254)}.{random.randint(1, 254)}"
