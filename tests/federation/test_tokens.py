@@ -77,6 +77,22 @@ async def test_a1_of_a_hundred_at_once_exactly_one_key_wins(store: Store) -> Non
     assert stored.used_by == key(winner)
 
 
+async def test_s7_a_used_token_that_a_backup_brings_back_does_not_outlive_its_ten_minutes(
+    tmp_path: Path,
+) -> None:
+    clock, database = ManualClock(), tmp_path / "tokens.db"
+    token, record = made(clock)
+    async with await SqliteStore.open(database) as opened:
+        await TokenStore(opened, clock.now).add(record)
+    backup = database.read_bytes()
+    async with await SqliteStore.open(database) as opened:
+        assert isinstance(await TokenStore(opened, clock.now).redeem(token.secret, "east", key(1)), Redeemed)
+    database.write_bytes(backup)
+    clock.advance(LONGEST_LIFE.total_seconds())
+    async with await SqliteStore.open(database) as opened:
+        assert isinstance(await TokenStore(opened, clock.now).redeem(token.secret, "east", key(2)), Refused)
+
+
 async def test_a2_the_winning_key_may_ask_again_also_from_another_process(store: Store) -> None:
     clock = ManualClock()
     token, record = made(clock)
