@@ -129,12 +129,12 @@ def _secret_id(vault: Vault, method: AppRole) -> str:
 def _unwrapped(vault: Vault, method: AppRole, wrapping: str) -> str:
     file = method.secret_id
     try:
-        about = vault.unwrap(wrapping, "sys/wrapping/lookup").get("data", {}).get("creation_path", "")
-        if re.fullmatch(rf"auth/{re.escape(method.mount)}/role/[^/]+/secret-id", str(about)) is None:
+        origin = vault.wrapped_by(wrapping)
+        if re.fullmatch(rf"auth/{re.escape(method.mount)}/role/[^/]+/secret-id", origin) is None:
             raise KeyFileError(
                 file, "holds a wrapping token that was not made for a secret id; it was not opened"
             )
-        secret = vault.unwrap(wrapping).get("data", {}).get("secret_id")
+        secret = (vault.unwrap(wrapping).get("data") or {}).get("secret_id")
     except VaultError as error:
         if error.fault not in (VaultFault.REFUSED, VaultFault.DENIED, VaultFault.MISSING):
             raise

@@ -104,9 +104,14 @@ class Vault:
             raise VaultError(self.place.address, VaultFault.STRANGE, f"auth/{mount}/login", "no `auth` in it")
         return found
 
-    def unwrap(self, wrapping: str, path: str = "sys/wrapping/unwrap") -> dict[str, Any]:
-        """What a wrapping token stands for; that works once. Or, at `sys/wrapping/lookup`, what it is about."""
-        return self._ask("post", path, token="", json={"token": wrapping})
+    def unwrap(self, wrapping: str) -> dict[str, Any]:
+        """What a wrapping token stands for. It opens once."""
+        return self._ask("post", "sys/wrapping/unwrap", wrapping)
+
+    def wrapped_by(self, wrapping: str) -> str:
+        """The path whose answer is in a wrapping token, which stays closed."""
+        found = self._ask("post", "sys/wrapping/lookup", "", json={"token": wrapping}).get("data") or {}
+        return str(found.get("creation_path", ""))
 
     def reconnect(self) -> None:
         """Read CA and certificate again, and begin anew."""
