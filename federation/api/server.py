@@ -149,7 +149,7 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
     try:
         return await handler(request)
     except ApiProblem as problem:
-        if problem.status in (401, 403):
+        if problem.status in (401, 403) or problem.code == "csr":
             _note_refusal(request, problem)
         answer = _json(problem.status, Problem(problem.code, str(problem), problem.hint))
         if problem.status == 401:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from structlog.testing import capture_logs
 
 from federation.access import AgentAccess
 from federation.api.agent_routes import AgentRoutes
@@ -37,6 +40,7 @@ from pki.token import JoinToken
 from tests.federation.forgery import Forger
 from tests.gateway.certificates import BASE, ca
 from tests.gateway.certificates import Identity as Shown
+from tests.pki.rules.hostile import REFUSED
 from tests.pki.world import make_root, new_key
 
 CLOCK = SystemClock()
@@ -155,6 +159,21 @@ async def test_a1_of_a_hundred_at_once_exactly_one_gets_a_certificate(door: Door
     outcomes = await asyncio.gather(*(attempt(number) for number in range(100)))
     assert Counter(outcomes) == {200: 1, 403: 99}
     assert len(door.authority.ledger(CLOCK.now())) == before + 1
+
+
+@pytest.mark.parametrize("what", ["RSA-16384", "two in one PEM", "somebody else's key"])
+async def test_r2_r3_r4_a_hostile_request_leaves_a_line_in_the_log(door: Door, what: str) -> None:
+    request, reason = REFUSED[what]
+    data = request if b"-----BEGIN" in request else x509.load_der_x509_csr(request).public_bytes(Encoding.PEM)
+    body = Redeem(token="x", csr=data.decode(), name="gw-0")
+    with capture_logs() as lines:
+        async with connect(door.target()) as client:
+            with pytest.raises(Refusal, match=reason) as refusal:
+                await client.call("POST", "/v1/attest", body=body)
+    assert refusal.value.status == 400
+    (line,) = [line for line in lines if line["event"] == "call refused"]
+    assert (line["path"], line["status"], line["caller"]) == ("/v1/attest", 400, "127.0.0.1")
+    assert line["reason"].startswith("csr: ")
 
 
 @pytest.mark.parametrize("path", ["agent", "gateway/", "ns/default/sa/gateway", "operator/ada"])
