@@ -18,9 +18,9 @@ from itertools import pairwise
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from pki.bundle import Bundle
+from pki.bundle import Bundle, check_bundle
 from pki.certificate import authority_key_id, der, extension, signed_by
-from pki.errors import Untrusted
+from pki.errors import InvalidBundle, Untrusted
 from pki.spiffe import SCHEME, TrustDomain
 from pki.validate import verify_peer
 
@@ -138,10 +138,14 @@ def _own(
     trust_domain: TrustDomain,
     now: datetime,
 ) -> Verdict:
+    bundle = Bundle(trust_domain, 1, tuple(anchors))
     try:
-        identity = verify_peer(presented, {trust_domain: Bundle(trust_domain, 1, tuple(anchors))}, now)
+        identity = verify_peer(presented, {trust_domain: bundle}, now)
+        check_bundle(bundle)
     except Untrusted as error:
         return Verdict(Verifier.FEDERATION, False, str(error))
+    except InvalidBundle as error:
+        return Verdict(Verifier.FEDERATION, False, f"it never holds these anchors: {error.reason}")
     return Verdict(Verifier.FEDERATION, True, f"it is {identity}")
 
 

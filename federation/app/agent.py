@@ -15,6 +15,7 @@ import structlog
 from federation.access import AgentAccess
 from federation.agent import Agent, Outlets, remembered_view
 from federation.api.agent_routes import AgentRoutes
+from federation.api.authority_routes import AgentAuthorityRoutes, Own
 from federation.api.inward import Inward
 from federation.api.routes import Route
 from federation.api.server import (
@@ -180,6 +181,9 @@ class _Process:
             clock=self.clock,
         )
         routes = AgentRoutes(self.agent, self.attestor, self.tokens, state, self.clock).routes()
+        me, roots = self.settings.cluster, lambda: (self.member.root,)
+        own = Own(me, self.authority, self.identity, roots, "file", tuple, self.clock)
+        routes += AgentAuthorityRoutes(own, self.agent).routes()
         self.inward = Inward(routes)
         self.identity.on_renewal(lambda _: sync.refresh())
         async with asyncio.TaskGroup() as group:

@@ -14,6 +14,7 @@ import structlog
 
 from federation.access import HubAccess, OperatorStore
 from federation.admission import Admission
+from federation.api.authority_routes import HubAuthorityRoutes, Own
 from federation.api.hub_routes import HubRoutes
 from federation.api.messages import CheckGroup, ClusterInfo, HubStatus
 from federation.api.server import TcpDoor, UnixDoor, api_application, health_application, serving, with_health
@@ -154,6 +155,10 @@ class _Process:
             str(settings.advertise.sync),
             self.clock,
         ).routes()
+        own = Own(
+            "hub", self.authority, self.identity, lambda: (self.root.certificate,), "file", tuple, self.clock
+        )
+        routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root).routes()
         access = HubAccess(self.operators, self.authority.bundle, self.clock.now)
         api = api_application("federation hub", version("federation"), routes, access)
         socket = UnixDoor(Path(settings.directory) / "api.sock")

@@ -9,6 +9,10 @@ import click
 from federation.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "show": "federation.cli.ca.show:show",
+    "tree": "federation.cli.ca.tree:tree",
+    "export": "federation.cli.ca.export:export",
+    "verify": "federation.cli.ca.verify:verify",
     "init": "federation.cli.ca.init:init",
     "request": "federation.cli.ca.request:request",
     "sign": "federation.cli.ca.sign:sign",

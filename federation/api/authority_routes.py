@@ -1,0 +1,215 @@
+"""What hub and agents answer about authorities: their own, the whole tree, and authorities for other systems.
+
+The hub tells what it holds itself; key stores, journals and who trusts what are asked of each agent, whose word it is.
+An authority for another system is signed for whoever may change things at the hub, and written to the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, runtime_checkable
+
+import msgspec
+from cryptography import x509
+
+from federation.agent import Agent
+from federation.api.authority_info import (
+    ClusterAuthorities,
+    ForeignInfo,
+    IssuedIntermediate,
+    NewIntermediate,
+    OwnAuthorities,
+    Tree,
+    authority_info,
+    own_authority,
+    trust_info,
+    trusts_of,
+)
+from federation.api.routes import Access, ApiProblem, Call, Route, not_found
+from federation.clock import Clock
+from federation.errors import FederationError
+from federation.hub import Hub, Known
+from federation.identity import Identity
+from federation.questions import Question
+from pki import intermediate
+from pki.bundle import Bundle
+from pki.certificate import load_der, pem
+from pki.errors import InvalidSpiffeId, Refused
+from pki.intermediate import Consumer
+from pki.lineage import Lineage
+from pki.spiffe import TrustDomain
+
+Foreign = Callable[[], tuple[ForeignInfo, ...]]
+
+
+@runtime_checkable
+class IntermediateSigner(Protocol):
+    """A root that can sign now."""
+
+    async def sign_intermediate(
+        self, request: bytes, grant: intermediate.Grant, *, who: str, why: str
+    ) -> x509.Certificate: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Whom to ask about this process's own authority. `roots` are those that its members pin."""
+
+    name: str
+    authority: Lineage
+    identity: Identity
+    roots: Callable[[], Sequence[x509.Certificate]]
+    key_store: str
+    foreign: Foreign
+    clock: Clock
+
+    def told(self, kind: str, trusts: dict[str, Bundle]) -> OwnAuthorities:
+        authority = self.authority
+        return OwnAuthorities(
+            kind="hub" if kind == "hub" else "agent",
+            name=self.name,
+            roots=tuple(authority_info((root,)) for root in self.roots()),
+            authorities=(
+                own_authority(
+                    authority.forms, self.key_store, len(authority.ledger(self.clock.now())), authority.head
+                ),
+            ),
+            bundle=trust_info(self.name, authority.bundle()),
+            presented=self.identity.current.chain.decode(),
+            trusts=trusts_of(trusts),
+            foreign=self.foreign(),
+        )
+
+
+class AgentAuthorityRoutes:
+    """The routes of one agent."""
+
+    def __init__(self, own: Own, agent: Agent) -> None:
+        self._own = own
+        self._agent = agent
+
+    def routes(self) -> tuple[Route, ...]:
+        see = Access.VIEWER
+        return (Route("GET", "/v1/authorities", "What is held here", see, self.held, OwnAuthorities),)
+
+    async def held(self, _: Call) -> OwnAuthorities:
+        me = self._agent.view.me.name
+        others = {name: bundle for name, bundle in self._agent.view.bundles.items() if name != me}
+        return self._own.told("agent", others)
+
+
+class HubAuthorityRoutes:
+    """The routes of one hub. `root` signs for other systems if it is here."""
+
+    def __init__(self, own: Own, hub: Hub, root: object, mode: str) -> None:
+        self._own = own
+        self._hub = hub
+        self._root = root
+        self._mode = mode
+
+    def routes(self) -> tuple[Route, ...]:
+        see, do = Access.VIEWER, Access.OPERATOR
+        one, foreign = "/v1/authorities/{name}", "/v1/clusters/{name}/intermediates"
+        return (
+            Route("GET", "/v1/authorities", "What is held here", see, self.held, OwnAuthorities),
+            Route("GET", one, "What a cluster's agent, or hub, holds", see, self.one, OwnAuthorities),
+            Route("GET", "/v1/tree", "The hierarchy, and who trusts what", see, self.tree, Tree),
+            Route("POST", foreign, "Sign an authority for another system", do, self.sign, IssuedIntermediate,
+                  NewIntermediate, told=("consumer", "trust_domain", "serial", "not_after")),
+        )  # fmt: skip
+
+    async def held(self, _: Call) -> OwnAuthorities:
+        base = self._hub.base
+        known = {domain.cluster(base): bundle for domain, bundle in self._hub.bundles().items()}
+        return self._own.told("hub", {name: bundle for name, bundle in known.items() if name})
+
+    async def one(self, call: Call) -> OwnAuthorities:
+        name = call.params["name"]
+        if name == self._own.name:
+            return await self.held(call)
+        if self._hub.member(name) is None:
+            raise not_found("cluster", name, "see `federation cluster list`")
+        try:
+            return await self._asked(name)
+        except FederationError as error:
+            raise ApiProblem(
+                503, "agent", str(error), "ask the agent at its own socket, or try again"
+            ) from error
+
+    async def tree(self, call: Call) -> Tree:
+        clusters = await asyncio.gather(*(self._cluster(known) for known in self._hub.members()))
+        return Tree(
+            base=self._hub.base,
+            now=self._own.clock.now(),
+            root=self._mode,
+            hub=await self.held(call),
+            clusters=tuple(clusters),
+        )
+
+    async def sign(self, call: Call) -> IssuedIntermediate:
+        name, body = call.params["name"], call.body
+        if self._hub.member(name) is None:
+            raise not_found("cluster", name, "see `federation cluster list`")
+        if not isinstance(self._root, IntermediateSigner):
+            raise ApiProblem(
+                409,
+                "offline",
+                "the key of the root is not here, so this hub cannot sign an authority for another system",
+                "sign it where the root is, with openssl or another tool, for the same subject and profile",
+            )
+        try:
+            domain = None if body.trust_domain is None else TrustDomain.parse(body.trust_domain)
+            lifetime = None if body.lifetime is None else timedelta(seconds=body.lifetime)
+            grant = intermediate.decide(Consumer(body.consumer), name, self._hub.base, domain, lifetime)
+            made = await self._root.sign_intermediate(
+                body.csr.encode(), grant, who=call.principal.name, why=f"{body.consumer} of {name}"
+            )
+        except (Refused, InvalidSpiffeId, OverflowError) as error:
+            raise ApiProblem(400, "refused", str(error), "see `federation ca export --help`") from error
+        return IssuedIntermediate(
+            consumer=body.consumer,
+            cluster=name,
+            serial=f"{made.serial_number:x}",
+            trust_domain="" if grant.trust_domain is None else grant.trust_domain.name,
+            not_after=made.not_valid_after_utc,
+            certificate=pem([made]).decode(),
+            bridges="",
+            roots=pem(self._own.roots()).decode(),
+        )
+
+    async def _cluster(self, known: Known) -> ClusterAuthorities:
+        row = self._hub.registry.rows[known.member.name]
+        bundle = row.trusted(self._hub.base)
+        rooted = (load_der(row.rooted),) if row.rooted else ()
+        forms = [
+            (anchor, *(one for one in rooted if one.subject == anchor.subject)) for anchor in bundle.anchors
+        ]
+        own, problem = None, ""
+        if known.connected:
+            try:
+                own = await self._asked(row.name)
+            except FederationError as error:
+                problem = str(error)
+        else:
+            problem = "its agent is not connected"
+        return ClusterAuthorities(
+            name=row.name,
+            state=row.state.value,
+            authorities=tuple(authority_info(each) for each in forms),
+            bundle=trust_info(row.name, bundle),
+            own=own,
+            problem=problem,
+        )
+
+    async def _asked(self, cluster: str) -> OwnAuthorities:
+        """What the agent of `cluster` holds. Raises FederationError."""
+        answer = await self._hub.ask(cluster, Question("/v1/authorities"))
+        try:
+            if answer.status == 200:
+                return msgspec.json.decode(answer.body, type=OwnAuthorities)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise FederationError(f"the agent of {cluster} speaks another version") from error
+        raise FederationError(f"the agent of {cluster} does not say what it holds (status {answer.status})")

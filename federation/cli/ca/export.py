@@ -1,0 +1,141 @@
+"""`federation ca export`: what other systems read of this hierarchy.
+
+A key for another system is made here, by whoever exports, and goes to no process of ours: the hub gets a request and
+gives a certificate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from federation.cli.call import ask, segment
+from federation.cli.output import emit, output_option
+from federation.cli.paths import GivenPath
+from federation.errors import FederationError
+
+KEYED = ("istio", "linkerd", "consul", "cert-manager")
+CONSUMERS = (*KEYED, "spiffe", "pem")
+NAMESPACED = ("istio", "linkerd", "cert-manager")
+
+
+@click.command()
+@click.argument("consumer", type=click.Choice(CONSUMERS))
+@click.option(
+    "--cluster", required=True, metavar="NAME", help="The cluster that it is for; spiffe, pem: or hub."
+)
+@click.option(
+    "--trust-domain",
+    metavar="NAME",
+    help="What the other system speaks for, never one of ours.  [istio, linkerd: cluster.local; consul: required]",
+)
+@click.option("--lifetime", metavar="DURATION", help="How long its authority lives, 1d to 365d.  [365d]")
+@click.option("--namespace", metavar="NAME", help="Of the Kubernetes objects.  [that of the system]")
+@click.option(
+    "--out",
+    type=GivenPath(file_okay=False, path_type=Path, allow_dash=True),
+    help="A new folder (0700, files 0600), or - for standard output.  [./CONSUMER-CLUSTER]",
+)
+@click.option("--force", is_flag=True, help="Replace files that are there.")
+@output_option
+@click.pass_context
+def export(
+    ctx: click.Context,
+    consumer: str,
+    cluster: str,
+    trust_domain: str | None,
+    lifetime: str | None,
+    namespace: str | None,
+    out: Path | None,
+    force: bool,
+    output: str,
+) -> None:
+    """Make what CONSUMER reads: istio, linkerd, consul, cert-manager, spiffe or pem.
+
+    The first four get an authority of their own below the root, over a key that is made here and never sent; the key of
+    the cluster's own authority is given to nobody. Needs the role operator. With --out - the Kubernetes objects, or the
+    one file that is read, are printed, key included.
+
+    \b
+    Examples:
+      federation ca export istio --cluster east --out ./istio-east
+      federation ca export linkerd --cluster east --out - | kubectl apply -f -
+      federation ca export consul --cluster vms --trust-domain 36cb52cd-4058-f811-0432-6798a240c5d3.consul
+      federation ca export spiffe --cluster east --out - > east.json
+    """
+    from federation.exporting import Folder, printed
+
+    if consumer not in KEYED and (trust_domain or lifetime):
+        raise click.UsageError(f"--trust-domain and --lifetime are for {', '.join(KEYED)}")
+    if consumer not in NAMESPACED and namespace:
+        raise click.UsageError(f"--namespace is for {', '.join(NAMESPACED)}")
+    to_stdout = out is not None and str(out) == "-"
+    folder = Folder(out or Path(f"{consumer}-{cluster}"), force)
+    if not to_stdout:
+        folder.check()
+    if consumer in KEYED:
+        made = _keyed(ctx, consumer, cluster, trust_domain, lifetime, namespace)
+    else:
+        made = _trust(ctx, consumer, cluster)
+    if to_stdout:
+        click.echo(printed(made), nl=False)
+        return
+    written = {"folder": str(folder.path), "files": list(folder.write(made)), "use": made.use}
+    emit(output, written, _written)
+
+
+def _keyed(
+    ctx: click.Context,
+    consumer: str,
+    cluster: str,
+    trust_domain: str | None,
+    lifetime: str | None,
+    namespace: str | None,
+) -> Any:
+    from federation.api.authority_info import NewIntermediate
+    from federation.exporting import material, new_key, of_consumer
+    from pki import csr
+
+    seconds = None if lifetime is None else _seconds(lifetime)
+    key = new_key()
+    body = NewIntermediate(
+        consumer=consumer,  # type: ignore[arg-type]
+        csr=csr.request(key).decode(),
+        trust_domain=trust_domain,
+        lifetime=seconds,
+    )
+    answer = ask(ctx, "POST", f"/v1/clusters/{segment(cluster)}/intermediates", body=body)
+    return of_consumer(consumer, material(answer, key), namespace)
+
+
+def _trust(ctx: click.Context, consumer: str, cluster: str) -> Any:
+    from federation.exporting import of_trust
+
+    tree = ask(ctx, "GET", "/v1/tree")
+    if cluster == tree["hub"]["name"]:
+        row = {**tree["hub"], "authorities": [one["authority"] for one in tree["hub"]["authorities"]]}
+    else:
+        found = [one for one in tree["clusters"] if one["name"] == cluster]
+        if not found:
+            raise FederationError(f"there is no cluster {cluster!r}", "see `federation cluster list`")
+        row = found[0]
+    return of_trust(consumer, row, tree["hub"]["roots"])
+
+
+def _seconds(text: str) -> float:
+    from federation.duration import Duration
+
+    try:
+        return float(Duration.parse(text))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is {error}; write {Duration.allowed}", param_hint="--lifetime"
+        ) from error
+
+
+def _written(written: dict[str, Any]) -> None:
+    for name in written["files"]:
+        click.echo(f"{written['folder']}/{name}")
+    click.echo(written["use"])
