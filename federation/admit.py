@@ -61,20 +61,20 @@ class Refused:
 
 def key(owner: str, text: str) -> Refused | None:
     """Whether `owner` may publish the sync key `text`: the hub speaks of members and bans, a cluster of all else, and
-    each of its own journals.
+    each of its own journals and of what it holds.
 
     Its parts are names, a port and a zone, so that every store takes it.
     """
     if not _is_key(text):
         return Refused("key", f"{text[:253]!r} is not a key")
-    if text != "journal" and text.startswith(("member/", "ban/")) != (owner == HUB):
+    if text not in ("journal", "held") and text.startswith(("member/", "ban/")) != (owner == HUB):
         return Refused("owner", f"{owner} does not own {text}")
     return None
 
 
 def _is_key(text: str) -> bool:
     match text.split("/"):
-        case ["cluster"] | ["bundle"] | ["journal"]:
+        case ["cluster"] | ["bundle"] | ["journal"] | ["held"]:
             return True
         case ["ban", *_]:
             return is_ban_key(text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from hashlib import sha256
 from itertools import islice
@@ -19,17 +19,21 @@ from uuid import uuid4
 from cryptography import x509
 
 from federation.api.messages import Redeem, Redeemed
-from federation.api.routes import ApiProblem
+from federation.api.routes import ApiProblem, turned_away
+from federation.banned import WhyBanned, nobody_is_banned
 from federation.clock import Clock
+from federation.issuer import Issuer
 from federation.listen import HostPort
 from federation.store import Change, Store
+from federation.svid.demand import REQUEST_ID_BYTES, Demand, Refusal, Secret, Vetted
 from federation.tokens import TokenStore, settle
 from pki import bundle as bundles
 from pki import csr, token
-from pki.algorithms import spki_hash
-from pki.authority import Authority
-from pki.certificate import pem, public_key
+from pki.algorithms import spki, spki_hash
+from pki.certificate import load_der, pem, public_key
+from pki.errors import InvalidSpiffeId
 from pki.errors import Refused as CsrRefused
+from pki.lineage import Lineage
 from pki.names import is_dns_label
 from pki.policy import Attestation, Attested, Denied, decide
 from pki.spiffe import SpiffeId
@@ -80,6 +84,10 @@ class Instances:
         """The instance bound to a key; a key that was bound elsewhere gets a name of its own."""
         return self._names.get(spki) or f"key-{spki[:12]}"
 
+    def keys(self) -> Mapping[str, str]:
+        """The keys (SPKI hashes) that are bound, each with the name of its instance."""
+        return self._names
+
     def is_taken(self, name: str, spki: str) -> bool:
         """Whether a gateway with another key speaks under this name now. One that is silent can be replaced."""
         return self.name_of(spki) != name and self.is_connected(name)
@@ -101,7 +109,7 @@ class Attestor:
 
     def __init__(
         self,
-        authority: Authority,
+        authority: Lineage,
         root: x509.Certificate,
         tokens: TokenStore,
         instances: Instances,
@@ -110,6 +118,8 @@ class Attestor:
         base: str,
         lifetime: timedelta,
         clock: Clock,
+        why_banned: WhyBanned = nobody_is_banned,
+        issuer: Issuer | None = None,
     ) -> None:
         self._authority = authority
         self._root = root
@@ -120,15 +130,30 @@ class Attestor:
         self._base = base
         self._lifetime = lifetime
         self._clock = clock
+        self._why_banned = why_banned
+        self._issuer = issuer
 
     async def create(self, gateway_class: str, lifetime: timedelta) -> tuple[str, TokenRecord]:
         """A new token for a gateway of this class: its text, shown once, and what is kept."""
+        return await self._create("attest", gateway_class, lifetime)
+
+    async def create_for_workload(self, path: str, lifetime: timedelta) -> tuple[str, TokenRecord]:
+        """The same for a workload, by the path of its SPIFFE ID. Raises ApiProblem if it could get no certificate."""
+        try:
+            if self._issuer is None:
+                raise CsrRefused("workload", "nothing is issued to workloads here")
+            self._issuer.check(SpiffeId(self._authority.trust_domain, path))
+        except (CsrRefused, InvalidSpiffeId) as error:
+            raise ApiProblem(400, "workload", str(error), "see `issuing` in the agent's settings") from error
+        return await self._create("workload", path, lifetime)
+
+    async def _create(self, kind: token.Kind, subject: str, lifetime: timedelta) -> tuple[str, TokenRecord]:
         made, record = mint(
             os.urandom(token.SECRET_BYTES),
             self._clock.now(),
-            kind="attest",
+            kind=kind,
             url=f"https://{self._api}",
-            subject=gateway_class,
+            subject=subject,
             pin=pin_of(self._root, self._authority.bundle()),
             lifetime=lifetime,
         )
@@ -147,8 +172,12 @@ class Attestor:
         key = spki_of(request)
         secret = secret_of(body.token)
         record = await self._tokens.find(sha256(secret).digest())
+        if record is not None and record.kind == "workload" and self._issuer is not None:
+            return await self._attest_workload(self._issuer, secret, request)
         if record is None or record.kind != "attest":
             raise no_good()
+        identity = SpiffeId.gateway(self._authority.trust_domain, record.subject)
+        self._check_not_banned(identity, key)
         if record.used_by in (None, key) and self._instances.is_taken(body.name, key):
             raise ApiProblem(
                 409,
@@ -160,17 +189,35 @@ class Attestor:
         if isinstance(outcome, token.Refused):
             raise no_good()
         await self._instances.bind(key, body.name)
-        identity = SpiffeId.gateway(self._authority.trust_domain, record.subject)
         chain = await self._issue(request, identity, Attestation.TOKEN, body.name, None)
+        return Redeemed(bundle=self._bundle(), certificates=(chain,), base=self._base, address=str(self._xds))
+
+    async def _attest_workload(self, issuer: Issuer, secret: bytes, request: str) -> Redeemed:
+        """The first certificate of a workload; it renews on the port for gateways. Raises ApiProblem."""
+        wish = Vetted(spki(csr.parse(request.encode()).public_key), Secret(secret))
+        answer = await issuer.issue(Demand("one-time token", os.urandom(REQUEST_ID_BYTES), (wish,)))
+        (outcome,) = answer.outcomes
+        if isinstance(outcome, Refusal):
+            if outcome.field == "token":
+                raise no_good()
+            status = 503 if outcome.retry_after else 403
+            raise ApiProblem(status, outcome.field, outcome.reason, "see `issuing` in the agent's settings")
+        chain = pem(map(load_der, outcome.chain)).decode()
         return Redeemed(bundle=self._bundle(), certificates=(chain,), base=self._base, address=str(self._xds))
 
     async def renew(self, request: str, identity: SpiffeId, current: x509.Certificate) -> str:
         """A new chain (PEM) for the holder of `current`. Raises ApiProblem."""
         held = spki_hash(public_key(current))
+        self._check_not_banned(identity, held)
+        self._check_not_banned(identity, spki_of(request))
         name = self._instances.name_of(held)
         chain = await self._issue(request, identity, Attestation.RENEWAL, name, current)
         await self._instances.bind(spki_of(request), name, instead_of=held)
         return chain
+
+    def _check_not_banned(self, identity: SpiffeId, key: str) -> None:
+        if (reason := self._why_banned(identity, key)) is not None:
+            raise turned_away(reason)
 
     async def _introduce(self, body: Redeem) -> Redeemed:
         try:

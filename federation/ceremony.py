@@ -18,7 +18,6 @@ from cryptography import x509
 
 from federation.clock import Clock
 from federation.hub import Hub
-from pki.authority import Authority
 from pki.bundle import is_rooted
 from pki.ceremony import (
     MOST_REQUESTS,
@@ -31,6 +30,7 @@ from pki.ceremony import (
 )
 from pki.certificate import der
 from pki.errors import CeremonyFile
+from pki.lineage import Lineage
 from pki.offline import OfflineRoot
 from pki.spiffe import TrustDomain
 
@@ -67,11 +67,24 @@ class Ceremony(Protocol):
         ...
 
 
+class NoCeremony:
+    """Of a hub whose root signs at once: nobody ever waits."""
+
+    def __init__(self, root: x509.Certificate) -> None:
+        self.pinned: x509.Certificate | None = root
+
+    async def gather(self) -> Gathered:
+        return Gathered(None)
+
+    async def install(self, answers: Answers) -> Installed:
+        raise CeremonyFile("the root of this hub is not offline: it signs at once")
+
+
 class HubCeremony:
     """A hub's: for its own authority, and, once it runs, for every cluster that waits."""
 
     def __init__(
-        self, base: str, place: Path, authority: Authority, root: OfflineRoot | None, clock: Clock
+        self, base: str, place: Path, authority: Lineage, root: OfflineRoot | None, clock: Clock
     ) -> None:
         self.root = root
         self.hub: Hub | None = None
@@ -93,9 +106,7 @@ class HubCeremony:
         log.info("the root is pinned", fingerprint=fingerprint_of(certificate))
 
     async def gather(self) -> Gathered:
-        wanted = []
-        if self._authority.root_signed is None:
-            wanted.append(Request(self._authority.trust_domain.name, await self._authority.csr()))
+        wanted = await _own_requests(self._authority)
         if self.hub is not None:
             wanted += [
                 Request(TrustDomain.of_cluster(row.name, self._base).name, row.request)
@@ -142,19 +153,15 @@ class HubCeremony:
 class AgentCeremony:
     """An agent's: for its own authority, when nobody does it at the hub."""
 
-    def __init__(self, base: str, root: x509.Certificate, authority: Authority, clock: Clock) -> None:
+    def __init__(self, base: str, root: x509.Certificate, authority: Lineage, clock: Clock) -> None:
         self.pinned: x509.Certificate | None = root
-        self.changed = asyncio.Event()
-        """Set when there is a new root-signed form, for whoever publishes it."""
         self._base = base
         self._root = root
         self._authority = authority
         self._clock = clock
 
     async def gather(self) -> Gathered:
-        waits = self._authority.root_signed is None
-        wanted = [Request(self._authority.trust_domain.name, await self._authority.csr())] if waits else []
-        return _file(self._base, wanted, self._root, self._clock)
+        return _file(self._base, await _own_requests(self._authority), self._root, self._clock)
 
     async def install(self, answers: Answers) -> Installed:
         opened = open_answers(answers, self._base, self._root, self._clock.now())
@@ -163,7 +170,6 @@ class AgentCeremony:
             raise CeremonyFile(f"it has nothing for {self._authority.trust_domain}", _ASK)
         _check_own(self._authority, own, opened.root)
         await _keep_own(self._authority, own, opened.root)
-        self.changed.set()
         return Installed(opened.root, (self._authority.trust_domain,), tuple(opened.signed))
 
 
@@ -179,13 +185,20 @@ def _file(base: str, wanted: list[Request], pinned: x509.Certificate | None, clo
     return Gathered(requests, len(wanted) - len(requests.requests))
 
 
-def _check_own(authority: Authority, rooted: x509.Certificate, root: x509.Certificate) -> None:
-    if not is_rooted(authority.self_signed, rooted, root):
+async def _own_requests(authority: Lineage) -> list[Request]:
+    """What our own authorities ask for: the newest that the root has not signed, as it signs one key for a name."""
+    waiting = [side for side, one in authority.authorities.items() if one.root_signed is None]
+    return [Request(authority.trust_domain.name, await authority.csr(side)) for side in waiting[-1:]]
+
+
+def _check_own(authority: Lineage, rooted: x509.Certificate, root: x509.Certificate) -> None:
+    if not any(is_rooted(one.self_signed, rooted, root) for one in authority.authorities.values()):
         raise CeremonyFile(f"what it has for {authority.trust_domain} is over another key than ours", _ASK)
 
 
-async def _keep_own(authority: Authority, rooted: x509.Certificate, root: x509.Certificate) -> None:
-    if authority.root_signed is None or der(authority.root_signed) != der(rooted):
+async def _keep_own(authority: Lineage, rooted: x509.Certificate, root: x509.Certificate) -> None:
+    held = {der(one.root_signed) for one in authority.authorities.values() if one.root_signed is not None}
+    if der(rooted) not in held:
         await authority.accept_root_signed(rooted, root)
         log.info("the root signed our authority", trust_domain=str(authority.trust_domain))
 

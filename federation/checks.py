@@ -132,7 +132,11 @@ def hub_checks(status: HubStatus, now: datetime, leaf_life: timedelta) -> tuple[
     own = (
         *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
         _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
-        _expiry("root", status.root_expires_at, now, AUTHORITY_SOON * 6, _AUTHORITY_HINT),
+        *(
+            (_expiry("root", status.root_expires_at, now, AUTHORITY_SOON * 6, _AUTHORITY_HINT),)
+            if status.root_expires_at is not None
+            else ()
+        ),
     )
     clusters = tuple(check for cluster in status.clusters for check in _cluster(cluster))
     return CheckGroup(name="hub", checks=own), CheckGroup(name="clusters", checks=clusters)

@@ -92,13 +92,13 @@ class HubAdvertise(Setting, frozen=True, kw_only=True):
 
 
 class HubSettings(Setting, frozen=True, kw_only=True):
-    """`federation serve`."""
+    """`federation serve`. `root` says where the key of the root is: here, or in a safe (`federation ca sign`)."""
 
     base: Base
     advertise: HubAdvertise
     directory: Directory = Directory("/var/lib/federation/hub")
     listen: HubListen = HubListen()
-    root: Literal["online"] = "online"
+    root: Literal["online", "offline"] = "online"
     name_constraints: bool = False
     keys: Keys = Keys()
     log: Log = Log()
@@ -164,12 +164,13 @@ class Tunnels(Setting, frozen=True, kw_only=True):
 
 
 class Issuing(Setting, frozen=True, kw_only=True):
-    """What the cluster's authority gives to workloads at most, whatever they ask for."""
+    """What the cluster's authority gives to workloads at most, whatever they ask for; `rate` is a second and identity."""
 
     shortest: Lifetime = Lifetime.parse("10s")
     longest: Lifetime = Lifetime.parse("24h")
     keys: Annotated[tuple[KeyKind, ...], Meta(min_length=1)] = (KeyKind.P256, KeyKind.P384, KeyKind.RSA)
     names: tuple[NameTemplate, ...] = (NameTemplate("/ns/*/sa/*"),)
+    rate: Annotated[int, Meta(ge=1, le=100_000)] = 50
 
 
 class AgentSettings(Setting, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from federation.banned import Ban
 from federation.heads import Heads
+from federation.held import Held
 from federation.model import Cluster, ExportSpec, Load, LocalService, Member, OwnGateway, Path, Service
 from pki.bundle import Bundle
 
@@ -128,6 +129,16 @@ class HeadsTold:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldTold:
+    """Which versions of bundles every verifier of an owner has; a newer word replaces the older one."""
+
+    held: Held
+
+    def __str__(self) -> str:
+        return f"{self.held.owner} holds {len(self.held.bundles)} bundles"
+
+
+@dataclass(frozen=True, slots=True)
 class HeadsAccepted:
     """A person says that what contradicts the kept heads of `owner` is right."""
 
@@ -234,6 +245,7 @@ Event = (
     | MemberGone
     | BundleChanged
     | HeadsTold
+    | HeldTold
     | HeadsAccepted
     | BanChanged
     | BanGone

@@ -25,8 +25,9 @@ from federation.bans import BanStore
 from federation.clock import Clock
 from federation.errors import InvalidValue, Unreachable
 from federation.heads import Heads, JournalHead
+from federation.held import Held
 from federation.model import HUB, Member, MemberState, Position
-from federation.questions import Answer, Questions
+from federation.questions import Answer, Question, Questions
 from federation.registry import MemberRow, Registry, networks
 from federation.sync import channel, codec, forms, wire
 from federation.sync import sync_pb2 as pb
@@ -83,6 +84,7 @@ class Hub:
         self._trusted: dict[TrustDomain, Bundle] = {}
         self._anchors = b""
         self._told_heads: tuple[JournalHead, ...] = ()
+        self._told_held = Held(HUB)
         self._heard: dict[str, float] = {}
         self._questions = Questions()
         self.bans = BanStore(registry.store, base, clock.now)
@@ -103,6 +105,7 @@ class Hub:
             self._take_up(row)
         for ban in self.bans.bans.values():
             self._exchange.say(ban)
+        self._tell_held()
 
     async def run(self) -> None:
         """Tell connected agents that the hub lives, for ever."""
@@ -115,6 +118,14 @@ class Hub:
         if heads != self._told_heads:
             self._exchange.say(Heads(HUB, heads))
             self._told_heads = heads
+
+    def _tell_held(self) -> None:
+        """Which bundles are in the registry, and so believed by this hub."""
+        versions = [bundles.decode(row.bundle) for row in self.registry.rows.values() if row.bundle]
+        held = Held(HUB, tuple(sorted((each.trust_domain.name, *each.version) for each in versions)))
+        if held != self._told_held:
+            self._exchange.say(held)
+            self._told_held = held
 
     def _ban_changed(self, ban: Ban, in_force: bool) -> None:
         if in_force:
@@ -211,6 +222,7 @@ class Hub:
         self._exchange.remove_member(name)
         self._heard.pop(name, None)
         self._trust(TrustDomain.of_cluster(name, self.base), None)
+        self._tell_held()
         self._metrics.entries.clear()
         self._count()
         log.info("cluster removed", cluster=name)
@@ -379,6 +391,7 @@ class Hub:
         changed = msgspec.structs.replace(row, bundle=bundles.encode(offered))
         await self.registry.put(changed)
         self._trust(offered.trust_domain, offered)
+        self._tell_held()
         log.info("trust bundle accepted", cluster=cluster, sequence=offered.sequence)
 
     def _authorities(self, cluster: str) -> frozenset[str]:
@@ -403,12 +416,12 @@ class Hub:
             self._metrics.refusals.labels(cluster, rule).inc(times)
         log.warning("entries refused", cluster=cluster, count=len(refused), first=refused.first())
 
-    async def ask(self, cluster: str, path: str, seconds: float = 5.0) -> Answer:
-        """What the agent of `cluster` answers to GET `path`. Raises Unreachable."""
+    async def ask(self, cluster: str, question: Question, seconds: float = 5.0) -> Answer:
+        """What the agent of `cluster` answers. Raises Unreachable."""
         session = self._exchange.sessions.get(cluster)
         if session is None:
             raise Unreachable(f"the agent of {cluster}", "it is not connected to this hub")
-        return await self._questions.ask(session, path, seconds)
+        return await self._questions.ask(session, question, seconds)
 
     def _count(self) -> None:
         self._metrics.members.set(len(self.registry.rows))

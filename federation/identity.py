@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from federation.clock import Clock
 from federation.errors import FederationError
 from pki import durable
-from pki.authority import Authority
 from pki.certificate import load_pem, pem
 from pki.errors import KeyFileError, PkiError, Untrusted
 from pki.keys import pkcs8
 from pki.keys.passphrase import Passphrase
+from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Denied, decide
 from pki.renewal import renew_at
 from pki.spiffe import SpiffeId
@@ -64,7 +64,7 @@ class Identity:
 
     def __init__(
         self,
-        authority: Authority,
+        authority: Lineage,
         spiffe_id: SpiffeId,
         path: Path,
         lifetime: timedelta,

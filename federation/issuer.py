@@ -19,6 +19,7 @@ from typing import Protocol
 
 import structlog
 
+from federation.banned import WhyBanned, nobody_is_banned
 from federation.clock import Clock
 from federation.svid.demand import Answer, Demand, Given, Held, Outcome, Refusal, Secret, Vetted
 from federation.svid.quota import Level, Quota, spend
@@ -61,11 +62,12 @@ class IssuingAuthority(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """An identity that is proved, and the serial number of the certificate whose place the new one takes."""
+    """An identity that is proved, with serial number and key (SPKI hash) of the certificate that is replaced."""
 
     identity: SpiffeId
     by: Attestation
     replaces: int | None = None
+    key: str = ""
 
 
 _Key = tuple[str, bytes, str]
@@ -83,17 +85,23 @@ class Issuer:
     """Issues to the workloads of one cluster."""
 
     def __init__(
-        self, authority: IssuingAuthority, tokens: TokenStore, limits: Limits, quota: Quota, clock: Clock
+        self,
+        authority: IssuingAuthority,
+        tokens: TokenStore,
+        limits: Limits,
+        quota: Quota,
+        clock: Clock,
+        why_banned: WhyBanned = nobody_is_banned,
     ) -> None:
         self._authority = authority
         self._tokens = tokens
         self._limits = limits
         self._quota = quota
         self._clock = clock
+        self._why_banned = why_banned
         self._levels: dict[str, Level] = {}
         self._remembered: dict[_Key, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._above: tuple[bytes, ...] = ()
         self._bundle: tuple[Bundle, bytes] | None = None
 
     async def issue(self, demand: Demand) -> Answer:
@@ -112,11 +120,16 @@ class Issuer:
         if waiting := [one for one in outcomes if isinstance(one, asyncio.Future) and not one.done()]:
             await asyncio.wait(waiting)
         found = tuple(one if isinstance(one, Refusal) else one.result() for one in outcomes)
-        return Answer(found, self._above, self._encoded_bundle())
+        return Answer(found, self._encoded_bundle())
+
+    def check(self, identity: SpiffeId) -> None:
+        """Raise `Refused` if this identity could get no certificate by a token."""
+        self._decide(_Line(identity, Attestation.TOKEN), None)
 
     async def give(self, who: str, identity: SpiffeId, key: bytes, lifetime: float | None) -> Given:
         """A certificate that an operator, `who`, asks for; `key` as in a wish. Raises `Refused` or PkiError."""
         granted = self._decide(_Line(identity, Attestation.ADMINISTRATOR), lifetime)
+        self._refuse_banned(identity, sha256(key).hexdigest())
         order = Order(load_key(key), granted, who, Attestation.ADMINISTRATOR.value)
         (issued,) = await self._authority.issue_all((order,))
         if isinstance(issued, PkiError):
@@ -129,6 +142,8 @@ class Issuer:
         try:
             line = await self._line(wish.proof)
             key = (line.identity.path, demand.request_id, sha256(wish.key).hexdigest())
+            for spki in (key[2], line.key):
+                self._refuse_banned(line.identity, spki)
             if (known := self._remembered.get(key)) is not None:
                 return known
             granted = self._decide(line, wish.lifetime)
@@ -163,7 +178,7 @@ class Issuer:
             )
         if entry.profile != SVID.name:
             raise Refused("renewal", f"{entry.identity} is not a workload")
-        return _Line(SpiffeId.parse(entry.identity), Attestation.RENEWAL, serial)
+        return _Line(SpiffeId.parse(entry.identity), Attestation.RENEWAL, serial, spki)
 
     def _decide(self, line: _Line, lifetime: float | None) -> Grant:
         wanted = None if lifetime is None else lifetime_of(lifetime)
@@ -171,6 +186,10 @@ class Issuer:
         if isinstance(outcome, Denied):
             raise Refused("identity", str(outcome))
         return outcome
+
+    def _refuse_banned(self, identity: SpiffeId, spki: str) -> None:
+        if (reason := self._why_banned(identity, spki)) is not None:
+            raise Refused("identity", reason)
 
     def _spend(self, identity: SpiffeId) -> float:
         """Seconds to wait; 0 if one more was taken from the quota of this identity."""
@@ -218,10 +237,9 @@ class Issuer:
                     self._remembered.pop(one.key, None)
 
     def _given(self, order: Order, issued: Issued) -> Given:
-        self._above = tuple(map(der, issued.chain[1:]))
         certificate, requested = issued.certificate, order.grant.requested
         return Given(
-            der(certificate),
+            tuple(map(der, issued.chain)),
             None if requested is None else int(requested.total_seconds()),
             _seconds_left(certificate.not_valid_after_utc, self._clock.now()),
             issued.limited_by or "",

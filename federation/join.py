@@ -24,11 +24,11 @@ from federation.errors import FederationError
 from federation.listen import HostPort
 from pki import bundle as bundles
 from pki import durable
-from pki.authority import Authority
 from pki.bundle import Bundle
 from pki.certificate import load_pem, pem
 from pki.errors import PkiError
 from pki.keys import KeyStore
+from pki.lineage import Lineage
 from pki.spiffe import HUB, TrustDomain
 from pki.token import FIRST_EPOCH, LONGEST_TEXT, JoinToken
 
@@ -105,7 +105,7 @@ async def join(
             f"the token in {token_file} is not for cluster {cluster}",
             f"make one on the hub: federation token create {cluster} --may-export … --range …",
         )
-    made: list[Authority] = []
+    made: list[Lineage] = []
 
     async def request(hub: Bundle) -> bytes:
         if known is not None and _base(hub) != known.base:
@@ -197,12 +197,10 @@ def _read_answer(token: JoinToken, redemption: Redemption) -> tuple[x509.Certifi
 
 async def open_authority(
     folder: Path, keys: KeyStore, trust_domain: TrustDomain, clock: Clock, epoch: int = FIRST_EPOCH
-) -> Authority:
+) -> Lineage:
     """The cluster's authority in `folder`, made, in `epoch`, if there is none yet."""
     place = folder / "authority"
-    if Authority.exists(place):
-        return await Authority.load(place, keys, trust_domain, clock)
-    return await Authority.create(place, keys, trust_domain, clock, epoch)
+    return await Lineage.open(place, keys, trust_domain, clock, epoch)
 
 
 def _read(path: Path) -> str:

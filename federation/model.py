@@ -16,6 +16,7 @@ from rpds import HashTrieMap, HashTrieSet
 
 from federation.banned import Ban
 from federation.heads import Kept
+from federation.held import Held
 from pki.bundle import Bundle
 from pki.spiffe import TrustDomain
 
@@ -298,7 +299,7 @@ class View:
     gateways that report now. `ports` remembers released numbers too (`released` lists them); `free` counts the
     others as intervals, and is None until they are first counted. `ports` and `first_exported` must outlive a
     restart, and so must `heads`: by owner and authority, how far the others' journals have come. `bans` are
-    by `Ban.key`.
+    by `Ban.key`, `held` is by owner.
     """
 
     me: Me
@@ -325,3 +326,4 @@ class View:
     held_back: HashTrieSet[Service] = field(default_factory=HashTrieSet)
     bans: HashTrieMap[str, Ban] = field(default_factory=HashTrieMap)
     heads: HashTrieMap[tuple[str, str], Kept] = field(default_factory=HashTrieMap)
+    held: HashTrieMap[str, Held] = field(default_factory=HashTrieMap)

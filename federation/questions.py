@@ -1,4 +1,7 @@
-"""Questions of the hub to agents, over their own streams: read-only, answered once, only by the one who was asked."""
+"""Questions of the hub to agents, over their own streams: answered once, only by the one who was asked.
+
+Most only read; a few change something that an operator of the hub may change there.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,16 @@ from federation.sync.session import Session
 
 LONGEST_PATH = 2048
 """Characters of the path of a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A call of an agent's own REST API; `body` is JSON, `actor` the operator of the hub who wants a change."""
+
+    path: str
+    method: str = "GET"
+    body: bytes = b""
+    actor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +42,19 @@ class Questions:
         self._numbers = count(1)
         self._asked: dict[int, tuple[Session, asyncio.Future[Answer]]] = {}
 
-    async def ask(self, session: Session, path: str, seconds: float) -> Answer:
-        """GET `path` of the agent's own REST API. Raises Unreachable, or FederationError for what cannot be asked."""
+    async def ask(self, session: Session, question: Question, seconds: float) -> Answer:
+        """Raises Unreachable, or FederationError for what cannot be asked."""
+        path = question.path
         if not path.startswith("/v1/") or len(path) > LONGEST_PATH:
             raise FederationError(f"cannot ask an agent for {path[:80]!r}", "ask for a path under /v1/")
         number = next(self._numbers)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asked[number] = (session, future)
-        session.say(("directive", number), pb.FromHub(directive=pb.Directive(id=number, path=path)))
+        method = "" if question.method == "GET" else question.method
+        directive = pb.Directive(
+            id=number, path=path, method=method, body=question.body, actor=question.actor
+        )
+        session.say(("directive", number), pb.FromHub(directive=directive))
         try:
             async with asyncio.timeout(seconds):
                 return await future

@@ -32,6 +32,7 @@ from federation.events import (
     GatewayReported,
     HeadsAccepted,
     HeadsTold,
+    HeldTold,
     HubChanged,
     LoadChanged,
     LoadGone,
@@ -105,6 +106,8 @@ def reduce(view: View, event: Event) -> tuple[View, Touched]:
             return after, _touched_by_cluster(view, after, name)
         case HeadsTold(told):
             return _heads_told(view, told), NOTHING
+        case HeldTold(held):
+            return replace(view, held=view.held.insert(held.owner, held)), NOTHING
         case HeadsAccepted(owner):
             return _heads_accepted(view, owner), NOTHING
         case BanChanged(ban):
@@ -112,9 +115,7 @@ def reduce(view: View, event: Event) -> tuple[View, Touched]:
         case BanGone(key):
             ban_gone = view.bans.get(key)
             return (
-                (view, NOTHING)
-                if ban_gone is None
-                else _bans_changed(view, view.bans.remove(key), ban_gone)
+                (view, NOTHING) if ban_gone is None else _bans_changed(view, view.bans.remove(key), ban_gone)
             )
         case BeatHeard(owner, count):
             return _beat_heard(view, owner, count)

@@ -20,6 +20,10 @@ from pki.revocation import Reason
 from pki.revoking import Revocations
 
 FILE = "revoked.crl"
+LIST_PATH = "/crl/root.crl"
+"""Where it is published over plain HTTP: it is signed, and TLS would ask for a list in turn (RFC 5280 §8)."""
+LIST_TYPE = "application/pkix-crl"
+"""RFC 2585 §4.2."""
 LONGEST_FILE = 4 * 1024 * 1024
 LOOK_EVERY = 600.0
 """Seconds after which the age of the list is looked at again."""
@@ -53,6 +57,10 @@ class RevocationList:
                 "tell those who trust the root",
             )
         return self._revocations
+
+    def file(self) -> tuple[str, bytes] | None:
+        """The list as it is published: its media type, and DER."""
+        return None if self._current is None else (LIST_TYPE, revocation.der(self._current))
 
     async def start(self) -> None:
         """Take the list on disk, or make one. What cannot be made now is made later."""

@@ -5,7 +5,7 @@ Refuses a chain that is not for our key, or not of the trust domain of the bundl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
@@ -22,7 +22,7 @@ from gateway.proto import resource
 from gateway.snapshot import SECRET, Resource
 from pki import bundle as bundles
 from pki.bundle import Bundle
-from pki.certificate import load_pem, pem
+from pki.certificate import authority_key_id, load_pem, pem
 from pki.spiffe import SpiffeId
 from pki.validate import verify_peer
 
@@ -62,6 +62,16 @@ class Credential:
         return domain.cluster(self.attested.base) or str(domain)
 
     @property
+    def issuer(self) -> bytes:
+        """The key identifier of the authority that issued it."""
+        return authority_key_id(self.certificate) or b""
+
+    def trusting(self, bundle: Bundle) -> Credential:
+        """The same, going by a newer bundle of its trust domain."""
+        attested = msgspec.structs.replace(self.attested, bundle=bundles.encode(bundle))
+        return replace(self, bundle=bundle, attested=attested)
+
+    @property
     def ends(self) -> datetime:
         return self.certificate.not_valid_after_utc
 
@@ -72,6 +82,16 @@ class Credential:
             private_key=DataSource(inline_bytes=self.key),
         )
         return resource(SECRET, names.IDENTITY, Secret(name=names.IDENTITY, tls_certificate=certificate))
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What this gateway shows to others: when its certificate ends, the key identifier of its issuer, and the version
+    of its own trust domain's bundle that it goes by."""
+
+    ends: datetime
+    issuer: bytes
+    bundle: tuple[int, int]
 
 
 def checked(chain: bytes, key: ec.EllipticCurvePrivateKey, attested: Attested, now: datetime) -> Credential:

@@ -25,6 +25,7 @@ from federation.clock import Clock
 from federation.errors import FederationError, Unreachable
 from federation.retry import Backoff
 from gateway.credential import Attested, Credential, checked, restored
+from gateway.report_pb2 import ReportAck
 from gateway.xds.client import Dial
 from pki import bundle as bundles
 from pki import csr, durable
@@ -66,6 +67,8 @@ class GatewayIdentity:
         self._keys = FileKeyStore(folder / "keys", passphrase)
         self._clock = clock
         self._current: Credential | None = None
+        self._hastened: float | None = None
+        self._hurry = asyncio.Event()
         self.listener: Callable[[Credential], None] = lambda credential: None
         self.problem = ""
 
@@ -140,6 +143,43 @@ class GatewayIdentity:
                 log.warning("the agent does not answer, trying again", reason=str(error))
                 await backoff.wait()
 
+    # ---- what the agent says of its authorities ------------------------------------------------------------------
+
+    async def told(self, word: ReportAck) -> None:
+        """A newer bundle is on disk before it is used; a certificate that is to be replaced is, before long."""
+        if word.bundle:
+            await self._trust(word.bundle)
+        current = self.current
+        began = int(current.certificate.not_valid_before_utc.timestamp() * 1000)
+        if (word.issuer and word.issuer != current.issuer) or began < word.issued_after_ms:
+            self._hasten(word.within_s)
+
+    async def _trust(self, encoded: bytes) -> None:
+        try:
+            outcome = bundles.accept(self.current.bundle, bundles.decode(encoded))
+        except PkiError as error:
+            log.error("the agent's bundle cannot be read", reason=str(error))
+            return
+        if isinstance(outcome, bundles.Rejected):
+            log.error("the agent's bundle does not follow from ours", reason=str(outcome))
+            return
+        if outcome.changed:
+            renewed = self.current.trusting(outcome.bundle)
+            try:
+                data = msgspec.json.encode(renewed.attested)
+                await asyncio.to_thread(durable.write, self._attested_file, data)
+            except PkiError as error:
+                log.error("the agent's bundle cannot be stored", reason=str(error))
+                return
+            self._current = self.current.trusting(outcome.bundle)
+            log.info("trust bundle of our own cluster", sequence=outcome.bundle.sequence)
+
+    def _hasten(self, within: float) -> None:
+        """Renew at some moment within so many seconds, so that not all gateways come at once."""
+        if self._hastened is None:
+            self._hastened = self._clock.monotonic() + random.uniform(0, within)
+            self._hurry.set()
+
     # ---- and all that follow -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -148,13 +188,27 @@ class GatewayIdentity:
             wait = self._due_in()
             if wait <= 0:
                 wait = await self._attempt()
-            await self._clock.sleep(min(wait, LONGEST_WAIT))
+            await self._pause(min(wait, LONGEST_WAIT))
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, unless the agent asks for a renewal meanwhile."""
+        sleeping = asyncio.create_task(self._clock.sleep(seconds), name="gateway-renewal-pause")
+        hurried = asyncio.create_task(self._hurry.wait(), name="gateway-renewal-hurry")
+        try:
+            await asyncio.wait({sleeping, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            self._hurry.clear()
+        finally:
+            for task in (sleeping, hurried):
+                task.cancel()
+            await asyncio.gather(sleeping, hurried, return_exceptions=True)
 
     def _due_in(self) -> float:
-        return (renew_at(self.current.certificate) - self._clock.now()).total_seconds()
+        due = (renew_at(self.current.certificate) - self._clock.now()).total_seconds()
+        return due if self._hastened is None else min(due, self._hastened - self._clock.monotonic())
 
     async def _attempt(self) -> float:
         """Renew; seconds until the next time. There is a pause even where a wrong clock sees it due at once."""
+        self._hastened = None
         try:
             await self.renew()
         except (FederationError, PkiError) as error:

@@ -15,7 +15,6 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from federation.clock import Clock
 from federation.errors import FederationError
 from federation.listen import LONGEST_SOCKET_PATH, HostPort, ensure_free
 from federation.retry import Backoff
-from gateway.credential import Credential
+from gateway.credential import Credential, Presented
 from gateway.doors import Doors
 from gateway.envoy.admin import Admin
 from gateway.envoy.binary import find_envoy
@@ -37,6 +36,7 @@ from gateway.identity import GatewayIdentity
 from gateway.pb.envoy.config.core.v3.base_pb2 import Node
 from gateway.pb.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from gateway.relay import Relay
+from gateway.report_pb2 import ReportAck
 from gateway.settings import GatewaySettings
 from gateway.snapshot import Snapshot
 from gateway.store import ResourceStore
@@ -146,13 +146,14 @@ class Gateway:
         clock: Clock,
     ) -> None:
         credential = identity.current
+        self._issuer = credential.issuer
         self._settings = settings
         self._identity = identity
         self._relay = relay
         self._store = store
         self._admin = admin
         self._clock = clock
-        self._watch = Watch(settings, credential.gateway_class, self._certificate_ends, admin, clock)
+        self._watch = Watch(settings, credential.gateway_class, self._presented, admin, clock)
         self._server = self._ads_server(credential)
         self._envoy = self._envoy_process(binary, credential)
         self._upstream = Upstream(in_turn(self._identity.dial), self._node(), relay.held, relay.receive)
@@ -193,7 +194,7 @@ class Gateway:
             "envoy": self._envoy.run(),
             "relay": self._relay.run(self._upstream.answer),
             "upstream": self._upstream.run(self._backoff()),
-            "reporting": Reporting(dial, self._watch.reports).run(self._backoff()),
+            "reporting": Reporting(dial, self._watch.reports, self._told).run(self._backoff()),
             "watch": self._watch.run(),
             "renewal": self._identity.run(),
         }
@@ -201,12 +202,20 @@ class Gateway:
     def _backoff(self) -> Backoff:
         return Backoff(self._clock, SHORTEST_BACKOFF, LONGEST_BACKOFF)
 
+    async def _told(self, word: ReportAck) -> None:
+        await self._identity.told(word)
+        self._watch.tell()
+
     def _renewed(self, credential: Credential) -> None:
         self._relay.add_own(credential.secret())
         self._watch.tell()
 
-    def _certificate_ends(self) -> datetime:
-        return self._identity.current.ends
+    def _presented(self) -> Presented:
+        """Of what we have, that which Envoy has taken: until then it presents the certificate before."""
+        current = self._identity.current
+        if current.issuer != self._issuer and self._relay.has_taken(current.secret()):
+            self._issuer = current.issuer
+        return Presented(current.ends, self._issuer, current.bundle.version)
 
     def _ads_server(self, credential: Credential) -> AdsServer:
         """For our own Envoy only: the socket lies in a folder that nobody else may enter."""

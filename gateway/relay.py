@@ -74,6 +74,11 @@ class Relay:
         self._own.add(resource.key)
         self.snapshots.publish(self.snapshots.value.replace([resource], ()))
 
+    def has_taken(self, secret: Resource) -> bool:
+        """Whether Envoy uses this secret of ours, or none at all: one that does not run begins with the newest."""
+        lane = None if self._envoy is None else self._envoy.lanes.get(SECRET)
+        return lane is None or not lane.wants(secret.name) or lane.known.get(secret.name) == secret.version
+
     def held(self, kind: str) -> dict[str, str]:
         """What to claim when a stream to the agent begins. What came on an older stream is not answered any more.
 

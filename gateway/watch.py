@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 
 from federation.clock import Clock
+from gateway.credential import Presented
 from gateway.envoy.admin import Admin
 from gateway.envoy.answers import ServerInfo
 from gateway.errors import EnvoyAdminError
 from gateway.health import WATCHED, Health, health
-from gateway.report_pb2 import Backends, GatewayReport
+from gateway.report_pb2 import Backends, BundleVersion, GatewayReport
 from gateway.report_pb2 import Path as PathReport
 from gateway.settings import GatewaySettings
 from gateway.xds.latest import Latest
@@ -35,13 +35,13 @@ class Watch:
         self,
         settings: GatewaySettings,
         gateway_class: str,
-        certificate_ends: Callable[[], datetime],
+        presented: Callable[[], Presented],
         admin: Admin,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._gateway_class = gateway_class
-        self._certificate_ends = certificate_ends
+        self._presented = presented
         self._admin = admin
         self._clock = clock
         self.info = ServerInfo()
@@ -85,7 +85,7 @@ class Watch:
             self.reports.publish(report)
 
     def _report(self) -> GatewayReport:
-        settings = self._settings
+        settings, presented = self._settings, self._presented()
         return GatewayReport(
             instance=settings.name,
             address=settings.advertise.host,
@@ -102,6 +102,8 @@ class Watch:
             ],
             envoy_version=self.info.release,
             envoy_live=self.live,
-            certificate_not_after_ms=int(self._certificate_ends().timestamp() * 1000),
+            certificate_not_after_ms=int(presented.ends.timestamp() * 1000),
+            issuer=presented.issuer,
+            bundle=BundleVersion(generation=presented.bundle[0], sequence=presented.bundle[1]),
             **{"class": self._gateway_class},
         )

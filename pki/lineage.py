@@ -66,6 +66,7 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     step: int = 0
     phase: Phase | None = None
     quarantined: tuple[str, ...] = ()
+    manual: bool = False
     begun: Begun | None = None
     entered: datetime | None = None
 
@@ -141,6 +142,11 @@ class Lineage:
         return self._kept.begun
 
     @property
+    def manual(self) -> bool:
+        """Whether each step of this rotation waits for a person."""
+        return self._kept.manual
+
+    @property
     def entered(self) -> datetime | None:
         """When the phase began."""
         return self._kept.entered
@@ -175,17 +181,17 @@ class Lineage:
         """The head of the issuer's journal, for somebody else to keep."""
         return self.issuer.head
 
+    @property
+    def journals(self) -> tuple[Journal, ...]:
+        """What was signed, and why, by each that can sign."""
+        return tuple(journal for each in self._authorities.values() for journal in each.journals)
+
     def ledger(self, now: datetime) -> tuple[Entry, ...]:
         """Every certificate that was handed out, by whichever of the authorities, and has not ended."""
         return tuple(entry for authority in self._authorities.values() for entry in authority.ledger(now))
 
     def entry(self, serial: int) -> Entry | None:
         """What the ledgers say of the certificate with this serial number, if it lives."""
-    @property
-    def journals(self) -> tuple[Journal, ...]:
-        """What was signed, and why, by each that can sign."""
-        return tuple(journal for each in self._authorities.values() for journal in each.journals)
-
         found = (authority.entry(serial) for authority in self._authorities.values())
         return next((entry for entry in found if entry is not None), None)
 
@@ -239,8 +245,11 @@ class Lineage:
 
     # ---- rotating --------------------------------------------------------------------------------------------------
 
-    async def begin(self, who: str, why: str) -> Rotation:
-        """Begin a rotation: the authority that follows is made, and nobody hears of it yet. Raises `Refused`."""
+    async def begin(self, who: str, why: str, *, manual: bool = False) -> Rotation:
+        """Begin a rotation: the authority that follows is made, and nobody hears of it yet. Raises `Refused`.
+
+        `manual` is for whoever decides the phases: each step waits for a person.
+        """
         async with self._changing:
             before = self.rotation
             if before is not None and not before.over:
@@ -257,6 +266,7 @@ class Lineage:
                     step=1,
                     phase=Phase.PREPARED,
                     quarantined=(),
+                    manual=manual,
                     begun=Begun(now, who, why[:LONGEST_REASON]),
                     entered=now,
                 )
@@ -283,6 +293,11 @@ class Lineage:
             if rotation.phase is not now.phase:
                 changed = msgspec.structs.replace(changed, entered=self._clock.now())
             await self._write(changed)
+            await self._realise()
+
+    async def realise(self) -> None:
+        """Bring the folder to what is written down, where an attempt to do so had failed. Raises as `enter`."""
+        async with self._changing:
             await self._realise()
 
     async def close(self) -> None:

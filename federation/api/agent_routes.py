@@ -61,15 +61,15 @@ class AgentRoutes:
         at = "/v1/services/{namespace}/{name}"
         why = "/v1/explain/{namespace}/{name}"
         return (
-            Route("POST", "/v1/attest", "Redeem a gateway's token", Access.OUTCOME, self.attest, Redeemed, Redeem),
+            Route("POST", "/v1/attest", "Redeem a one-time token", Access.OUTCOME, self.attest, Redeemed, Redeem),
             Route("POST", "/v1/renew", "Renew the certificate shown", Access.PEER, self.renew, Renewed, Renew),
             Route("GET", "/v1/status", "State of this agent", see, self.status, AgentStatus),
             Route("GET", "/v1/checks", "What is right and wrong", see, self.checks, tuple[CheckGroup, ...]),
             Route("GET", "/v1/services", "All services", see, self.services, tuple[ServiceInfo, ...], query=("from",)),
             Route("GET", at, "One service", see, self.service, ServiceInfo, query=("from",)),
             Route("GET", why, "Where requests go, and why", see, self.explain, Explained, query=("from",)),
-            Route("GET", "/v1/tokens", "Gateways' tokens", do, self.tokens, tuple[TokenInfo, ...]),
-            Route("POST", "/v1/tokens", "Make a gateway's token", do, self.create_token, CreatedToken, NewToken,
+            Route("GET", "/v1/tokens", "Tokens", do, self.tokens, tuple[TokenInfo, ...]),
+            Route("POST", "/v1/tokens", "Make a token", do, self.create_token, CreatedToken, NewToken,
                   told=("id", "subject")),
             Route("DELETE", "/v1/tokens/{id}", "Revoke a token", do, self.revoke_token, Done),
             Route("DELETE", "/v1/gateways/{name}", "Forget a gateway", do, self.forget_gateway, Done),
@@ -109,17 +109,22 @@ class AgentRoutes:
 
     async def create_token(self, call: Call) -> CreatedToken:
         body: NewToken = call.body
-        if body.gateway_class is None or body.cluster or body.may_export or body.ranges:
+        lifetime = timedelta(seconds=body.lifetime)
+        for_one = (body.gateway_class is None) != (body.workload is None)
+        if not for_one or body.cluster or body.may_export or body.ranges:
             raise ApiProblem(
                 400,
                 "bad-body",
-                "an agent makes tokens for gateways",
-                "give gateway_class alone, as `federation token create --gateway` does",
+                "an agent makes tokens for gateways and for workloads",
+                "give gateway_class or workload alone, as `federation token create --gateway` or `--workload` does",
             )
-        if body.gateway_class not in GATEWAY_CLASSES:
+        if body.workload is not None:
+            text, record = await self._attestor.create_for_workload(_path_of(body.workload), lifetime)
+        elif body.gateway_class in GATEWAY_CLASSES:
+            text, record = await self._attestor.create(body.gateway_class, lifetime)
+        else:
             allowed = ", ".join(sorted(GATEWAY_CLASSES))
             raise ApiProblem(400, "bad-body", f"gateway_class: {body.gateway_class!r}", f"allowed: {allowed}")
-        text, record = await self._attestor.create(body.gateway_class, timedelta(seconds=body.lifetime))
         return CreatedToken(id=record.id, token=text, subject=record.subject, expires_at=record.not_after)
 
     async def revoke_token(self, call: Call) -> Done:
@@ -152,6 +157,14 @@ class AgentRoutes:
                 f"this is the agent of {me}, not of {asked}",
                 f"ask {asked}'s agent, or the hub",
             )
+
+
+def _path_of(workload: str) -> str:
+    """The path of the SPIFFE ID of `namespace/service-account`. Raises ApiProblem."""
+    namespace, slash, account = workload.partition("/")
+    if not slash:
+        raise ApiProblem(400, "bad-body", f"workload: {workload!r}", "allowed: namespace/service-account")
+    return f"/ns/{namespace}/sa/{account}"
 
 
 def service_info(view: View, found: Decided) -> ServiceInfo:

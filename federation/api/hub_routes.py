@@ -36,12 +36,13 @@ from federation.errors import FederationError
 from federation.explain import Explained
 from federation.hub import Hub, Known
 from federation.model import MemberState
+from federation.questions import Question
 from federation.tokens import TokenStore
 from pki import bundle as bundles
-from pki.authority import Authority
 from pki.certificate import load_der, pem
 from pki.errors import InvalidName
 from pki.errors import Refused as CsrRefused
+from pki.lineage import Lineage
 from pki.upstream import Root
 
 RIGHTS = ("may_export", "ranges", "state")
@@ -65,7 +66,7 @@ class HubRoutes:
         admission: Admission,
         tokens: TokenStore,
         operators: OperatorStore,
-        authority: Authority,
+        authority: Lineage,
         root: Root,
         reporter: Reporter,
         url: str,
@@ -174,7 +175,7 @@ class HubRoutes:
         if self._hub.member(cluster) is None:
             raise not_found("cluster", cluster, "see `federation cluster list`")
         try:
-            answer = await self._hub.ask(cluster, path)
+            answer = await self._hub.ask(cluster, Question(path))
         except FederationError as error:
             raise ApiProblem(
                 503, "agent", str(error), "ask the agent at its own socket, or try again"

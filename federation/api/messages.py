@@ -26,13 +26,15 @@ class Out(Struct, frozen=True, kw_only=True):
 
 
 class NewToken(In, frozen=True, kw_only=True):
-    """A join token (hub: `cluster`, `may_export`, `ranges`) or an attestation token (agent: `gateway_class`)."""
+    """A join token (hub: `cluster`, `may_export`, `ranges`), or one to attest with (agent: `gateway_class`, or
+    `workload`, which is `namespace/service-account`)."""
 
     cluster: str | None = None
     may_export: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     replace_authority: bool = False
     gateway_class: str | None = None
+    workload: str | None = None
     lifetime: Annotated[float, Meta(ge=1, le=600)] = 600.0
 
 
@@ -90,6 +92,30 @@ class Renew(In, frozen=True, kw_only=True):
 
 class Renewed(Out, frozen=True, kw_only=True):
     certificates: tuple[str, ...]
+
+
+# ---- certificates of workloads ---------------------------------------------------------------------------------------
+
+
+class NewCertificate(In, frozen=True, kw_only=True):
+    """For the key of `csr` (PEM); `lifetime` in seconds, the usual one without it."""
+
+    spiffe_id: str
+    csr: str
+    lifetime: float | None = None
+
+
+class IssuedCertificate(Out, frozen=True, kw_only=True):
+    """`certificates` are what is presented and `bundle` what is trusted, both PEM. Lives are in seconds; `limited_by`
+    names what made it shorter than requested or usual."""
+
+    serial: str
+    certificates: str
+    bundle: str
+    expires_at: Instant
+    requested: int | None
+    granted: int
+    limited_by: str
 
 
 # ---- the registry ----------------------------------------------------------------------------------------------------
@@ -199,6 +225,48 @@ class RejectedResource(Out, frozen=True, kw_only=True):
     error: str
 
 
+class Blocking(Out, frozen=True, kw_only=True):
+    """Who holds a phase of a rotation up, why, and, of the asked cluster itself, which of its gateways or leaves."""
+
+    member: str
+    reason: str
+    who: tuple[str, ...] = ()
+
+
+class RotationStatus(Out, frozen=True, kw_only=True):
+    """The rotation that runs in a cluster, or the last one; `phase` is null before the first.
+
+    `due` is when the next one begins by itself, `deadline` until when one that runs may wait for somebody.
+    """
+
+    trust_domain: str
+    number: int
+    phase: str | None
+    running: bool
+    manual: bool
+    epochs: tuple[int, ...]
+    issuing: int
+    sequence: int
+    begun_at: Instant | None
+    who: str
+    why: str
+    entered_at: Instant | None
+    reversible: bool
+    blocking: tuple[Blocking, ...]
+    deadline: Instant
+    due: Instant
+    ends: Instant
+    problem: str | None
+
+
+class Rotate(In, frozen=True, kw_only=True):
+    """What an operator wants of a rotation; `why` and `manual` count for `start` only."""
+
+    action: Literal["start", "abort", "advance", "leaves"]
+    why: str = ""
+    manual: bool = False
+
+
 class GatewayStatus(Out, frozen=True, kw_only=True):
     name: str
     address: str
@@ -250,7 +318,7 @@ class HubStatus(Out, frozen=True, kw_only=True):
     clusters: tuple[ClusterInfo, ...]
     problems: tuple[str, ...]
     certificate_expires_at: Instant
-    root_expires_at: Instant
+    root_expires_at: Instant | None
 
 
 class Check(Out, frozen=True, kw_only=True):

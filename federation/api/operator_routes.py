@@ -21,9 +21,9 @@ from federation.api.messages import (
 from federation.api.routes import Access, ApiProblem, Call, Route, not_found
 from federation.attest import spki_of
 from pki.algorithms import spki_hash
-from pki.authority import Authority
 from pki.certificate import public_key
 from pki.errors import Refused
+from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Denied, decide
 from pki.profiles import LONGEST_LEAF
 from pki.spiffe import SpiffeId
@@ -32,7 +32,7 @@ from pki.spiffe import SpiffeId
 class OperatorRoutes:
     """The routes about the operators of one hub, which others reach at `url`."""
 
-    def __init__(self, operators: OperatorStore, authority: Authority, url: str) -> None:
+    def __init__(self, operators: OperatorStore, authority: Lineage, url: str) -> None:
         self._operators = operators
         self._authority = authority
         self._url = url

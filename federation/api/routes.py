@@ -60,7 +60,8 @@ Handler = Callable[[Call], Awaitable[Any]]
 @dataclass(frozen=True, slots=True)
 class Route:
     """`path` has parameters in braces; a parameter matches one segment. `query` names the parameters allowed, `told`
-    the fields of body and answer that are written to the log when an operator's change is done.
+    the fields of body and answer that are written to the log when an operator's change is done. A change that is
+    `inward` may also come from an operator of the hub, through it.
     """
 
     method: str
@@ -72,6 +73,7 @@ class Route:
     request: Any = None
     query: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    inward: bool = False
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -4,14 +4,14 @@ On the unix socket the kernel says who calls, and only root and the process's ow
 caller is known by a client certificate of this trust domain or by a bearer token. No other origin's page may use what
 a browser holds: a request that names another origin is refused, and a body counts only as JSON, which a page may not
 send elsewhere unasked (fetch.spec.whatwg.org, CORS). Health and metrics have a plain listener of their own, which
-answers nothing else.
+answers nothing else but files that are public, as a revocation list is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from aiohttp import web
 from federation.api.callers import ACTOR, Authenticator, address_of, admit
 from federation.api.doors import PATIENCE, CannotListenUnix, TcpDoor, UnixDoor, serving
 from federation.api.routes import (
+    LOOKS,
     Access,
     ApiProblem,
     Call,
@@ -49,6 +50,8 @@ log = structlog.get_logger()
 
 Health = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
 Metrics = Callable[[], Awaitable[bytes]]
+File = Callable[[], tuple[str, bytes] | None]
+"""Something that anybody may fetch: its media type and its bytes, None while there is none."""
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
@@ -196,8 +199,10 @@ def _json(status: int, value: Any) -> web.Response:
     return web.Response(status=status, body=encode(value), content_type="application/json")
 
 
-def health_application(healthy: Health, ready: Health, metrics: Metrics) -> web.Application:
-    """`/healthz` (the process works), `/readyz` (it can do its job), `/metrics` (Prometheus text)."""
+def health_application(
+    healthy: Health, ready: Health, metrics: Metrics, files: Mapping[str, File] | None = None
+) -> web.Application:
+    """`/healthz` (the process works), `/readyz` (it can do its job), `/metrics` (Prometheus text), and public files."""
 
     def answer(check: Health) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answered(_: web.Request) -> web.Response:
@@ -205,6 +210,14 @@ def health_application(healthy: Health, ready: Health, metrics: Metrics) -> web.
             return _json(200 if fine else 503, detail)
 
         return answered
+
+    def offer(file: File) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def offered(_: web.Request) -> web.Response:
+            if (found := file()) is None:
+                raise web.HTTPNotFound
+            return web.Response(body=found[1], content_type=found[0])
+
+        return offered
 
     async def exposition(_: web.Request) -> web.Response:
         return web.Response(
@@ -215,13 +228,15 @@ def health_application(healthy: Health, ready: Health, metrics: Metrics) -> web.
     app.router.add_get("/healthz", answer(healthy))
     app.router.add_get("/readyz", answer(ready))
     app.router.add_get("/metrics", exposition)
+    for path, file in (files or {}).items():
+        app.router.add_get(path, offer(file))
     return app
 
 
 def with_health(app: web.Application, health: web.Application) -> web.Application:
     """The same three paths on the API's own doors, there for whoever may look."""
     for route in health.router.routes():
-        if route.method == "GET" and route.resource is not None:
+        if route.method == "GET" and route.resource is not None and route.resource.canonical in LOOKS:
             path = route.resource.canonical
             app.router.add_get(path, _for_viewers(route.handler, app[AUTHENTICATOR]))
     return app

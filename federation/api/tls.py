@@ -16,6 +16,7 @@ from pathlib import Path
 from cryptography import x509
 
 from federation.identity import Identity, Leaf
+from pki.bundle import Bundle
 from pki.certificate import pem
 
 
@@ -38,18 +39,19 @@ def renewable(current: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     return outer
 
 
-def served(identity: Identity, anchors: Sequence[x509.Certificate]) -> ssl.SSLContext:
-    """A context for a listener that serves the newest leaf of `identity`, read and parsed once for each leaf: anybody
-    may begin as many handshakes as he likes.
+def served(identity: Identity, bundle: Callable[[], Bundle]) -> ssl.SSLContext:
+    """A context for a listener that serves the newest leaf of `identity` to clients whom `bundle` believes; read and
+    parsed once for each leaf and version: anybody may begin as many handshakes as he likes.
     """
-    leaf = identity.current
-    context = _of(leaf, anchors)
+    made_of = identity.current, bundle().anchors
+    context = _of(*made_of)
 
     def newest() -> ssl.SSLContext:
-        nonlocal leaf, context
-        if leaf is not (renewed := identity.current):
-            context = _of(renewed, anchors)
-            leaf = renewed
+        nonlocal made_of, context
+        wanted = identity.current, bundle().anchors
+        if wanted != made_of:
+            context = _of(*wanted)
+            made_of = wanted
         return context
 
     return renewable(newest)

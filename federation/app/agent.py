@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -15,8 +15,13 @@ import structlog
 from federation.access import AgentAccess
 from federation.agent import Agent, Outlets, remembered_view
 from federation.api.agent_routes import AgentRoutes
+from federation.api.audit_routes import AuditRoutes
 from federation.api.authority_routes import AgentAuthorityRoutes, Own
+from federation.api.ban_routes import ban_list
+from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.inward import Inward
+from federation.api.issue_routes import IssueRoutes
+from federation.api.rotation_routes import RotationRoutes
 from federation.api.routes import Route
 from federation.api.server import (
     TcpDoor,
@@ -27,36 +32,46 @@ from federation.api.server import (
     with_health,
 )
 from federation.api.tls import served
-from federation.app.agent_settings import me_of, tuning_of
+from federation.app.agent_settings import limits_of, me_of, quota_of, tuning_of
 from federation.app.agent_state import AgentState
+from federation.app.auditing import KeptByAgent, tell_heads
 from federation.app.gateway_reports import read_report
 from federation.app.keys import key_store
 from federation.attest import Attestor, Instances
+from federation.ceremony import AgentCeremony
 from federation.clock import Clock
 from federation.config import AgentSettings
 from federation.discovery.files import FileDiscovery
 from federation.errors import FederationError
+from federation.events import Event
 from federation.gateways import Gateways
+from federation.heads import Heads, JournalHead
 from federation.identity import Identity
+from federation.issuer import Issuer
 from federation.join import Membership, join, join_again, membership, open_authority
+from federation.journals import Journals, of
 from federation.knowledge import Knowledge
 from federation.listen import HostPort
 from federation.model import Position
 from federation.opening import Known, Opening
+from federation.rooting import Rooting
+from federation.rotating import Rotating
 from federation.store import SqliteStore
+from federation.svid.server import Callers, SvidServer
 from federation.sync.client import Credentials, Ports, SyncClient
+from federation.sync.codec import JOURNAL
 from federation.sync.importer import Importer
 from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
 from federation.tokens import TokenStore
-from gateway.report_pb2 import GatewayReport
+from gateway.report_pb2 import GatewayReport, ReportAck
 from gateway.xds.reports import ReportServer
 from gateway.xds.server import AdsServer, Client, ServerCredentials, add_secure_port, new_server
 from pki import durable
-from pki.authority import Authority
 from pki.bundle import accept
 from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
+from pki.lineage import Lineage
 from pki.spiffe import SpiffeId, TrustDomain
 
 log = structlog.get_logger()
@@ -103,7 +118,7 @@ class _Process:
         self,
         settings: AgentSettings,
         member: Membership,
-        authority: Authority,
+        authority: Lineage,
         store: SqliteStore,
         passphrase: Passphrase | None,
         clock: Clock,
@@ -114,6 +129,7 @@ class _Process:
         self.clock = clock
         self.folder = Path(settings.directory)
         self.metrics = AgentMetrics()
+        self.cuts: tuple[Callable[[Callable[[Client], str | None]], None], ...] = ()
         self.knowledge = Knowledge(store)
         self.tokens = TokenStore(store, clock.now)
         self.instances = Instances(store)
@@ -121,6 +137,9 @@ class _Process:
         domain = authority.trust_domain
         self.identity = Identity(
             authority, SpiffeId.agent(domain), self.folder / "leaf.pem", self.lifetime, clock, passphrase
+        )
+        self.issuer = Issuer(
+            authority, self.tokens, limits_of(settings), quota_of(settings), clock, self._why_banned
         )
         self.attestor = Attestor(
             authority,
@@ -132,6 +151,8 @@ class _Process:
             member.base,
             self.lifetime,
             clock,
+            why_banned=self._why_banned,
+            issuer=self.issuer,
         )
 
     async def run(self) -> None:
@@ -145,7 +166,9 @@ class _Process:
         )
         events = importer.restore(remembered.heard, remembered.cursors)
         view = remembered_view(me_of(self.settings, base), remembered, events, self.clock.now())
-        outlets = Outlets(self.publisher, lambda snapshots: self.gateways.publish(snapshots))
+        outlets = Outlets(
+            self.publisher, lambda snapshots: self.gateways.publish(snapshots), self._cut_the_banned
+        )
         self.agent = Agent(
             view,
             Opening(remembered.served, remembered.told),
@@ -159,13 +182,17 @@ class _Process:
         self.discovery = FileDiscovery(
             self.settings.services, self.agent.submit, self.clock, remembered=frozenset(view.local)
         )
-        self.publisher.set("bundle", self.authority.bundle())
-        ports = Ports(
-            self._credentials, self.knowledge, self.agent.submit, lambda path: self.inward.answer(path)
-        )
+        self.rooting = Rooting(self.settings.cluster, self.authority, self.member.root)
+        for event in events:
+            self.rooting.hear(event)
+        bundle = self.authority.bundle()
+        if bundle.proof.rooted or bundle.proof.signatures:
+            self.publisher.set("bundle", bundle)
+        ports = Ports(self._credentials, self.knowledge, self._submit, lambda path: self.inward.answer(path))
         sync = SyncClient(
             self.member.sync, self.member.hub_domain, self.publisher, importer, ports, self.clock
         )
+        journals, others = Journals(self.folder, lambda: of(self.authority)), KeptByAgent(self.agent)
         state = AgentState(
             agent=self.agent,
             gateways=self.gateways,
@@ -179,11 +206,30 @@ class _Process:
             leaf_life=self.lifetime,
             metrics=self.metrics,
             clock=self.clock,
+            unsigned=journals.problems,
+            doubted=others.problems,
         )
         routes = AgentRoutes(self.agent, self.attestor, self.tokens, state, self.clock).routes()
+        routes += IssueRoutes(self.issuer, self.authority).routes()
         me, roots = self.settings.cluster, lambda: (self.member.root,)
         own = Own(me, self.authority, self.identity, roots, "file", tuple, self.clock)
+        self.rotating = Rotating(
+            self.authority,
+            self.identity,
+            self.gateways,
+            self.instances,
+            self.agent,
+            self.publisher,
+            self.clock,
+        )
+        routes += RotationRoutes(self.rotating).routes()
+        ceremony = AgentCeremony(self.member.base, self.member.root, self.authority, self.clock)
+        routes += CeremonyRoutes(ceremony, self.clock).routes()
         routes += AgentAuthorityRoutes(own, self.agent).routes()
+        routes += AuditRoutes(
+            self.settings.cluster, journals, self.folder, others.kept, others.accept
+        ).routes()
+        routes += (ban_list(lambda: dict(self.agent.view.bans.items())),)
         self.inward = Inward(routes)
         self.identity.on_renewal(lambda _: sync.refresh())
         async with asyncio.TaskGroup() as group:
@@ -194,14 +240,17 @@ class _Process:
             group.create_task(self.identity.run(), name="identity")
             group.create_task(sync.run(), name="sync")
             group.create_task(self.gateways.forget_the_lost(), name="gateways")
+            group.create_task(tell_heads(journals.heads, self._tell_heads, self.clock), name="heads")
+            group.create_task(self.rotating.run(), name="rotating")
+            group.create_task(self.rooting.run(), name="rooting")
             await self._serve(routes, state)
 
     async def _serve(self, routes: Iterable[Route], state: AgentState) -> None:
         listen = self.settings.listen
-        access = AgentAccess(self.authority.bundle, self.clock.now)
+        access = AgentAccess(self.authority.bundle, self.clock.now, self._why_banned)
         api = api_application("federation agent", version("federation"), routes, access)
         health = partial(health_application, state.healthy, state.ready, state.exposition)
-        tls = TcpDoor(listen.api, served(self.identity, (self.authority.self_signed,)))
+        tls = TcpDoor(listen.api, served(self.identity, self.authority.bundle))
         async with (
             self._xds(listen.xds),
             serving(with_health(api, health()), UnixDoor(self.folder / "api.sock"), tls),
@@ -215,6 +264,11 @@ class _Process:
         heard = frozenset(owner for owner, at in importer.have().items() if at > Position())
         return Known(heard, max(epoch, self.publisher.feed.epoch))
 
+    def _submit(self, event: Event) -> None:
+        """What was heard from the others."""
+        self.rooting.hear(event)
+        self.agent.submit(event)
+
     async def _listed(self) -> None:
         await self.discovery.listed.wait()
         self.agent.services_listed()
@@ -227,7 +281,9 @@ class _Process:
 
     @asynccontextmanager
     async def _xds(self, address: HostPort) -> AsyncIterator[None]:
-        """The gRPC door for gateways. They report at once; each gets a configuration when there is a true one."""
+        """The gRPC door for gateways, which report at once and get a configuration when there is a true one, and for
+        workloads that renew.
+        """
         ads = AdsServer(
             self.gateways.authorize,
             self.gateways.choose,
@@ -236,7 +292,9 @@ class _Process:
             self.gateways.stream_ended,
         )
         reports = ReportServer(self.gateways.authorize, self._reported, self.gateways.fell_silent)
-        server = new_server(ads.handler(), reports.handler())
+        self.cuts = (ads.cut, reports.cut)
+        svids = SvidServer(Callers(self.authority.bundle, self.clock.now), self.issuer.issue)
+        server = new_server(ads.handler(), reports.handler(), svids.handler())
         add_secure_port(server, address, self._server_credentials)
 
         await server.start()
@@ -245,10 +303,21 @@ class _Process:
         finally:
             await server.stop(grace=0.5)
 
+    def _why_banned(self, identity: SpiffeId, key: str) -> str | None:
+        return self.gateways.why_banned(identity, key)
+
+    def _cut_the_banned(self) -> None:
+        for cut in self.cuts:
+            cut(self.gateways.refused)
+
+    def _tell_heads(self, heads: tuple[JournalHead, ...]) -> None:
+        self.publisher.set(JOURNAL, Heads(self.settings.cluster, heads))
+
     def _server_credentials(self) -> ServerCredentials:
         leaf = self.identity.current
         return ServerCredentials(leaf.chain, leaf.key, self.authority.bundle().pem())
 
-    def _reported(self, client: Client, message: GatewayReport) -> None:
+    def _reported(self, client: Client, message: GatewayReport) -> ReportAck:
         seen = read_report(client, message, self.clock.now())
         self.gateways.reported(client, seen.gateway, seen.report, seen.paths, seen.failed)
+        return self.rotating.word_for(client.instance)

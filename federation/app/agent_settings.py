@@ -6,8 +6,12 @@ from datetime import timedelta
 
 from federation.config import AgentSettings, Rule
 from federation.model import ImportPolicy, ImportRule, LeaseSettings, Me
+from federation.svid.quota import Quota
 from gateway.tuning import PathTuning, Tuning, TunnelTuning
 from pki.limits import Limits
+
+BURST = 20
+"""Seconds worth of certificates that one name may have at once: a deployment restarts all its replicas."""
 
 
 def me_of(settings: AgentSettings, base: str) -> Me:
@@ -50,6 +54,12 @@ def limits_of(settings: AgentSettings) -> Limits:
         keys=frozenset(issuing.keys),
         names=issuing.names,
     )
+
+
+def quota_of(settings: AgentSettings) -> Quota:
+    """How many certificates one workload identity, all its replicas together, is given in a time."""
+    rate = settings.issuing.rate
+    return Quota(rate, BURST * rate)
 
 
 def _rules(rules: tuple[Rule, ...]) -> tuple[ImportRule, ...]:

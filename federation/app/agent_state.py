@@ -6,7 +6,7 @@ Nothing is kept here and nothing is decided: each answer is made when somebody a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from federation.own import gateways_held_back, held_back
 from federation.sync.client import SyncClient
 from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
-from pki.authority import Authority
+from pki.lineage import Lineage
 
 MOST_PROBLEMS = 200
 """Lines that a status tells; more of them say nothing new."""
@@ -36,7 +36,8 @@ MOST_PROBLEMS = 200
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """Whom to ask. `hub` is the address of its sync port; certificates of this cluster live for `leaf_life`."""
+    """Whom to ask. `hub` is the address of its sync port; certificates of this cluster live for `leaf_life`; `unsigned`
+    says why nothing can be signed, `doubted` what is wrong with journals of others."""
 
     agent: Agent
     gateways: Gateways
@@ -45,11 +46,13 @@ class AgentState:
     knowledge: Knowledge
     sync: SyncClient
     identity: Identity
-    authority: Authority
+    authority: Lineage
     hub: HostPort
     leaf_life: timedelta
     metrics: AgentMetrics
     clock: Clock
+    unsigned: Callable[[], Iterable[str]] = tuple
+    doubted: Callable[[], Iterable[str]] = tuple
 
     def status(self) -> AgentStatus:
         view = self.agent.view
@@ -108,6 +111,8 @@ class AgentState:
             yield from (f"{what}: waiting for {reason}" for reason in self._waiting_for())
         if self.knowledge.problem:
             yield self.knowledge.problem
+        yield from self.unsigned()
+        yield from self.doubted()
         if self.sync.connected and self.sync.problem:
             yield f"hub: {self.sync.problem}"
         yield from (f"a snapshot is withheld: {problem}" for problem in self.agent.withheld)
@@ -139,8 +144,11 @@ class AgentState:
         return True, {"healthy": True}
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
-        ready = self.agent.serving and self.agent.telling
-        return ready, {"ready": ready, "waiting_for": [] if ready else list(self._waiting_for())}
+        serves = self.agent.serving and self.agent.telling
+        waiting = [] if serves else list(self._waiting_for())
+        waiting += (f"nothing can be signed: {problem}" for problem in self.unsigned())
+        ready = serves and not waiting
+        return ready, {"ready": ready, "waiting_for": waiting}
 
     def _waiting_for(self) -> Iterator[str]:
         """Why gateways are not served yet, or the others not told what we own."""

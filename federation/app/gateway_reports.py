@@ -39,6 +39,8 @@ def read_report(client: Client, message: GatewayReport, now: datetime) -> Seen:
             envoy=message.envoy_version,
             certificate_expires_at=_instant(message.certificate_not_after_ms),
             draining=message.state == GatewayReport.STATE_DRAINING,
+            issuer=message.issuer,
+            bundle=(message.bundle.generation, message.bundle.sequence),
         ),
         {path.cluster: Path(path.healthy, path.total) for path in message.paths},
         {(Service(one.namespace, one.name), one.port): frozenset(one.failed) for one in message.backends},

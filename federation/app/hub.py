@@ -14,31 +14,39 @@ import structlog
 
 from federation.access import HubAccess, OperatorStore
 from federation.admission import Admission
+from federation.api.audit_routes import AuditRoutes
 from federation.api.authority_routes import HubAuthorityRoutes, Own
+from federation.api.ban_routes import BanRoutes
+from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.hub_routes import HubRoutes
 from federation.api.messages import CheckGroup, ClusterInfo, HubStatus
 from federation.api.server import TcpDoor, UnixDoor, api_application, health_application, serving, with_health
 from federation.api.tls import served
+from federation.app.auditing import ConnectedAgents, tell_heads
 from federation.app.keys import key_store
+from federation.app.root import HINT, offline_root, online_root
+from federation.ceremony import Ceremony, HubCeremony
 from federation.checks import hub_checks
 from federation.clock import Clock
 from federation.config import HubSettings
-from federation.errors import FederationError
 from federation.hub import Hub
 from federation.identity import Identity
+from federation.journals import Journals, of
+from federation.model import HUB
 from federation.registry import Registry
-from federation.store import SqliteStore, Store, WatchedStore
+from federation.revocation_list import LIST_PATH, RevocationList
+from federation.store import SqliteStore, WatchedStore
 from federation.sync.server import ServerCredentials, SyncServer
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import durable
-from pki.authority import Authority
-from pki.folder import SELF_SIGNED
 from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
+from pki.lineage import Lineage
 from pki.profiles import FEDERATION
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
+from pki.upstream import Root
 
 log = structlog.get_logger()
 
@@ -53,49 +61,37 @@ async def run(settings: HubSettings, passphrase: Passphrase | None, clock: Clock
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await SqliteStore.open(folder / "hub.db"))
         durable.sweep(folder)  # it is ours alone: the store is locked
-        root = await _root(folder, settings, await key_store(folder / "root-keys", passphrase), store, clock)
-        stack.push_async_callback(root.close)
-        authority = await _authority(
-            folder, settings.base, await key_store(folder / "keys", passphrase), root, clock
-        )
-        stack.push_async_callback(authority.close)
-        await _Process(settings, WatchedStore(store), root, authority, passphrase, clock).run()
+        keys = await key_store(folder / "keys", passphrase)
+        root: Root
+        if settings.root == "offline":
+            authority = await _authority(folder, settings.base, keys, clock)
+            stack.push_async_callback(authority.close)
+            root, ceremony = await offline_root(folder, settings, authority, store, clock)
+        else:
+            root, ceremony = await online_root(folder, settings, passphrase, store, clock)
+            stack.push_async_callback(root.close)
+            authority = await _authority(folder, settings.base, keys, clock)
+            stack.push_async_callback(authority.close)
+            await _vouch(authority, root)
+        watched = WatchedStore(store)
+        await _Process(settings, watched, root, ceremony, authority, passphrase, clock).run()
 
 
-async def _root(
-    folder: Path, settings: HubSettings, keys: KeyStore, store: Store, clock: Clock
-) -> RootAuthority:
-    """The root of this hub, made at its first start only: all members pin it, and another one is none of theirs."""
-    place = folder / "root"
-    base, constrained = settings.base, settings.name_constraints
-    if RootAuthority.exists(place):
-        return await RootAuthority.load(place, keys, base, clock, constrained)
-    if Authority.exists(folder / "authority") or (await store.load("")).rows:
-        raise FederationError(
-            f"{place / SELF_SIGNED}: the certificate of the root is missing in the folder of a hub that had one",
-            f"put {place} and {folder / 'root-keys'} back from the backup; a new root would need an empty folder, and "
-            "every cluster to join again",
-        )
-    log.warning(
-        "making a root whose key stays on this machine: whoever holds it holds the federation",
-        folder=str(place),
+async def _authority(folder: Path, base: str, keys: KeyStore, clock: Clock) -> Lineage:
+    """The hub's own authority, for its own trust domain."""
+    return await Lineage.open(folder / "authority", keys, TrustDomain.of_hub(base), clock)
+
+
+async def _vouch(authority: Lineage, root: Root) -> None:
+    """Let the root vouch for the hub's authority, like for any other."""
+    if authority.root_signed is not None:
+        return
+    domain = authority.trust_domain
+    rooted = await root.sign_cluster_ca(
+        await authority.csr(), domain, who=str(domain), why="the hub's authority"
     )
-    return await RootAuthority.create(place, keys, base, clock, constrained)
-
-
-async def _authority(folder: Path, base: str, keys: KeyStore, root: RootAuthority, clock: Clock) -> Authority:
-    """The hub's own authority, for its own trust domain, vouched for by the root like any other."""
-    place, domain = folder / "authority", TrustDomain.of_hub(base)
-    if Authority.exists(place):
-        authority = await Authority.load(place, keys, domain, clock)
-    else:
-        authority = await Authority.create(place, keys, domain, clock)
-    if authority.root_signed is None:
-        rooted = await root.sign_cluster_ca(
-            await authority.csr(), domain, who=str(domain), why="the hub's authority"
-        )
+    if rooted is not None:
         await authority.accept_root_signed(rooted, root.certificate)
-    return authority
 
 
 class _Process:
@@ -105,14 +101,16 @@ class _Process:
         self,
         settings: HubSettings,
         store: WatchedStore,
-        root: RootAuthority,
-        authority: Authority,
+        root: Root,
+        ceremony: Ceremony,
+        authority: Lineage,
         passphrase: Passphrase | None,
         clock: Clock,
     ) -> None:
         self.settings = settings
         self.store = store
         self.root = root
+        self.ceremony = ceremony
         self.authority = authority
         self.clock = clock
         self.metrics = HubMetrics()
@@ -129,11 +127,18 @@ class _Process:
             passphrase,
         )
         self.sync = SyncServer(self.hub, self._credentials, clock)
+        self.journals = Journals(Path(settings.directory), lambda: of(self.root, self.authority))
+        revocations = root.revocations(clock) if isinstance(root, RootAuthority) else None
+        self.revoked = RevocationList(revocations, Path(settings.directory) / "root", clock)
 
     async def run(self) -> None:
         await self.identity.start()
         await self.hub.start()
-        settings = self.settings
+        if isinstance(self.ceremony, HubCeremony):
+            self.ceremony.hub = self.hub
+        await self.revoked.start()
+        self.hub.bans.on_change(lambda *_: self.sync.cut_the_banned())
+        settings, folder, agents = self.settings, Path(self.settings.directory), ConnectedAgents(self.hub)
         admission = Admission(
             self.hub,
             self.tokens,
@@ -159,7 +164,12 @@ class _Process:
             "hub", self.authority, self.identity, lambda: (self.root.certificate,), "file", tuple, self.clock
         )
         routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root).routes()
-        access = HubAccess(self.operators, self.authority.bundle, self.clock.now)
+        routes += CeremonyRoutes(self.ceremony, self.clock).routes()
+        routes += AuditRoutes(
+            HUB, self.journals, folder, lambda: self.hub.witness.kept, self.hub.witness.accept, agents
+        ).routes()
+        routes += BanRoutes(self.hub.bans, self.revoked, settings.base).routes()
+        access = HubAccess(self.operators, self.authority.bundle, self.clock.now, self.hub.why_banned)
         api = api_application("federation hub", version("federation"), routes, access)
         socket = UnixDoor(Path(settings.directory) / "api.sock")
         try:
@@ -169,12 +179,16 @@ class _Process:
                 serving(
                     with_health(api, self._health()),
                     socket,
-                    TcpDoor(settings.listen.api, served(self.identity, (self.authority.self_signed,))),
+                    TcpDoor(settings.listen.api, served(self.identity, self.authority.bundle)),
                 ),
                 serving(self._health(), TcpDoor(settings.listen.telemetry)),
             ):
                 group.create_task(self.identity.run(), name="identity")
                 group.create_task(self.hub.run(), name="hub")
+                group.create_task(self.revoked.run(), name="revocation list")
+                group.create_task(
+                    tell_heads(self.journals.heads, self.hub.tell_heads, self.clock), name="heads"
+                )
                 group.create_task(self.store.run(self.clock), name="store")
                 log.info(
                     "hub runs",
@@ -202,7 +216,11 @@ class _Process:
             clusters=clusters,
             problems=(
                 *(() if self.store.problem is None else (self.store.problem,)),
+                *self.journals.problems(),
+                *self.hub.witness.problems(),
+                *(() if self.revoked.problem is None else (self.revoked.problem,)),
                 *(f"{cluster.name}: {refused}" for cluster in clusters for refused in cluster.refused),
+                *(f"{one.name} waits for the root to sign: {HINT}" for one in clusters if one.waits_for_root),
             ),
             certificate_expires_at=self.identity.current.certificate.not_valid_after_utc,
             root_expires_at=self.root.certificate.not_valid_after_utc,
@@ -212,7 +230,9 @@ class _Process:
         return hub_checks(status, self.clock.now(), timedelta(hours=24))
 
     def _health(self) -> Any:
-        return health_application(self._healthy, self._ready, self._exposition)
+        return health_application(
+            self._healthy, self._ready, self._exposition, {LIST_PATH: self.revoked.file}
+        )
 
     async def _healthy(self) -> tuple[bool, dict[str, Any]]:
         return True, {"healthy": True}
@@ -220,6 +240,7 @@ class _Process:
     async def _ready(self) -> tuple[bool, dict[str, Any]]:
         """A hub that cannot store anything can let nobody join and change nothing; it goes on relaying."""
         waiting = [] if self.store.problem is None else [f"its store: {self.store.problem}"]
+        waiting += (f"nothing can be signed: {problem}" for problem in self.journals.problems())
         return not waiting, {"ready": not waiting, "waiting_for": waiting}
 
     async def _exposition(self) -> bytes:

@@ -47,6 +47,11 @@ def token() -> None:
     "--gateway", is_flag=True, help="For a gateway of the asked agent's cluster, instead of a cluster."
 )
 @click.option(
+    "--workload",
+    metavar="NAMESPACE/ACCOUNT",
+    help="For a workload of the asked agent's cluster, by its service account.",
+)
+@click.option(
     "--ttl",
     default="10m",
     show_default=True,
@@ -65,11 +70,12 @@ def create(
     ranges: tuple[str, ...],
     replace_authority: bool,
     gateway: bool,
+    workload: str | None,
     ttl: str,
     out: Path | None,
     output: str,
 ) -> None:
-    """Make a one-time token for CLUSTER to join, or for a gateway to attest.
+    """Make a one-time token for CLUSTER to join, or for a gateway or a workload to attest.
 
     Give it to the other side by file or standard input, never as an argument. With --replace-authority the cluster
     keeps the rights that are not given anew; whoever still holds its old key is cut off when the token is used.
@@ -79,12 +85,15 @@ def create(
       federation token create east --may-export 'default/*' --range 10.1.0.0/16 --out east.token
       federation token create east --replace-authority --out east.token
       federation --hub unix:///var/lib/federation/agent/api.sock token create --gateway --out gw.token
+      federation --hub unix:///var/lib/federation/agent/api.sock token create --workload shop/cart --out cart.token
     """
     from federation.api.messages import NewToken
     from federation.duration import Duration
 
-    if gateway == bool(cluster):
-        raise click.UsageError("name a cluster (at the hub), or give --gateway (at an agent)")
+    if [bool(cluster), gateway, workload is not None].count(True) != 1:
+        raise click.UsageError(
+            "name a cluster (at the hub), or give --gateway or --workload NAMESPACE/ACCOUNT (at an agent)"
+        )
     try:
         lifetime = float(Duration.parse(ttl))
     except ValueError as error:
@@ -102,6 +111,7 @@ def create(
         ranges=ranges,
         replace_authority=replace_authority,
         gateway_class="eastwest" if gateway else None,
+        workload=workload,
         lifetime=lifetime,
     )
     created = ask(ctx, "POST", "/v1/tokens", body=wanted)

@@ -20,12 +20,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from federation.errors import FederationError, Unreachable
 from federation.svid import svid_pb2 as pb
-from federation.svid.demand import REQUEST_ID_BYTES, Answer
+from federation.svid.demand import REQUEST_ID_BYTES, Answer, Given
 from federation.svid.wire import LONGEST_CALL, METHOD, SERVICE, Malformed, decode_answer, encode_call
 from pki import csr
 from pki.algorithms import spki
 from pki.bundle import Bundle
-from pki.certificate import load_der, pem
+from pki.certificate import load_der
 from pki.errors import Distrust, Untrusted
 from pki.possession import PrivateKey, prove
 from pki.spiffe import SpiffeId
@@ -93,17 +93,12 @@ async def issue(
 
 
 def believed(
-    certificate: bytes, key: PrivateKey, identity: SpiffeId, bundle: Bundle, now: datetime
-) -> x509.Certificate:
-    """The certificate (DER) of an answer, if it is one for `key` and `identity`. Raises `Untrusted`."""
-    found = load_der(certificate)
-    if verify_peer((found,), {bundle.trust_domain: bundle}, now) != identity:
+    given: Given, key: PrivateKey, identity: SpiffeId, bundle: Bundle, now: datetime
+) -> tuple[x509.Certificate, ...]:
+    """What is presented from now on, if it is for `key` and `identity`. Raises `Untrusted`."""
+    chain = tuple(map(load_der, given.chain))
+    if verify_peer(chain, {bundle.trust_domain: bundle}, now) != identity:
         raise Untrusted(Distrust.NOT_AS_PLANNED, f"it is not for {identity}")
-    if found.public_key() != key.public_key():
+    if chain[0].public_key() != key.public_key():
         raise Untrusted(Distrust.NOT_AS_PLANNED, "it is not for our key")
-    return found
-
-
-def chain(certificate: x509.Certificate, answer: Answer) -> bytes:
-    """What is presented with a certificate of this answer, as PEM."""
-    return pem((certificate, *map(load_der, answer.above)))
+    return chain

@@ -46,11 +46,11 @@ class Refusal(msgspec.Struct, frozen=True, tag="refusal", forbid_unknown_fields=
 
 
 class Given(msgspec.Struct, frozen=True, tag="given", forbid_unknown_fields=True):
-    """One certificate (DER). Lives are in seconds; `limited_by` names what made it shorter than requested or usual;
-    `renew_at` is in Unix seconds.
+    """What is presented (DER, the certificate first). Lives are in seconds; `limited_by` names what made this one
+    shorter than requested or usual; `renew_at` is in Unix seconds.
     """
 
-    certificate: bytes
+    chain: tuple[bytes, ...]
     requested: int | None
     granted: int
     limited_by: str
@@ -69,8 +69,7 @@ class Demand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An outcome for each wish, in their order; `above` is presented after each certificate; `bundle` is encoded."""
+    """An outcome for each wish, in their order, and the encoded bundle of this trust domain."""
 
     outcomes: tuple[Given | Refusal, ...]
-    above: tuple[bytes, ...]
     bundle: bytes

@@ -88,7 +88,7 @@ def _proof(wish: pb.Wish, connection: Held) -> Held | Secret:
 def encode_answer(answer: Answer) -> bytes:
     """The bytes of an answer."""
     outcomes = [_outcome(outcome) for outcome in answer.outcomes]
-    return pb.IssueAnswer(outcomes=outcomes, above=answer.above, bundle=answer.bundle).SerializeToString()
+    return pb.IssueAnswer(outcomes=outcomes, bundle=answer.bundle).SerializeToString()
 
 
 def _outcome(outcome: Outcome) -> pb.Outcome:
@@ -96,7 +96,7 @@ def _outcome(outcome: Outcome) -> pb.Outcome:
         case Given():
             return pb.Outcome(
                 svid=pb.Svid(
-                    certificate=outcome.certificate,
+                    chain=outcome.chain,
                     requested=outcome.requested,
                     granted=outcome.granted,
                     limited_by=outcome.limited_by,
@@ -121,7 +121,7 @@ def decode_answer(data: bytes) -> Answer:
         found = pb.IssueAnswer.FromString(data)
     except DecodeError as error:
         raise Malformed("not an IssueAnswer") from error
-    return Answer(tuple(map(_read, found.outcomes)), tuple(found.above), found.bundle)
+    return Answer(tuple(map(_read, found.outcomes)), found.bundle)
 
 
 def _read(found: pb.Outcome) -> Outcome:
@@ -129,7 +129,9 @@ def _read(found: pb.Outcome) -> Outcome:
         case "svid":
             svid = found.svid
             requested = svid.requested if svid.HasField("requested") else None
-            return Given(svid.certificate, requested, svid.granted, svid.limited_by, svid.renew_at)
+            if not svid.chain:
+                raise Malformed("a certificate that is not there")
+            return Given(tuple(svid.chain), requested, svid.granted, svid.limited_by, svid.renew_at)
         case "refusal":
             return Refusal(found.refusal.field, found.refusal.reason, found.refusal.retry_after_ms / 1000)
         case _:

@@ -23,6 +23,7 @@ from federation.errors import FederationError
 from federation.events import Event, HubChanged
 from federation.listen import HostPort
 from federation.model import Position
+from federation.questions import Question
 from federation.retry import Backoff
 from federation.sync import channel, wire
 from federation.sync import sync_pb2 as pb
@@ -62,12 +63,12 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the client is joined to: events go to `submit`, questions of the hub to `answer` (path: status, body)."""
+    """What the client is joined to: events go to `submit`, questions of the hub to `answer` (status, body)."""
 
     credentials: Callable[[], Credentials]
     memory: Memory
     submit: Callable[[Event], None]
-    answer: Callable[[str], Awaitable[tuple[int, bytes]]]
+    answer: Callable[[Question], Awaitable[tuple[int, bytes]]]
 
 
 class SyncClient:

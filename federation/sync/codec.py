@@ -22,12 +22,14 @@ from federation.events import (
     ExportChanged,
     ExportGone,
     HeadsTold,
+    HeldTold,
     LoadChanged,
     LoadGone,
     MemberChanged,
     MemberGone,
 )
 from federation.heads import Heads
+from federation.held import Held
 from federation.model import Cluster, ExportSpec, Load, Member, Position, Service
 from federation.sync import forms
 from federation.sync import sync_pb2 as pb
@@ -35,7 +37,7 @@ from pki.bundle import Bundle
 from pki.errors import InvalidBundle, InvalidSpiffeId, Untrusted
 from pki.spiffe import TrustDomain
 
-Fact = ExportSpec | Load | Cluster | Member | Bundle | Heads | Ban
+Fact = ExportSpec | Load | Cluster | Member | Bundle | Heads | Held | Ban
 """What an entry can say."""
 
 LONGEST_ENTRY = 192 * 1024
@@ -45,6 +47,7 @@ LONGEST_KEY = 512
 CLUSTER = "cluster"
 BUNDLE = "bundle"
 JOURNAL = "journal"
+HELD = "held"
 
 
 def key_of(fact: Fact) -> str:
@@ -62,6 +65,8 @@ def key_of(fact: Fact) -> str:
             return BUNDLE
         case Heads():
             return JOURNAL
+        case Held():
+            return HELD
         case Ban():
             return fact.key
 
@@ -85,6 +90,8 @@ def encode(key: str, seq: int, fact: Fact) -> bytes:
             entry.bundle.CopyFrom(forms.bundle_out(fact))
         case Heads():
             entry.journals.CopyFrom(forms.heads_out(fact))
+        case Held():
+            entry.held.CopyFrom(forms.held_out(fact))
         case Ban():
             entry.ban.CopyFrom(forms.ban_out(fact))
     return entry.SerializeToString(deterministic=True)
@@ -143,13 +150,16 @@ def changed(owner: str, fact: Fact) -> Event:
             return BundleChanged(owner, fact)
         case Heads():
             return HeadsTold(fact)
+        case Held():
+            return HeldTold(fact)
         case Ban():
             return BanChanged(fact)
 
 
 def withdrawn(owner: str, key: str) -> Event | None:
     """The event that tells an agent that `owner` removed a key that it held. None for a bundle, as trust in a member
-    ends when the registry says that it is gone, and for heads of journals, as what a journal held it holds for ever."""
+    ends when the registry says that it is gone, for heads of journals, as what a journal held it holds for ever, and
+    for versions of bundles, as nobody lets go of one for saying nothing."""
     match key.split("/"):
         case ["spec", namespace, name]:
             return ExportGone(owner, Service(namespace, name))
@@ -179,6 +189,8 @@ def _fact(owner: str, at: Position, entry: pb.Entry, base: str) -> Fact | None:
             return forms.bundle_in(TrustDomain.of_cluster(owner, base), entry.bundle)
         case "journals":
             return forms.heads_in(owner, entry.journals)
+        case "held":
+            return forms.held_in(owner, entry.held)
         case "ban":
             return forms.ban_in(entry.ban, base)
         case _:

@@ -15,6 +15,7 @@ from federation import admit
 from federation.admit import Refused
 from federation.banned import Ban
 from federation.heads import Heads
+from federation.held import Held
 from federation.model import HUB, Cluster, ExportSpec, Load, Member, Position
 from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
@@ -120,7 +121,7 @@ class Exchange:
         for each in self.sessions.values():
             each.forget(name)
 
-    def say(self, fact: Heads | Ban) -> None:
+    def say(self, fact: Heads | Held | Ban) -> None:
         """Tell everybody another fact of the hub itself."""
         key, seq = codec.key_of(fact), self.own.seq + 1
         self._publish_own(Item(key, seq, codec.encode(key, seq, fact)))
@@ -254,5 +255,7 @@ class Exchange:
                 return admit.cluster(fact, owner.member)
             case Member() | Ban():
                 return Refused("owner", f"{owner.member.name} does not keep the registry")
+            case Held():
+                return None
             case _:
                 return self._vouch(owner.member.name, fact)

@@ -14,6 +14,7 @@ from ipaddress import ip_network
 from federation.admit import MOST_GATEWAYS, MOST_PAIRS, MOST_PATTERNS, MOST_PORTS, MOST_RANGES, MOST_SCOPE
 from federation.banned import Ban, BanKind, objection
 from federation.heads import MOST_HEADS, Heads, JournalHead
+from federation.held import MOST_HELD, Held
 from federation.model import (
     Affinity,
     Cluster,
@@ -28,7 +29,16 @@ from federation.model import (
     Service,
 )
 from federation.sync import sync_pb2 as pb
-from pki.bundle import FIRST_GENERATION, MOST_ANCHORS, MOST_EARLIER, MOST_SIGNATURES, Bundle, Proof
+from pki.bundle import (
+    FIRST_GENERATION,
+    FIRST_SEQUENCE,
+    HIGHEST_SEQUENCE,
+    MOST_ANCHORS,
+    MOST_EARLIER,
+    MOST_SIGNATURES,
+    Bundle,
+    Proof,
+)
 from pki.certificate import LONGEST_CERTIFICATE, der, load_der
 from pki.spiffe import TrustDomain
 
@@ -119,6 +129,15 @@ def member_out(member: Member) -> pb.Member:
     )
 
 
+def held_out(held: Held) -> pb.Held:
+    return pb.Held(
+        versions=[
+            pb.Held.Version(trust_domain=name, generation=generation, sequence=sequence)
+            for name, generation, sequence in held.bundles
+        ]
+    )
+
+
 def heads_out(heads: Heads) -> pb.Journals:
     return pb.Journals(
         heads=[
@@ -206,6 +225,18 @@ def member_in(at: Position, key: str, member: pb.Member) -> Member:
         at=at,
         rooted=member.root_signed,
     )
+
+
+def held_in(owner: str, held: pb.Held) -> Held:
+    _at_most(MOST_HELD, held.versions, "versions of bundles")
+    versions = sorted((one.trust_domain, one.generation, one.sequence) for one in held.versions)
+    for name, generation, sequence in versions:
+        TrustDomain.parse(name)
+        if generation < FIRST_GENERATION or not FIRST_SEQUENCE <= sequence <= HIGHEST_SEQUENCE:
+            raise ValueError(f"version {generation}.{sequence} of the bundle of {name}")
+    if len({name for name, _, _ in versions}) < len(versions):
+        raise ValueError("two versions of one bundle")
+    return Held(owner, tuple(versions))
 
 
 def heads_in(owner: str, journals: pb.Journals) -> Heads:

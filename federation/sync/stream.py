@@ -19,6 +19,7 @@ from federation.clock import Clock
 from federation.errors import FederationError
 from federation.events import BeatHeard, Event, MemberChanged
 from federation.model import HUB, Position
+from federation.questions import Question
 from federation.sync import channel, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import SyncError
@@ -63,7 +64,7 @@ class Inside:
     importer: Importer
     memory: Memory
     submit: Callable[[Event], None]
-    answer: Callable[[str], Awaitable[tuple[int, bytes]]]
+    answer: Callable[[Question], Awaitable[tuple[int, bytes]]]
     counts: Counts
     beats: Iterator[int]
     clock: Clock
@@ -185,7 +186,8 @@ class Stream:
 
     async def _answer(self, directive: pb.Directive) -> None:
         try:
-            status, body = await self._inside.answer(directive.path)
+            question = Question(directive.path, directive.method or "GET", directive.body, directive.actor)
+            status, body = await self._inside.answer(question)
         except FederationError as error:
             log.error("cannot answer the hub", path=directive.path, problem=str(error))
             status, body = 500, b""

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from pki import issue
 from pki.algorithms import digest_for
-from pki.authority import Authority
 from pki.certificate import pem
+from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.gateway.certificates import Identity as Shown
@@ -24,11 +24,11 @@ from tests.gateway.process import private
 class Forger:
     """Holds the stolen key of `authority`."""
 
-    authority: Authority
+    authority: Lineage
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def of(cls, authority: Authority, keys: Path) -> Forger:
+    def of(cls, authority: Lineage, keys: Path) -> Forger:
         key = load_pem_private_key(next(keys.glob("*.key")).read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return cls(authority, key)

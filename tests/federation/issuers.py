@@ -24,8 +24,8 @@ from federation.registry import Registry
 from federation.store import MemoryStore
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
-from pki.authority import Authority
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 
@@ -58,7 +58,7 @@ class Issuer:
     """A hub's `POST /v1/join`. `seen` is every body that arrived; `answer` may be replaced."""
 
     root: RootAuthority
-    authority: Authority
+    authority: Lineage
     hub: Hub
     tokens: TokenStore
     identity: Identity
@@ -97,7 +97,7 @@ async def issuer(folder: Path, clock: Clock | None = None) -> AsyncIterator[Issu
     async with AsyncExitStack() as stack:
         root = await RootAuthority.create(folder / "root", FileKeyStore(folder / "root-keys"), BASE, clock)
         stack.push_async_callback(root.close)
-        authority = await Authority.create(folder / "hub", FileKeyStore(folder / "hub-keys"), domain, clock)
+        authority = await Lineage.open(folder / "hub", FileKeyStore(folder / "hub-keys"), domain, clock)
         stack.push_async_callback(authority.close)
         identity = Identity(
             authority, SpiffeId.federation(domain), folder / "leaf.pem", timedelta(hours=24), clock
@@ -135,7 +135,7 @@ async def issuer(folder: Path, clock: Clock | None = None) -> AsyncIterator[Issu
 
 
 @asynccontextmanager
-async def redeeming(answer: Answer, identity: Identity, authority: Authority) -> AsyncIterator[HostPort]:
+async def redeeming(answer: Answer, identity: Identity, authority: Lineage) -> AsyncIterator[HostPort]:
     """Serve `POST /v1/join` with the certificate of `identity`."""
 
     async def join(call: Call) -> Redeemed:

@@ -24,12 +24,12 @@ from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import csr
 from pki.algorithms import spki_hash
-from pki.authority import Authority
 from pki.bundle import is_rooted
 from pki.certificate import der, load_der, pem, public_key
 from pki.errors import InvalidName
 from pki.errors import Refused as CsrRefused
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.offline import OfflineRoot
 from pki.profiles import authority_subject
 from pki.root import RootAuthority
@@ -59,7 +59,7 @@ class SlowStore(MemoryStore):
 class Installation:
     """A hub without streams; its store outlives a restart."""
 
-    def __init__(self, root: Root, authority: Authority, folder: Path) -> None:
+    def __init__(self, root: Root, authority: Lineage, folder: Path) -> None:
         self.root, self.authority, self.folder = root, authority, folder
         self.safe = root
         self.store: MemoryStore = SlowStore()
@@ -76,18 +76,18 @@ class Installation:
         text, _ = await self.admission.create_token(name, ("default/*",), ("10.1.0.0/16",), LIFETIME)
         return JoinToken.decode(text)
 
-    async def cluster(self, name: str, folder: str = "", epoch: int = 1) -> Authority:
+    async def cluster(self, name: str, folder: str = "", epoch: int = 1) -> Lineage:
         place = self.folder / (folder or name)
         keys = FileKeyStore(place / "keys")
         domain = TrustDomain.of_cluster(name, BASE)
-        return await Authority.create(place / "authority", keys, domain, CLOCK, epoch)
+        return await Lineage.open(place / "authority", keys, domain, CLOCK, epoch)
 
     async def replacing(self, name: str, may_export: tuple[str, ...] = ()) -> JoinToken:
         """A token for a member that has lost its key."""
         text, _ = await self.admission.create_token(name, may_export, (), LIFETIME, replace_authority=True)
         return JoinToken.decode(text)
 
-    async def joined(self, name: str) -> Authority:
+    async def joined(self, name: str) -> Lineage:
         """A member."""
         token, cluster = await self.token(name), await self.cluster(name)
         assert isinstance(await self.admission.redeem_join(token.secret, name, await cluster.csr()), Joined)
@@ -106,7 +106,7 @@ async def offline(installation: Installation) -> Installation:
 @pytest.fixture
 async def installation(tmp_path: Path) -> AsyncIterator[Installation]:
     root = await RootAuthority.create(tmp_path / "root", FileKeyStore(tmp_path / "root-keys"), BASE, CLOCK)
-    authority = await Authority.create(
+    authority = await Lineage.open(
         tmp_path / "hub", FileKeyStore(tmp_path / "hub-keys"), TrustDomain.of_hub(BASE), CLOCK
     )
     installation = Installation(root, authority, tmp_path)

@@ -29,10 +29,10 @@ from federation.tokens import TokenStore
 from pki import bundle as bundles
 from pki import csr
 from pki.algorithms import spki_hash
-from pki.authority import Authority
 from pki.certificate import load_pem, public_key
 from pki.errors import InvalidToken
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken, check_pin
 from pki.validate import verify_peer
@@ -48,7 +48,7 @@ TEN_MINUTES = timedelta(minutes=10)
 class Installation:
     """An attestor with all that it needs; its store outlives a restart."""
 
-    def __init__(self, authority: Authority, root: x509.Certificate, clock: ManualClock) -> None:
+    def __init__(self, authority: Lineage, root: x509.Certificate, clock: ManualClock) -> None:
         self.authority, self.root, self.clock = authority, root, clock
         self.store = MemoryStore()
         self.restart()
@@ -93,7 +93,7 @@ async def refusal(attempt: Awaitable[object]) -> tuple[int, str, str]:
 @pytest.fixture
 async def east(tmp_path: Path) -> AsyncIterator[Installation]:
     clock = ManualClock()
-    authority = await Authority.create(tmp_path / "authority", FileKeyStore(tmp_path / "keys"), EAST, clock)
+    authority = await Lineage.open(tmp_path / "authority", FileKeyStore(tmp_path / "keys"), EAST, clock)
     _, root = make_root()
     yield Installation(authority, root, clock)
     await authority.close()

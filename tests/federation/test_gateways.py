@@ -26,8 +26,8 @@ from gateway.xds.messages import Message, Published, Request, Retry
 from gateway.xds.protocol import advance
 from gateway.xds.server import Client, Denied, Stream, Where
 from pki.algorithms import spki_hash
-from pki.authority import Authority
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.federation.lives import EVERYBODY, Life, eventually
@@ -46,7 +46,7 @@ def client(name: str = "gw-0") -> Client:
 
 
 class Site:
-    def __init__(self, life: Life, authority: Authority, instances: Instances, clock: ManualClock) -> None:
+    def __init__(self, life: Life, authority: Lineage, instances: Instances, clock: ManualClock) -> None:
         self.life = life
         self.authority = authority
         self.instances = instances
@@ -79,7 +79,7 @@ class Site:
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     clock = ManualClock(NOW)
-    authority = await Authority.create(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
+    authority = await Lineage.open(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
     life = await Life.begin(MemoryStore(), EVERYBODY)
     site = Site(life, authority, Instances(MemoryStore()), clock)
     life.agent.services_listed()

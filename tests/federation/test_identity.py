@@ -16,11 +16,11 @@ from federation.clock import ManualClock
 from federation.errors import FederationError
 from federation.identity import RETRY_AFTER, Identity, Leaf
 from pki import durable
-from pki.authority import Authority
 from pki.errors import KeyFileError, WriteError
 from pki.keys import pkcs8
 from pki.keys.file import FileKeyStore
 from pki.keys.passphrase import Passphrase
+from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.renewal import renew_at
 from pki.spiffe import SpiffeId, TrustDomain
@@ -36,14 +36,10 @@ def clock() -> ManualClock:
 
 
 @asynccontextmanager
-async def authority(folder: Path, clock: ManualClock) -> AsyncIterator[Authority]:
+async def authority(folder: Path, clock: ManualClock) -> AsyncIterator[Lineage]:
     keys = FileKeyStore(folder / "keys")
     place = folder / "authority"
-    opened = (
-        await Authority.load(place, keys, EAST, clock)
-        if Authority.exists(place)
-        else await Authority.create(place, keys, EAST, clock)
-    )
+    opened = await Lineage.open(place, keys, EAST, clock)
     try:
         yield opened
     finally:
@@ -51,7 +47,7 @@ async def authority(folder: Path, clock: ManualClock) -> AsyncIterator[Authority
 
 
 def identity(
-    made_by: Authority, folder: Path, clock: ManualClock, passphrase: Passphrase | None = None
+    made_by: Lineage, folder: Path, clock: ManualClock, passphrase: Passphrase | None = None
 ) -> Identity:
     return Identity(made_by, SpiffeId.agent(EAST), folder / "leaf.pem", DAY, clock, passphrase)
 

@@ -42,12 +42,12 @@ async def test_a_token_brings_a_certificate_and_all_that_it_takes_to_use_it(east
     key = new_key()
     answer = await east.ask(wish(key, Secret(await east.token())))
     made = given(answer)
-    certificate = load_der(made.certificate)
+    certificate = load_der(made.chain[0])
     assert verify_peer((certificate,), {EAST: bundle.decode(answer.bundle)}, east.clock.now()) == CART
     assert certificate.public_key() == key.public_key()
     assert (made.requested, made.granted, made.limited_by) == (None, 3600, "")
     assert made.renew_at == int(renew_at(certificate).timestamp())
-    assert answer.above == ()
+    assert load_der(made.chain[1]) == east.authority.root_signed
 
 
 async def test_what_was_asked_for_given_and_what_limited_it_is_said(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_a_token_is_good_once_and_again_for_the_same_key(east: Cluster) ->
     secret, key = await east.token(), new_key()
     first = given(await east.ask(wish(key, Secret(secret))))
     again = given(await east.ask(wish(key, Secret(secret))))
-    assert first.certificate != again.certificate
+    assert first.chain != again.chain
     refused = await refusal(east, wish(new_key(), Secret(secret)))
     assert (refused.field, refused.reason) == ("token", str(token.Refused()))
 
@@ -100,7 +100,7 @@ async def test_a6_only_the_latest_certificate_of_a_line_is_replaced(east: Cluste
     first = await east.first(keys[0])
     second = given(await east.ask(wish(keys[1], held(first, keys[0]))))
     again = given(await east.ask(wish(keys[1], held(first, keys[0]))))
-    assert again.certificate != second.certificate, "the answer to the first call may have been lost"
+    assert again.chain != second.chain, "the answer to the first call may have been lost"
     stolen = await refusal(east, wish(keys[2], held(first, keys[0])))
     assert (stolen.field, "replaced already" in stolen.reason) == ("renewal", True)
     given(await east.ask(wish(keys[2], held(second, keys[1]))))
@@ -218,7 +218,7 @@ async def test_r9_a_caller_that_gave_up_finds_its_certificate_when_it_asks_again
         await call
     made = given(await east.ask(asked, request_id=number))
     serials = {entry.serial for entry in east.authority.ledger(east.clock.now())}
-    assert load_der(made.certificate).serial_number in serials
+    assert load_der(made.chain[0]).serial_number in serials
     assert len(serials) == 2
 
 

@@ -18,11 +18,11 @@ from federation.clock import ManualClock, SystemClock
 from federation.errors import FederationError, Unreachable
 from federation.identity import Identity
 from federation.join import Membership, join, join_again, membership, open_authority
-from pki.authority import Authority
 from pki.bundle import is_rooted
 from pki.certificate import pem
 from pki.errors import ClockError, InvalidToken, PinMismatch
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.profiles import epoch_of
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken
@@ -115,7 +115,7 @@ async def test_the_secret_never_goes_to_somebody_who_shows_the_pinned_bundle_and
 
     folder = tmp_path / "between"
     async with AsyncExitStack() as stack:
-        other = await Authority.create(
+        other = await Lineage.open(
             folder / "authority", FileKeyStore(folder / "keys"), TrustDomain.of_hub(BASE), CLOCK
         )
         stack.push_async_callback(other.close)
@@ -186,9 +186,9 @@ async def test_a_cluster_that_has_lost_its_key_makes_its_next_authority_in_the_e
 @pytest.mark.parametrize(
     "step",
     [
-        "pki.authority.Authority.csr",
+        "pki.lineage.Lineage.csr",
         "federation.join._read_answer",
-        "pki.authority.Authority.accept_root_signed",
+        "pki.lineage.Lineage.accept_root_signed",
         "federation.join.durable.write",
     ],
 )

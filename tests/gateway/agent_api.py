@@ -21,8 +21,8 @@ from federation.listen import HostPort
 from federation.store import MemoryStore
 from federation.tokens import TokenStore
 from pki import issue
-from pki.authority import Authority
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import verify_peer
@@ -34,7 +34,7 @@ from tests.gateway.process import private
 class AgentApi:
     """While `failing`, nothing is renewed. Also tells who shows which certificate."""
 
-    authority: Authority
+    authority: Lineage
     clock: Clock
     attestor: Attestor = field(init=False)
     failing: bool = False
@@ -72,7 +72,7 @@ class AgentApi:
 async def agent_api(folder: Path, xds: str, clock: Clock) -> AsyncIterator[AgentApi]:
     """Served on a port of its own; `xds` is where gateways are sent for their configuration."""
     east = TrustDomain.of_cluster("east", BASE)
-    authority = await Authority.create(folder / "authority", FileKeyStore(folder / "keys"), east, clock)
+    authority = await Lineage.open(folder / "authority", FileKeyStore(folder / "keys"), east, clock)
     root_key = ec.generate_private_key(ec.SECP256R1())
     root = issue.sign(issue.root_authority(BASE, 1, root_key.public_key(), 1, datetime.now(UTC)), root_key)
     key = ec.generate_private_key(ec.SECP256R1())

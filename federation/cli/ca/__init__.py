@@ -13,6 +13,8 @@ COMMANDS: dict[str, str] = {
     "tree": "federation.cli.ca.tree:tree",
     "export": "federation.cli.ca.export:export",
     "verify": "federation.cli.ca.verify:verify",
+    "issue": "federation.cli.ca.issue:issue",
+    "renew": "federation.cli.ca.issue:renew",
     "init": "federation.cli.ca.init:init",
     "request": "federation.cli.ca.request:request",
     "sign": "federation.cli.ca.sign:sign",

@@ -36,10 +36,11 @@ from federation.clock import ManualClock
 from federation.events import ExportChanged, GatewayLost, GatewayReported, LoadChanged, LocalChanged
 from federation.explain import Explained
 from federation.listen import HostPort
+from federation.questions import Question
 from federation.store import MemoryStore
 from federation.tokens import TokenStore
-from pki.authority import Authority
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.spiffe import TrustDomain
 from pki.token import JoinToken
 from tests.federation.api.hub_world import hub_routes
@@ -119,7 +120,7 @@ class East:
 async def east(tmp_path: Path) -> AsyncIterator[East]:
     clock = ManualClock()
     domain = TrustDomain.of_cluster("east", BASE)
-    authority = await Authority.create(tmp_path / "authority", FileKeyStore(tmp_path / "keys"), domain, clock)
+    authority = await Lineage.open(tmp_path / "authority", FileKeyStore(tmp_path / "keys"), domain, clock)
     store = MemoryStore()
     tokens, api = TokenStore(store, clock.now), HostPort.of("10.1.0.2", 8445)
     root: x509.Certificate = make_root()[1]
@@ -235,7 +236,7 @@ async def test_the_hub_may_read_and_nothing_else(east: East) -> None:
         "/v1/services/default/echo",
         "/v1/explain/default/echo?from=east",
     ):
-        status, body = await inward.answer(path)
+        status, body = await inward.answer(Question(path))
         assert status == 200
         msgspec.json.decode(body, type=east.route("GET", path.partition("?")[0]).response)
     for path in (
@@ -248,11 +249,11 @@ async def test_the_hub_may_read_and_nothing_else(east: East) -> None:
         "//[",
         "/v1/status/",
     ):
-        status, body = await inward.answer(path)
+        status, body = await inward.answer(Question(path))
         assert status in (400, 404), path
         assert msgspec.json.decode(body, type=Problem).message
-    assert (await inward.answer("/v1/explain/default/echo?from=west"))[0] == 400
-    assert (await inward.answer("/v1/services/default/%C3%A9%ff"))[0] == 404
+    assert (await inward.answer(Question("/v1/explain/default/echo?from=west")))[0] == 400
+    assert (await inward.answer(Question("/v1/services/default/%C3%A9%ff")))[0] == 404
 
 
 def documented(routes: tuple[Route, ...]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ async def test_who_had_an_answer_and_stays_for_nothing_is_cut() -> None:
 
 
 async def test_who_shakes_no_hands_is_cut(identity: Identity) -> None:
-    door = TcpDoor(ANY_PORT, tls.served(identity, identity._authority.bundle().anchors), patience=0.2)
+    door = TcpDoor(ANY_PORT, tls.served(identity, identity._authority.bundle), patience=0.2)
     async with serving(web.Application(), door, patience=FOREVER) as (at,):
         assert at is not None
         async with Crowd(at) as crowd:
@@ -122,9 +122,9 @@ async def test_who_shakes_no_hands_is_cut(identity: Identity) -> None:
 async def test_a_crowd_that_stays_keeps_nobody_out_and_its_oldest_give_way(
     kind: str, identity: Identity
 ) -> None:
-    anchors = identity._authority.bundle().anchors
-    served = None if kind == "plain" else tls.served(identity, anchors)
-    context = None if kind == "plain" else tls.client_context(anchors)
+    bundle = identity._authority.bundle
+    served = None if kind == "plain" else tls.served(identity, bundle)
+    context = None if kind == "plain" else tls.client_context(bundle().anchors)
     door = TcpDoor(ANY_PORT, served, most=MOST, patience=FOREVER)
     async with serving(web.Application(), door, patience=FOREVER) as (at,):
         assert at is not None
@@ -142,7 +142,7 @@ async def test_a_crowd_that_comes_while_the_process_is_busy_is_let_in_within_the
     kind: str, identity: Identity
 ) -> None:
     """The kernel takes them all; the process must close the oldest at the pace at which it accepts the next."""
-    served = None if kind == "plain" else tls.served(identity, identity._authority.bundle().anchors)
+    served = None if kind == "plain" else tls.served(identity, identity._authority.bundle)
     door = TcpDoor(ANY_PORT, served, most=MOST, patience=FOREVER)
     async with serving(web.Application(), door, patience=FOREVER) as (at,):
         assert at is not None

@@ -33,8 +33,8 @@ from federation.store import MemoryStore
 from federation.tokens import TokenStore
 from gateway.identity import GatewayIdentity
 from pki import csr
-from pki.authority import Authority
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken
 from tests.federation.forgery import Forger
@@ -52,7 +52,7 @@ XDS = HostPort.of("127.0.0.1", 8446)
 class Door:
     """Where an agent listens for its gateways; its own certificate can be renewed while it does."""
 
-    authority: Authority
+    authority: Lineage
     identity: Identity
     attestor: Attestor
     url: str
@@ -77,7 +77,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     folder.mkdir()
     async with AsyncExitStack() as stack:
         keys = FileKeyStore(folder / "keys")
-        authority = await Authority.create(folder / "authority", keys, domain, CLOCK)
+        authority = await Lineage.open(folder / "authority", keys, domain, CLOCK)
         stack.push_async_callback(authority.close)
         identity = Identity(authority, SpiffeId.agent(domain), folder / "leaf.pem", DAY, CLOCK)
         await identity.start()

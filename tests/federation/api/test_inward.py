@@ -12,6 +12,7 @@ from federation.api.inward import Inward
 from federation.api.messages import Done
 from federation.api.routes import Access, ApiProblem, Call, Principal, Route
 from federation.errors import FederationError
+from federation.questions import Question
 
 INSIDE = "what nobody outside may read"
 
@@ -40,12 +41,23 @@ class Asked:
                 Route("GET", "/v1/outcome", "", Access.OUTCOME, self.note, Done),
                 Route("POST", "/v1/things", "", Access.VIEWER, self.note, Done, Done),
                 Route("DELETE", "/v1/gateways/{name}", "", Access.VIEWER, self.note, Done),
+                Route(
+                    "POST",
+                    "/v1/turns",
+                    "",
+                    Access.OPERATOR,
+                    self.note,
+                    Done,
+                    request=Done,
+                    told=("done",),
+                    inward=True,
+                ),
             )
         )
 
 
 async def ask(asked: Asked, path: str) -> tuple[int, Any]:
-    status, body = await asked.inward().answer(path)
+    status, body = await asked.inward().answer(Question(path))
     return status, msgspec.json.decode(body)
 
 
@@ -123,3 +135,40 @@ async def test_what_nobody_foresaw_is_logged_here_and_answered_without_its_insid
     assert (status, problem["code"]) == (500, "internal")
     assert INSIDE not in str(problem)
     assert [each["log_level"] for each in logged] == ["error"]
+
+
+async def change(
+    asked: Asked, path: str, body: bytes, method: str = "POST", actor: str = "ada"
+) -> tuple[int, Any]:
+    status, answer = await asked.inward().answer(Question(path, method, body, actor))
+    return status, msgspec.json.decode(answer)
+
+
+async def test_a_change_that_is_inward_comes_from_an_operator_of_the_hub_and_leaves_a_trace() -> None:
+    asked = Asked()
+    with structlog.testing.capture_logs() as logged:
+        assert (await change(asked, "/v1/turns", b'{"done": "turned"}'))[0] == 200
+    [call] = asked.calls
+    assert (call.principal.name, call.principal.access) == ("ada (at the hub)", Access.OPERATOR)
+    assert call.body == Done(done="turned")
+    [line] = [one for one in logged if one["event"] == "changed"]
+    assert (line["actor"], line["done"]) == ("ada (at the hub)", "turned")
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "body", "status"),
+    [
+        ("/v1/turns", "POST", b"", 400),
+        ("/v1/turns", "POST", b'{"done": 1}', 400),
+        ("/v1/turns", "POST", b"\xff", 400),
+        ("/v1/turns", "GET", b"", 404),
+        ("/v1/turns", "DELETE", b"", 404),
+        ("/v1/things", "POST", b'{"done": "x"}', 404),
+        ("/v1/gateways/x", "DELETE", b"", 404),
+        ("/v1/turns?more=1", "POST", b'{"done": "x"}', 400),
+    ],
+)
+async def test_no_other_change_comes_from_the_hub(path: str, method: str, body: bytes, status: int) -> None:
+    asked = Asked()
+    assert (await change(asked, path, body, method))[0] == status
+    assert asked.calls == []

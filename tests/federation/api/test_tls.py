@@ -17,8 +17,8 @@ from federation.api.doors import TcpDoor, serving
 from federation.clock import SystemClock
 from federation.identity import Identity
 from federation.listen import HostPort
-from pki.authority import Authority
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.spiffe import SpiffeId, TrustDomain
 
 BASE = "mesh.example"
@@ -28,7 +28,7 @@ CLOCK = SystemClock()
 @pytest.fixture
 async def identity(tmp_path: Path) -> AsyncIterator[Identity]:
     domain = TrustDomain.of_hub(BASE)
-    authority = await Authority.create(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), domain, CLOCK)
+    authority = await Lineage.open(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), domain, CLOCK)
     own = Identity(authority, SpiffeId.federation(domain), tmp_path / "leaf.pem", timedelta(hours=1), CLOCK)
     await own.start()
     yield own
@@ -60,12 +60,12 @@ async def test_a_leaf_is_read_once_however_many_shake_hands_and_the_next_one_ser
         return load(certificate, key, anchors)
 
     monkeypatch.setattr(tls, "server_context", counted)
-    anchors = identity._authority.bundle().anchors
-    door = TcpDoor(HostPort.of("127.0.0.1", 0), tls.served(identity, anchors))
+    bundle = identity._authority.bundle
+    door = TcpDoor(HostPort.of("127.0.0.1", 0), tls.served(identity, bundle))
     async with serving(web.Application(), door) as (at,):
         assert at is not None
         for renewals in range(3):
             expected = identity.current.certificate.serial_number
-            assert {await serial(at, anchors) for _ in range(5)} == {expected}
+            assert {await serial(at, bundle().anchors) for _ in range(5)} == {expected}
             assert len(read) == renewals + 1
             await identity.renew()

@@ -26,9 +26,9 @@ from federation.identity import Identity
 from federation.listen import HostPort
 from federation.store import MemoryStore
 from pki.algorithms import spki_hash
-from pki.authority import Authority
 from pki.errors import WriteError
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.federation.forgery import Forger
@@ -91,7 +91,7 @@ class Api:
     """A served API; `forger` signs with the key of the hub's authority whatever a test needs."""
 
     folder: Path
-    authority: Authority
+    authority: Lineage
     forger: Forger
     operators: OperatorStore
     routes: Routes
@@ -133,7 +133,7 @@ class Api:
 @asynccontextmanager
 async def serve(folder: Path) -> AsyncIterator[Api]:
     keys = FileKeyStore(folder / "keys")
-    authority = await Authority.create(folder / "authority", keys, TrustDomain.of_hub(BASE), CLOCK)
+    authority = await Lineage.open(folder / "authority", keys, TrustDomain.of_hub(BASE), CLOCK)
     identity = Identity(
         authority, SpiffeId.federation(authority.trust_domain), folder / "leaf.pem", DAY, CLOCK
     )

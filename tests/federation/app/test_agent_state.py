@@ -23,14 +23,15 @@ from federation.identity import Identity
 from federation.listen import HostPort
 from federation.model import Path as PathSeen
 from federation.model import Service
+from federation.questions import Question
 from federation.store import MemoryStore
 from federation.sync.client import Credentials, Ports, SyncClient
 from federation.sync.importer import Importer
 from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
-from pki.authority import Authority
 from pki.bundle import Bundle, Rejected
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE, joined
 from tests.federation.lives import EVERYBODY, Life, eventually
@@ -49,7 +50,7 @@ def nobody(_: Bundle | None, __: Bundle) -> Rejected:
 class Process:
     """The parts of an agent's process, of which the folder of services alone is running."""
 
-    def __init__(self, life: Life, authority: Authority, identity: Identity, folder: Path) -> None:
+    def __init__(self, life: Life, authority: Lineage, identity: Identity, folder: Path) -> None:
         self.life = life
         self.services = folder / "services"
         self.services.mkdir()
@@ -57,7 +58,7 @@ class Process:
         publisher = Publisher("east", 0)
         self.discovery = FileDiscovery(self.services, self.emit, SystemClock(), rescan=0.05)
 
-        async def answer(_: str) -> tuple[int, bytes]:
+        async def answer(_: Question) -> tuple[int, bytes]:
             return 404, b""
 
         def credentials() -> Credentials:
@@ -101,7 +102,7 @@ class Process:
 @pytest.fixture
 async def process(tmp_path: Path) -> AsyncIterator[Process]:
     clock = ManualClock(NOW)
-    authority = await Authority.create(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
+    authority = await Lineage.open(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
     identity = Identity(authority, SpiffeId.agent(EAST), tmp_path / "leaf.pem", DAY, clock)
     await identity.start()
     life = await Life.begin(MemoryStore(), ())

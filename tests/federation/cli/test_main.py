@@ -45,6 +45,8 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "version, completion, operator create, operator renew, operator list, operator remove"
     )
     authorities = {
+        "ca issue",
+        "ca renew",
         "ca init",
         "ca request",
         "ca sign",
@@ -86,7 +88,7 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
         (("status", "-o", "xml"), "'table', 'json', 'yaml'"),
         (("serve",), "Missing option '--config'"),
         (("serve", "--config", "/nonexistent"), "does not exist"),
-        (("token", "create"), "name a cluster (at the hub), or give --gateway (at an agent)"),
+        (("token", "create"), "or give --gateway or --workload NAMESPACE/ACCOUNT (at an agent)"),
         (("token", "create", "east", "--gateway"), "name a cluster (at the hub), or give --gateway"),
         (("token", "create", "east", "--ttl", "10"), "a number without its unit; allowed: a whole number"),
         (("token", "create", "east", "--ttl", "11m"), "11m is not allowed; allowed: 1s to 10m"),

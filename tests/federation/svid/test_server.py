@@ -21,18 +21,18 @@ from federation.errors import FederationError
 from federation.listen import HostPort
 from federation.svid import server as module
 from federation.svid import svid_pb2 as pb
-from federation.svid.client import Agent, believed, chain, issue, renewal, request
+from federation.svid.client import Agent, believed, issue, renewal, request
 from federation.svid.demand import MOST_WISHES, Answer, Demand, Refusal
 from federation.svid.server import PUSHBACK, Callers, SvidServer
 from federation.svid.wire import LONGEST_CALL, METHOD, SERVICE, encode_call
 from gateway.xds.server import ServerCredentials, add_secure_port, new_server
 from pki import bundle
 from pki import issue as sign
-from pki.certificate import load_der, load_pem
+from pki.certificate import load_der
+from pki.certificate import pem as certificates
 from pki.errors import Untrusted
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.spiffe import SpiffeId
-from pki.validate import verify_peer
 from tests.federation.svid.world import CART, EAST, Cluster, cluster, given, new_key
 from tests.pki.world import granted, make_world, serial
 
@@ -112,36 +112,33 @@ async def test_a_token_then_the_certificate_of_the_connection_then_one_of_anothe
         asked = pb.Wish(csr=request(keys[0]), token=await door.east.token())
         answer = await issue(carrier, [asked])
     trusted = bundle.decode(answer.bundle)
-    first = believed(given(answer).certificate, keys[0], CART, trusted, door.east.clock.now())
-    async with door.dial(chain(first, answer), keys[0]) as own:
+    first = believed(given(answer), keys[0], CART, trusted, door.east.clock.now())
+    async with door.dial(certificates(first), keys[0]) as own:
         answer = await issue(own, [pb.Wish(csr=request(keys[1]), lifetime=600)])
-        second = believed(given(answer).certificate, keys[1], CART, trusted, door.east.clock.now())
+        second = believed(given(answer), keys[1], CART, trusted, door.east.clock.now())
         assert given(answer).granted == 600
         late = await issue(own, [pb.Wish(csr=request(keys[2]))])
         assert isinstance(late.outcomes[0], Refusal), "it counts at each call, not once a connection"
         assert "replaced already" in late.outcomes[0].reason
     async with await door.channel() as carrier:
-        asked = renewal(request(keys[2]), second.serial_number, keys[1])
+        asked = renewal(request(keys[2]), second[0].serial_number, keys[1])
         third = given(await issue(carrier, [asked]))
-    assert load_der(third.certificate).public_key() == keys[2].public_key()
+    assert load_der(third.chain[0]).public_key() == keys[2].public_key()
 
 
 async def test_what_is_presented_leads_to_the_root(door: Door) -> None:
-    world = make_world()
     async with await door.channel() as carrier:
         key = new_key()
         answer = await issue(carrier, [pb.Wish(csr=request(key), token=await door.east.token())])
-    presented = load_pem(chain(load_der(given(answer).certificate), answer))
-    assert presented[1:] == door.east.authority.forms[1:]
-    assert verify_peer(presented, {EAST: bundle.decode(answer.bundle)}, door.east.clock.now()) == CART
-    with pytest.raises(Untrusted):
-        believed(
-            given(answer).certificate, new_key(), CART, door.east.authority.bundle(), door.east.clock.now()
-        )
-    with pytest.raises(Untrusted):
-        believed(given(answer).certificate, key, GATEWAY, door.east.authority.bundle(), door.east.clock.now())
-    with pytest.raises(Untrusted):
-        believed(given(answer).certificate, key, CART, world.west.bundle, door.east.clock.now())
+    made, trusted, now = given(answer), bundle.decode(answer.bundle), door.east.clock.now()
+    assert believed(made, key, CART, trusted, now)[1:] == (door.east.authority.root_signed,)
+    for other_key, identity, anchors in (
+        (new_key(), CART, trusted),
+        (key, GATEWAY, trusted),
+        (key, CART, make_world().west.bundle),
+    ):
+        with pytest.raises(Untrusted):
+            believed(made, other_key, identity, anchors, now)
 
 
 async def test_many_identities_in_one_call(door: Door) -> None:
@@ -157,13 +154,13 @@ async def test_many_identities_in_one_call(door: Door) -> None:
         again = await issue(
             carrier,
             [
-                renewal(request(after), load_der(given(answer, place).certificate).serial_number, before)
+                renewal(request(after), load_der(given(answer, place).chain[0]).serial_number, before)
                 for place, (before, after) in enumerate(zip(keys, following, strict=True))
             ],
         )
     now = door.east.clock.now()
     for place, name in enumerate(names):
-        believed(given(again, place).certificate, following[place], name, door.east.authority.bundle(), now)
+        believed(given(again, place), following[place], name, door.east.authority.bundle(), now)
 
 
 async def test_only_certificates_of_our_own_trust_domain_are_heard(door: Door) -> None:
@@ -202,7 +199,7 @@ async def test_a_gateway_cannot_become_a_workload_by_its_own_certificate(door: D
 
 async def test_r2_every_key_that_is_named_must_be_proved(door: Door) -> None:
     key, other = new_key(), new_key()
-    first = load_der((await door.east.first(key)).certificate)
+    first = load_der((await door.east.first(key)).chain[0])
     asked = request(other)
     broken = bytearray(asked)
     broken[-1] ^= 1

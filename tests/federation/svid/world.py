@@ -18,10 +18,11 @@ from federation.svid.quota import Quota
 from federation.tokens import TokenStore
 from pki import token
 from pki.algorithms import spki, spki_hash
-from pki.authority import Authority
 from pki.certificate import load_der
 from pki.keys.file import FileKeyStore
 from pki.limits import UNLIMITED, Limits
+from pki.lineage import Lineage
+from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.pki.world import BASE, new_key
 
@@ -32,7 +33,7 @@ GATEWAY = str(SpiffeId.gateway(EAST, "eastwest"))
 
 
 class Cluster:
-    def __init__(self, authority: Authority, clock: ManualClock, limits: Limits, quota: Quota) -> None:
+    def __init__(self, authority: Lineage, clock: ManualClock, limits: Limits, quota: Quota) -> None:
         self.authority, self.clock = authority, clock
         self.tokens = TokenStore(MemoryStore(), clock.now)
         self.issuer = Issuer(authority, self.tokens, limits, quota, clock)
@@ -67,7 +68,7 @@ def given(answer: Answer, place: int = 0) -> Given:
 
 
 def held(certificate: Given, key: ec.EllipticCurvePrivateKey) -> Held:
-    return Held(f"{load_der(certificate.certificate).serial_number:x}", spki_hash(key.public_key()))
+    return Held(f"{load_der(certificate.chain[0]).serial_number:x}", spki_hash(key.public_key()))
 
 
 def wish(key: ec.EllipticCurvePrivateKey, proof: Held | Secret, lifetime: int | None = None) -> Vetted:
@@ -77,7 +78,11 @@ def wish(key: ec.EllipticCurvePrivateKey, proof: Held | Secret, lifetime: int | 
 @asynccontextmanager
 async def cluster(folder: Path, limits: Limits = UNLIMITED, quota: Quota = AMPLE) -> AsyncIterator[Cluster]:
     clock = ManualClock(datetime.now(UTC))  # real TLS has no other clock
-    authority = await Authority.create(folder / "authority", FileKeyStore(folder / "keys"), EAST, clock)
+    authority = await Lineage.open(folder / "authority", FileKeyStore(folder / "keys"), EAST, clock)
+    root = await RootAuthority.create(folder / "root", FileKeyStore(folder / "root-keys"), BASE, clock)
+    rooted = await root.sign_cluster_ca(await authority.csr(), EAST, who="test", why="test")
+    await authority.accept_root_signed(rooted, root.certificate)
+    await root.close()
     yield Cluster(authority, clock, limits, quota)
     await authority.close()
 

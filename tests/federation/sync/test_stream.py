@@ -12,6 +12,7 @@ import pytest
 from federation.errors import Unreachable
 from federation.events import BeatHeard, ExportGone, HubChanged, MemberGone
 from federation.model import Service
+from federation.questions import Question
 from federation.sync.client import Credentials
 from federation.sync.protocol import REMOVED
 from tests.federation.sync.world import Agent, HubWorld, eventually, hub_world, running, spec
@@ -204,10 +205,10 @@ async def test_the_newest_stream_of_a_cluster_wins(world: HubWorld) -> None:
 async def test_a_question_reaches_the_agent_and_comes_back(world: HubWorld) -> None:
     east = await world.join("east")
     with pytest.raises(Unreachable, match="not connected"):
-        await world.hub.ask("east", "/v1/status")
+        await world.hub.ask("east", Question("/v1/status"))
     async with running(Agent(east)) as one:
         await eventually(lambda: one.client.connected)
-        answer = await world.hub.ask("east", "/v1/status")
+        answer = await world.hub.ask("east", Question("/v1/status"))
         assert (answer.status, json.loads(answer.body)) == (200, {"asked": "/v1/status", "of": "east"})
 
 

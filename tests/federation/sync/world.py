@@ -16,6 +16,7 @@ from federation.hub import Hub
 from federation.identity import Identity
 from federation.listen import HostPort
 from federation.model import ExportSpec, Kind, Me, Port, Position, Service, View
+from federation.questions import Question
 from federation.reduce import reduce
 from federation.registry import Registry
 from federation.store import MemoryStore
@@ -25,10 +26,10 @@ from federation.sync.publisher import Publisher
 from federation.sync.server import ServerCredentials, SyncServer
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
-from pki.authority import Authority
 from pki.bundle import accept
 from pki.certificate import load_der
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken
@@ -84,7 +85,7 @@ class HubWorld:
 
     folder: Path
     root: RootAuthority
-    authority: Authority
+    authority: Lineage
     identity: Identity
     store: MemoryStore
     stack: AsyncExitStack
@@ -116,9 +117,7 @@ class HubWorld:
         """A cluster that went through token, join and root."""
         folder = self.folder / name
         keys = FileKeyStore(folder / "keys")
-        authority = await Authority.create(
-            folder / "authority", keys, TrustDomain.of_cluster(name, BASE), CLOCK
-        )
+        authority = await Lineage.open(folder / "authority", keys, TrustDomain.of_cluster(name, BASE), CLOCK)
         await self.admit(name, authority, may_export)
         identity = Identity(
             authority, SpiffeId.agent(authority.trust_domain), folder / "agent.pem", timedelta(hours=1), CLOCK
@@ -126,7 +125,7 @@ class HubWorld:
         await identity.start()
         return Member(self, name, authority, identity, keys)
 
-    async def admit(self, name: str, authority: Authority, may_export: tuple[str, ...] = ("*/*",)) -> None:
+    async def admit(self, name: str, authority: Lineage, may_export: tuple[str, ...] = ("*/*",)) -> None:
         """Join with the authority that a cluster has, by a new token."""
         text, _ = await self.admission.create_token(name, may_export, RANGES, timedelta(minutes=5))
         outcome = await self.admission.redeem_join(JoinToken.decode(text).secret, name, await authority.csr())
@@ -140,7 +139,7 @@ class Member:
 
     world: HubWorld
     name: str
-    authority: Authority
+    authority: Lineage
     identity: Identity
     keys: FileKeyStore
     disk: Disk = field(default_factory=Disk)
@@ -177,8 +176,8 @@ class Agent:
         self.events.append(event)
         self.view, _ = reduce(self.view, event)
 
-    async def answer(self, path: str) -> tuple[int, bytes]:
-        return 200, f'{{"asked": "{path}", "of": "{self.member.name}"}}'.encode()
+    async def answer(self, question: Question) -> tuple[int, bytes]:
+        return 200, f'{{"asked": "{question.path}", "of": "{self.member.name}"}}'.encode()
 
     def publish(self, *specs: ExportSpec) -> None:
         for each in specs:
@@ -204,7 +203,7 @@ async def running(agent: Agent) -> AsyncIterator[Agent]:
 async def hub_world(folder: Path) -> AsyncIterator[HubWorld]:
     root = await RootAuthority.create(folder / "root", FileKeyStore(folder / "root-keys"), BASE, CLOCK)
     keys = FileKeyStore(folder / "hub-keys")
-    authority = await Authority.create(folder / "authority", keys, TrustDomain.of_hub(BASE), CLOCK)
+    authority = await Lineage.open(folder / "authority", keys, TrustDomain.of_hub(BASE), CLOCK)
     rooted = await root.sign_cluster_ca(
         await authority.csr(), authority.trust_domain, who="hub", why="first start"
     )

@@ -1,0 +1,43 @@
+"""Which versions of the others' trust bundles a cluster goes by: the evidence that lets a rotation go on.
+
+A cluster holds a version when each of its gateways that counts has it on disk and its Envoy has acknowledged it; the
+hub when it is in its registry. What is not known to be held is not named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+Version = tuple[int, int]
+"""Generation and sequence of a bundle (`pki.bundle.Bundle.version`)."""
+
+MOST_HELD = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """`bundles` holds (trust domain, generation, sequence), sorted, each trust domain once."""
+
+    owner: str
+    bundles: tuple[tuple[str, int, int], ...] = ()
+
+    def version(self, trust_domain: str) -> Version | None:
+        """The version of this trust domain's bundle that `owner` holds; None if it does not say."""
+        found = (one[1:] for one in self.bundles if one[0] == trust_domain)
+        return next(found, None)
+
+
+def common(
+    current: Mapping[str, Version], trusted: Set[str], acked: Sequence[Mapping[str, Version]]
+) -> dict[str, Version]:
+    """What all of a cluster's gateways hold, by trust domain: the oldest version that one of them acknowledged.
+
+    Of a trust domain that no gateway is told of, because it is not trusted, the agent's own version counts.
+    """
+    found = {name: version for name, version in current.items() if name not in trusted or not acked}
+    for name in current.keys() & trusted if acked else ():
+        versions = [one.get(name) for one in acked]
+        if None not in versions:
+            found[name] = min(version for version in versions if version is not None)
+    return found

@@ -1,0 +1,80 @@
+"""What a rotation waits for, and when the next one is due: the evidence of a federation, as `pki.rotation` wants it.
+
+Pure. The driver of a rotation is the only one who issues with the authority that is replaced; everybody else only
+believes it, and says which version of the bundle all of its verifiers have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from federation.held import Held, Version
+from pki.ledger import Entry
+from pki.rotation import Report, Rotation, Side
+
+ROTATED_AT = 2 / 3
+"""Share of an authority's life after which the next one begins: a third is left for those who are away."""
+
+LONGEST_LEFT = timedelta(days=8)
+"""Before the end of an authority: the life of its longest leaf, and a day for clocks and renewals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Where the driver itself stands: the version that it published last and the anchors in it, the version that its
+    own gateways go by (None: some of them do not say), who issues, and whose leaves may still be presented.
+    """
+
+    published: Version
+    anchors: frozenset[Side]
+    held: Version | None
+    issues: Side
+    living: frozenset[Side]
+
+
+def reports(
+    rotation: Rotation, driver: str, own: Own, trust_domain: str, held: Mapping[str, Held]
+) -> dict[str, Report]:
+    """By member. Whoever has the version that was published last has obeyed the phase; others have not reported."""
+    anchors = own.anchors if own.held is not None and own.held >= own.published else frozenset[Side]()
+    found = {driver: Report(rotation.token, anchors, own.issues, own.living)}
+    for name, each in held.items():
+        version = each.version(trust_domain)
+        if name != driver and version is not None:
+            everywhere = own.anchors if version >= own.published else frozenset[Side]()
+            found[name] = Report(rotation.token, everywhere, rotation.rule.issuer, frozenset())
+    return found
+
+
+def survivors(
+    entries: Iterable[Entry], ours: str, still_ours: bool, gateways: Mapping[str, bool], now: datetime
+) -> tuple[Entry, ...]:
+    """Certificates of the other authority that may still be presented, in the order in which they end.
+
+    `ours` is the identity of the driver itself, which presents one of them while `still_ours`. `gateways` maps the keys
+    of gateways that are known to whether one of them is still presented. A key that no gateway has any more is out of
+    use, and so is a certificate of anybody else who has renewed it.
+    """
+    found = []
+    for entry in entries:
+        if entry.identity == ours:
+            lives = still_ours
+        elif "/gateway/" in entry.identity:
+            lives = gateways.get(entry.spki, False)
+        else:
+            lives = not entry.successors
+        if lives and entry.not_after > now:
+            found.append(entry)
+    return tuple(sorted(found, key=lambda entry: (entry.not_after, entry.serial)))
+
+
+def due(begins: datetime, ends: datetime) -> datetime:
+    """When an authority with this life is to be replaced."""
+    return begins + (ends - begins) * ROTATED_AT
+
+
+def deadline(ends: datetime) -> datetime:
+    """Until when a rotation may wait for those who are away: by then leaves of the old authority must be replaced."""
+    return ends - LONGEST_LEFT
