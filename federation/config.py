@@ -246,6 +246,8 @@ def settings_in(documents: Sequence[Document], file: str, kind: type[S]) -> S:
     return settings
 
 
+_ASK_THE_ROOT = "false; an offline root has `federation ca sign --name-constraints`"
+
 Contradiction = tuple[str, str, str]
 """Field, problem, what is allowed."""
 
@@ -257,6 +259,12 @@ def _contradictions(settings: Settings) -> Iterator[Contradiction]:
     match settings:
         case HubSettings():
             yield from _one_place("sync", settings.advertise.api, settings.advertise.sync)
+            if settings.name_constraints and settings.root != "online":
+                yield (
+                    "name_constraints",
+                    "is up to whoever holds the root, which is not this hub",
+                    _ASK_THE_ROOT,
+                )
         case AgentSettings():
             yield from _one_place("xds", settings.advertise.api, settings.advertise.xds)
             yield from _of_agent(settings)

@@ -104,6 +104,7 @@ def test_what_has_no_default_is_asked_for(kind: str, tmp_path: Path) -> None:
         ("hub", "color: red", 3, "color", "unknown field", "base, advertise"),
         ("hub", "listen:\n  apy: 1", 4, "listen.apy", 'did you mean "api"', "api, sync, telemetry"),
         ("hub", "root: elsewhere", 3, "root", "'elsewhere'", "offline, online"),
+        ("hub", "root: offline\nname_constraints: true", 4, "name_constraints", "not this hub", "ca sign"),
         ("hub", "name_constraints: sometimes", 3, "name_constraints", "'sometimes'", "true"),
         ("hub", "log: {level: loud}", 3, "log.level", "'loud'", "debug, error, info"),
         ("hub", "log: {level: 3}", 3, "log.level", "got 3", "debug"),

@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     "--expect", multiple=True, metavar="SHA256", help="The fingerprint that a file has. Repeatable."
 )
 @click.option("--yes", is_flag=True, help="Do not ask; every file needs its --expect.")
+@click.option(
+    "--name-constraints",
+    is_flag=True,
+    help="Name in each certificate the one trust domain that it may certify (RFC 5280, critical).",
+)
 @passphrase_option
 @output_option
 def sign(
@@ -45,13 +50,15 @@ def sign(
     out: Path,
     expect: tuple[str, ...],
     yes: bool,
+    name_constraints: bool,
     passphrase_file: Path | None,
     output: str,
 ) -> None:
     """Sign what the files REQUESTS ask for, after you have compared their fingerprints with whoever made them.
 
     Only the rule of the root is signed: an authority of a cluster or of the hub, under the name that stands there. What
-    was signed is in the journal of the root.
+    was signed is in the journal of the root. Name constraints bind whoever trusts the root itself; pyca and rustls
+    (ztunnel, Linkerd) refuse whatever is below them.
 
     \b
     Examples:
@@ -75,7 +82,7 @@ def sign(
     store = keys(folder, passphrase_file)
 
     async def ceremony() -> dict[str, Any] | None:
-        root, wanted = await _open(folder, store, files)
+        root, wanted = await _open(folder, store, files, name_constraints)
         try:
             shown = _shown(root, wanted, requests, prints)
             if output == "table":
@@ -105,7 +112,7 @@ def _read(path: Path) -> Requests:
 
 
 async def _open(
-    folder: Path, store: Any, files: Sequence[Requests]
+    folder: Path, store: Any, files: Sequence[Requests], constrained: bool
 ) -> tuple[RootAuthority, tuple[Asked, ...]]:
     """The root, and what it is asked for, if its rule and its clock allow it."""
     from federation.clock import SystemClock
@@ -114,7 +121,7 @@ async def _open(
     from pki.skew import check_forward
 
     clock, base = SystemClock(), files[0].base
-    root = await RootAuthority.load(place(folder), store, base, clock)
+    root = await RootAuthority.load(place(folder), store, base, clock, constrained)
     try:
         for file in files:
             check_forward(clock.now(), file.made_at, "the request that is to be signed")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography import x509
 
 from pki import csr, journal
 from pki.algorithms import spki_hash
@@ -25,6 +26,7 @@ from pki.ceremony import (
     open_answers,
 )
 from pki.certificate import load_pem
+from pki.constraints import permitting
 from pki.profiles import ROOT
 from tests.federation.cli.command import Cli, Finished
 from tests.pki.world import BASE, Ca, World
@@ -101,6 +103,18 @@ def test_what_is_signed_is_shown_and_answers_those_who_asked(safe: Safe, world: 
     lines = (safe.root / "root" / "journal").read_text()
     assert f"ceremony, requests {digest[:16]}" in lines
     journal.verify(safe.root / "root" / "journal", spki_hash(opened.root.public_key()))
+
+
+def test_c10_a_root_signs_with_name_constraints_if_it_is_told_to(safe: Safe, world: World) -> None:
+    file, digest = safe.asking("hub.requests", world.east)
+    given = (file, "--out", safe.folder / "answers", "--expect", digest, "--yes", "--name-constraints")
+    assert safe.sign(*given).code == 0
+    answers = decode((safe.folder / "answers").read_bytes(), Answers)
+    opened = open_answers(answers, BASE, None, datetime.now(UTC))
+    signed = opened.signed[world.east.trust_domain]
+    found = signed.extensions.get_extension_for_class(x509.NameConstraints)
+    assert (found.critical, found.value) == (True, permitting(world.east.trust_domain))
+    assert is_rooted(world.east.self_signed, signed, opened.root)
 
 
 def test_several_files_become_one(safe: Safe, world: World) -> None:
