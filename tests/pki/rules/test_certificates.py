@@ -15,13 +15,17 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtensionOID, SignatureAlgorithmOID
 
+from federation.clock import ManualClock
 from pki import csr, issue
 from pki.algorithms import KeyKind
+from pki.authority import Authority
 from pki.bundle import Accepted, Bundle, Proof, accept
 from pki.certificate import authority_key_id, check_authority, subject_key_id
 from pki.errors import Distrust, InvalidName, InvalidSpiffeId, Refused, Untrusted
 from pki.issue import NO_REVOCATION_AVAILABLE
+from pki.keys.file import FileKeyStore
 from pki.profiles import BACKDATE, CLUSTER_CA_CONSTRAINED, LONGEST_LEAF, SHORTEST_LEAF, authority_subject
+from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.subordinate import read_request
 from pki.validate import check_issued, verify_peer
@@ -253,6 +257,25 @@ def test_c10_a_constrained_form_is_the_roots_word_like_any_other(world: World) -
     assert accept(None, offered, world.root) == Accepted(offered, changed=True)
     made = a_leaf(IDENTITIES["agent"], world, ca=ca)
     assert verify_peer(made.chain, world.bundles, NOW) == IDENTITIES["agent"]
+
+
+async def test_c10_a_root_with_constraints_makes_authorities_whose_leaves_openssl_believes(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock(NOW)
+    root = await RootAuthority.create(
+        tmp_path / "root", FileKeyStore(tmp_path / "root-keys"), BASE, clock, True
+    )
+    east = await Authority.create(tmp_path / "east", FileKeyStore(tmp_path / "keys"), EAST, clock)
+    rooted = await root.sign_cluster_ca(await east.csr(), EAST, who="east", why="join")
+    await east.accept_root_signed(rooted, root.certificate)
+    identity = IDENTITIES["agent"]
+    made = await east.issue(new_key().public_key(), granted(identity), who="east", why="own certificate")
+    assert ExtensionOID.NAME_CONSTRAINTS in oids(made.chain[1])
+    assert verifiers.openssl(tmp_path, root.certificate, made.chain, NOW) == "OK"
+    assert verify_peer(made.chain, {EAST: east.bundle()}, NOW) == identity
+    for each in (east, root):
+        await each.close()
 
 
 def test_c11_every_trust_domain_is_one_label_below_the_base_so_none_lies_below_another() -> None:
