@@ -71,7 +71,7 @@ class Journals:
     def _verify(self, kept: Sequence[JournalHead]) -> tuple[Verdict, ...]:
         """A head of an authority whose journal is not here is a journal that is gone."""
         open_now = {journal.path: journal.authority for journal in self._open_now()}
-        found = tuple(_verdict(path, open_now.get(path), kept) for path in self._paths())
+        found = tuple(verdict(path, open_now.get(path), kept) for path in self._paths())
         here = {one.head.authority for one in found if one.head is not None}
         lost = sorted({head for head in kept if head.authority not in here})
         broken = any(one.head is None for one in found)
@@ -87,7 +87,8 @@ class Journals:
         return tuple(sorted(path for path in self._directory.rglob(JOURNAL) if path.is_file()))
 
 
-def _verdict(path: Path, authority: str | None, kept: Sequence[JournalHead]) -> Verdict:
+def verdict(path: Path, authority: str | None, kept: Sequence[JournalHead]) -> Verdict:
+    """What is found in one journal; `authority` is whose it must be, None for whoever it says it is of."""
     try:
         found = examine(path, authority)
         held = tuple(head for head in kept if head.authority == found.authority)

@@ -20,6 +20,12 @@ COMMANDS: dict[str, str] = {
     "sign": "federation.cli.ca.sign:sign",
     "install": "federation.cli.ca.install:install",
     "import-root": "federation.cli.ca.import_root:import_root",
+    "audit": "federation.cli.ca.audit:audit",
+    "ban": "federation.cli.ca.bans:ban",
+    "unban": "federation.cli.ca.bans:unban",
+    "bans": "federation.cli.ca.bans:bans",
+    "crl": "federation.cli.ca.crl:crl",
+    "revoke": "federation.cli.ca.crl:revoke",
 }
 
 

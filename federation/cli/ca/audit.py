@@ -1,0 +1,201 @@
+"""`federation ca audit`: what was signed and why, and whether the journals that say so can be believed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from federation.cli.call import ask
+from federation.cli.output import emit, output_option, print_table, printable, text, when
+from federation.cli.paths import GivenPath
+from federation.duration import Duration
+
+from_option = click.option(
+    "--from",
+    "cluster",
+    metavar="CLUSTER",
+    help="At the hub: the journals of this cluster instead of the hub's own.",
+)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--since", metavar="SPAN|INSTANT", help="For example 24h, or 2026-11-21T12:00:00Z.")
+@click.option("--identity", metavar="ID", help="Exactly this identity.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="The newest so many."
+)
+@from_option
+@output_option
+@click.pass_context
+def audit(
+    ctx: click.Context, since: str | None, identity: str | None, limit: int, cluster: str | None, output: str
+) -> None:
+    """Show what the asked process has signed: for whom, who asked for it, why, and what came of it.
+
+    The root and the hub's authority have their journals at the hub, the authority of a cluster at its agent.
+
+    \b
+    Examples:
+      federation ca audit --since 24h
+      federation ca audit --from east --identity spiffe://east.mesh.example/gateway/eastwest
+      federation ca audit verify
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    columns = [
+        ("WHEN", when("at")),
+        ("SERIAL", lambda row: row["serial"][:16]),
+        ("PROFILE", text("profile")),
+        ("IDENTITY", text("identity")),
+        ("ASKED BY", text("who")),
+        ("WHY", text("why")),
+        ("ENDS", when("not_after")),
+        ("OUTCOME", lambda row: row["outcome"] + (f" ({row['note']})" if row["note"] else "")),
+    ]
+    query = {"identity": identity, "limit": str(limit), "from": cluster, "since": _instant(since)}
+    found = ask(ctx, "GET", "/v1/ca/audit", **query)
+    emit(output, found, lambda rows: print_table(rows, columns, empty="nothing was signed"))
+
+
+def _instant(since: str | None) -> str | None:
+    """A span counts back from now; everything else the asked process reads."""
+    if since is None:
+        return None
+    try:
+        span = Duration.parse(since)
+    except ValueError:
+        return since
+    return (datetime.now(UTC) - timedelta(seconds=span)).isoformat()
+
+
+@audit.command()
+@click.argument("file", required=False, type=GivenPath(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="AUTHORITY:LINES:HASH",
+    help="A head that was kept elsewhere. Repeatable.",
+)
+@click.option("--alone", is_flag=True, help="Ask nobody for heads: then only FILE itself speaks for its end.")
+@from_option
+@output_option
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    file: Path | None,
+    heads: tuple[str, ...],
+    alone: bool,
+    cluster: str | None,
+    output: str,
+) -> None:
+    """Look for what was edited, removed, reordered, exchanged or cut; exit code 1 if there is any.
+
+    Without FILE the asked process looks at its own journals; the hub asks its agents which heads they keep of it, and
+    with --from vouches itself for those of a cluster. FILE is a journal, such as a copy from a backup, which is looked
+    at here, with the parts beside it; the heads that must be in it come from --head, else from the asked process.
+
+    \b
+    Examples:
+      federation ca audit verify
+      federation ca audit verify --from east
+      federation ca audit verify /var/lib/federation/agent/authority/journal --alone
+    """
+    if file is None:
+        if alone:
+            raise click.UsageError("--alone is about a FILE")
+        found = ask(ctx, "GET", "/v1/ca/audit/verify", **{"heads": ",".join(heads) or None, "from": cluster})
+    else:
+        if cluster is not None:
+            raise click.UsageError("--from is about the journals of a process, not about a FILE")
+        found = [_look_at(ctx, file, heads, alone)]
+    emit(output, found, _verdicts)
+    if any(one["problem"] for one in found):
+        ctx.exit(1)
+
+
+def _look_at(ctx: click.Context, file: Path, heads: tuple[str, ...], alone: bool) -> dict[str, Any]:
+    from federation.api.audit_routes import GIVEN, parse_heads
+    from federation.journals import verdict
+
+    vouchers: dict[str, str] = {}
+    if heads or alone:
+        vouchers = dict.fromkeys(heads, GIVEN)
+    else:
+        for one in ask(ctx, "GET", "/v1/ca/heads"):
+            vouchers[f"{one['authority']}:{one['lines']}:{one['hash']}"] = f"{one['owner']} ({one['kind']})"
+    known = dict(zip(parse_heads(vouchers), vouchers.values(), strict=True))
+    found = verdict(file, None, tuple(known))
+    return {
+        "owner": "-",
+        "journal": str(file),
+        "authority": found.head.authority if found.head else None,
+        "since": found.since,
+        "lines": found.head.lines if found.head else 0,
+        "problem": found.problem,
+        "vouched_by": sorted({known[head] for head in found.kept}),
+        "vouched_lines": max((head.lines for head in found.kept), default=0),
+    }
+
+
+def _verdicts(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        name = f"{row['owner']}: {row['journal']}" if row["owner"] != "-" else row["journal"]
+        if row["problem"]:
+            click.secho(f"✗ {printable(name)}: {printable(row['problem'])}", fg="red")
+            continue
+        click.secho("✓ ", fg="green", nl=False)
+        click.echo(f"{printable(name)}: {row['lines']} lines, authority {row['authority'][:16]}…")
+        if row["since"]:
+            click.echo(f"    lines up to {row['since']} are in parts that are not here")
+        vouched = ", ".join(row["vouched_by"])
+        if vouched:
+            click.echo(f"    the first {row['vouched_lines']} lines are vouched for by: {printable(vouched)}")
+        else:
+            click.echo("    nobody vouches for its end: what was cut from there would not be noticed")
+
+
+@audit.command()
+@output_option
+@click.pass_context
+def heads(ctx: click.Context, output: str) -> None:
+    """Show how far the journals of the asked process have come, and how far those of others that it keeps.
+
+    \b
+    Example:
+      federation ca audit heads -o json
+    """
+    columns = [
+        ("OWNER", text("owner")),
+        ("KIND", text("kind")),
+        ("AUTHORITY", lambda row: row["authority"][:16]),
+        ("LINES", text("lines")),
+        ("HASH", lambda row: row["hash"][:16]),
+        ("PROBLEM", text("problem")),
+    ]
+    found = ask(ctx, "GET", "/v1/ca/heads")
+    emit(output, found, lambda rows: print_table(rows, columns, empty="no journals are known"))
+    if any(one["problem"] for one in found):
+        ctx.exit(1)
+
+
+@audit.command()
+@click.argument("owner")
+@output_option
+@click.pass_context
+def accept(ctx: click.Context, owner: str, output: str) -> None:
+    """Take the journals of OWNER (a cluster, or `hub`) for right as they are now, at the asked process.
+
+    Only after you know why they went back: a backup was put back, and not somebody hides what was signed.
+
+    \b
+    Example:
+      federation ca audit accept east
+    """
+    from federation.api.audit_routes import AcceptJournals
+
+    done = ask(ctx, "POST", "/v1/ca/heads", body=AcceptJournals(owner=owner))
+    emit(output, done, lambda done: click.echo(done["done"]))
