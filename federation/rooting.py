@@ -20,10 +20,9 @@ log = structlog.get_logger()
 
 
 class Rooting:
-    """Of the cluster `me`. Let it `hear` every event; `problem` says why the newest record does not count."""
+    """Of the cluster `me`. Let it `hear` every event."""
 
     def __init__(self, me: str, lineage: Lineage, root: x509.Certificate) -> None:
-        self.problem: str | None = None
         self._me = me
         self._lineage = lineage
         self._root = root
@@ -51,8 +50,6 @@ class Rooting:
         try:
             await self._lineage.accept_root_signed(load_der(told), self._root)
         except PkiError as error:
-            self.problem = f"what the registry says that the root signed for us is not used: {error}"
-            log.error("a root-signed form is not used", reason=str(error))
+            log.error("what the registry says that the root signed for us is not used", reason=str(error))
         else:
-            self.problem = None
             log.info("the root signed our authority", trust_domain=str(self._lineage.trust_domain))

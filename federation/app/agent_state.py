@@ -111,6 +111,11 @@ class AgentState:
             yield from (f"{what}: waiting for {reason}" for reason in self._waiting_for())
         if self.knowledge.problem:
             yield self.knowledge.problem
+        if self.authority.root_signed is None:
+            yield (
+                "the root has not signed our authority, and the others do not believe us before: it is offline; "
+                "`federation ca request` at the hub, or here"
+            )
         yield from self.unsigned()
         yield from self.doubted()
         if self.sync.connected and self.sync.problem:

@@ -77,12 +77,13 @@ class LoneHub:
 
     def agent(self, name: str, token: str) -> Path:
         """The settings file of an agent called `name`, which has `token`; in a folder of its own."""
-        home = self.folder / f"agent-{len(list(self.folder.glob('agent-*')))}"
+        number = len(list(self.folder.glob("agent-*")))
+        home = self.folder / f"agent-{number}"
         (home / "services").mkdir(parents=True)
         secret = home / "join.token"
         secret.touch(0o600)
         secret.write_text(token)
-        host = self.address.rpartition(".")[0] + ".2"
+        host = f"{self.address.rpartition('.')[0]}.{2 + number}"
         places = {"api": f"{host}:8445", "xds": f"{host}:8446"}
         settings = {
             "cluster": name,

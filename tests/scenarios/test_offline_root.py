@@ -1,11 +1,11 @@
-"""A federation whose root is in a safe: its members meet only after a ceremony, and no hub can make up one of its own."""
+"""A federation whose root is in a safe: its members meet only after a ceremony, and no hub can make one up."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from tests.scenarios.lone_hub import BASE, COMMAND, LoneHub, started
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
+HOSTILE = (sys.executable, "-m", "tests.scenarios.hostile")
+
 
 class Safe:
     """The machine of the root: a folder and a passphrase."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        folder.mkdir(mode=0o700)
         self.root = folder / "root"
         self.passphrase = folder / "passphrase"
         self.passphrase.touch(0o600)
@@ -38,9 +40,8 @@ class Safe:
 
     async def sign(self, requests: Path, fingerprint: str) -> Path:
         answers = requests.with_suffix(".answers")
-        await self._ca(
-            "sign", requests, "--root", self.root, "--out", answers, "--expect", fingerprint, "--yes"
-        )
+        expected = ("--expect", fingerprint, "--yes")
+        await self._ca("sign", requests, "--root", self.root, "--out", answers, *expected)
         return answers
 
     async def _ca(self, *arguments: str | Path) -> Finished:
@@ -53,9 +54,12 @@ class Offline(LoneHub):
     """A hub whose root is in `safe`."""
 
     def __init__(self, folder: Path, address: str) -> None:
-        super().__init__(folder, address, root="offline")
-        self.safe = Safe(folder)
+        super().__init__(folder, address)
+        self.safe = Safe(folder / "safe")
         self.ceremonies = 0
+
+    def settings(self, directory: Path) -> dict[str, Any]:
+        return super().settings(directory) | {"root": "offline"}
 
     async def request(self) -> tuple[Path, Any]:
         """The file for the root, and what the hub says of it."""
@@ -76,7 +80,39 @@ class Offline(LoneHub):
         return kept
 
     async def runs(self) -> bool:
-        return "waits" not in str(await ask(self.socket, "/readyz", expect=None))
+        """Whether it has its root, and does all that a hub does."""
+        return isinstance(await ask(self.socket, "/v1/clusters"), list)
+
+    async def begin(self) -> None:
+        """The first ceremony, for the hub itself."""
+        assert await self.ceremony() == ["hub.mesh.example"]
+        await until("the hub's start", self.runs, watch=(self.process,))
+
+    async def member(self, name: str, command: Sequence[str] = COMMAND) -> Agent:
+        return Agent(name, self.agent(name, await self.token(name)), command)
+
+
+class Agent:
+    """An agent without gateways: who is believed is decided without them."""
+
+    def __init__(self, name: str, config: Path, command: Sequence[str]) -> None:
+        self.name = name
+        self.socket = config.parent / "state" / "api.sock"
+        self.process = Process(name, (*command, "agent", "--config", str(config)), config.parent / "log")
+
+    async def status(self) -> Any:
+        return await ask(self.socket, "/v1/status")
+
+    async def connected(self) -> bool:
+        return bool((await self.status())["hub_connected"])
+
+    async def trusts(self) -> dict[str, bool]:
+        """Every other member that it knows, and whether it believes that one."""
+        return {peer["name"]: peer["trusted"] for peer in (await self.status())["peers"]}
+
+    @property
+    def log(self) -> str:
+        return self.process.log.read_text()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -88,3 +124,120 @@ async def hub(tmp_path: Path) -> AsyncIterator[Offline]:
         yield found
     finally:
         await found.process.stop()
+
+
+def keys_in_sight(process: Process, safe: Path) -> list[str]:
+    """What a process has open or mapped that lies in the safe."""
+    place = Path(f"/proc/{process.pid}")
+    opened = [os.readlink(each) for each in (place / "fd").iterdir()]
+    mapped = [line.split(maxsplit=5)[-1] for line in (place / "maps").read_text().splitlines()]
+    return [path for path in (*opened, *mapped) if path.startswith(str(safe))]
+
+
+async def test_members_meet_after_the_ceremony_and_k2_no_process_ever_has_the_root_key(hub: Offline) -> None:
+    waits = await hub.ask("status")
+    assert waits.code == 1
+    assert "has to sign this hub's authority" in waits.said
+    assert "ca request" in waits.said
+    assert (await hub.ask("token", "create", "east")).code == 1, "nobody could recognise this hub"
+    await hub.begin()
+    async with AsyncExitStack() as stack:
+        agents = [await hub.member(name) for name in ("east", "west")]
+        for agent in agents:
+            await stack.enter_async_context(started(agent.process, agent.connected))
+        east, west = agents
+
+        async def known() -> bool:
+            return await east.trusts() == {"west": False} and await west.trusts() == {"east": False}
+
+        await until("the agents hear of each other", known, watch=(hub.process,))
+        told = await hub.ask("status")
+        assert told.code == 1
+        assert "east waits for the root to sign" in told.said
+        check = await hub.ask("check")
+        assert "west waits for the root" in check.said
+        own = await federation("--hub", f"unix://{east.socket}", "status")
+        assert "the root has not signed" in own.said
+        assert sorted(await hub.ceremony()) == ["east.mesh.example", "west.mesh.example"]
+
+        async def meet() -> bool:
+            return await east.trusts() == {"west": True} and await west.trusts() == {"east": True}
+
+        await until("the agents believe each other", meet, watch=(hub.process,))
+        assert (
+            await hub.ask("ca", "request", "--out", str(hub.folder / "none"))
+        ).out == "nobody waits for the root\n"
+        for process in (hub.process, east.process, west.process):
+            assert keys_in_sight(process, hub.folder / "safe") == []
+        assert sorted(path.name for path in hub.directory.rglob("*.key")) == ["ca-1.key"]
+        assert not (hub.directory / "root-keys").exists()
+        late = await hub.member("late")
+        await stack.enter_async_context(started(late.process, late.connected))
+        file = hub.folder / "late.requests"
+        asked = await federation(
+            "--hub", f"unix://{late.socket}", "ca", "request", "--out", file, "-o", "json"
+        )
+        answers = await hub.safe.sign(file, asked.json["fingerprint"])
+        installed = await federation("--hub", f"unix://{late.socket}", "ca", "install", answers)
+        assert installed.out == "late.mesh.example is vouched for by the root\n", installed.said
+
+        async def believed() -> bool:
+            return (await east.trusts()).get("late", False) and (await late.trusts())["west"]
+
+        await until("the others believe who did it at its own agent", believed, watch=(hub.process,))
+    await hub.process.stop()
+    await hub.process.start()
+    await until("the hub's second start", hub.runs, watch=(hub.process,))
+
+
+async def test_a_hub_with_the_root_offline_cannot_introduce_a_cluster_of_its_own_making(hub: Offline) -> None:
+    await hub.begin()
+    east = await hub.member("east")
+    west = await hub.member("west")
+    mole = await hub.member("mole", HOSTILE)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(started(east.process, east.connected))
+        await stack.enter_async_context(started(west.process, west.connected))
+        assert sorted(await hub.ceremony()) == ["east.mesh.example", "west.mesh.example"]
+
+        async def meet() -> bool:
+            return await east.trusts() == {"west": True} and await west.trusts() == {"east": True}
+
+        await until("the agents believe each other", meet, watch=(hub.process,))
+        await hub.process.stop()
+        hub.process.command = (*HOSTILE, "serve", "--config", str(hub.config))
+        await hub.process.start()
+        await until("the changed hub's start", hub.runs, watch=(hub.process,))
+        await stack.enter_async_context(started(mole.process, mole.connected))
+
+        async def refused() -> bool:
+            said = (agent.log for agent in (east, west))
+            return all(
+                "refused what the hub relays" in log and "not vouched for by the root" in log for log in said
+            )
+
+        await until("the forged bundle reaches its victims", refused, watch=(hub.process, mole.process))
+        for agent, friend in ((east, "west"), (west, "east")):
+            assert await agent.trusts() == {friend: True, "mole": False}
+
+
+async def test_a_file_that_was_exchanged_is_not_installed(hub: Offline, tmp_path: Path) -> None:
+    """By another root, for another key, or the answer to somebody else's request: nothing of it is kept."""
+    file, asked = await hub.request()
+    other = Safe(tmp_path / "other")
+    await other.open()
+    answers = await other.sign(file, asked["fingerprint"])
+    guarded = ("--expect-root", hub.safe.fingerprint)
+    refused = await hub.ask("ca", "install", str(answers), *guarded)
+    assert refused.code == 1
+    assert "--expect-root names another one" in refused.err
+    unasked = await hub.ask("ca", "install", str(answers))
+    assert unasked.code == 1, "nobody was there to say that it is the right root"
+    assert not (hub.directory / "root").exists()
+    await hub.begin()
+    pinned = await hub.ask("ca", "install", str(answers))
+    assert pinned.code == 1
+    assert "pinned here is" in pinned.err
+    answers.unlink()
+    again = await hub.ask("ca", "install", str(await hub.safe.sign(file, asked["fingerprint"])))
+    assert again.code == 0, "the same key, signed once more"
