@@ -33,7 +33,7 @@ from pki.journal import Head, Journal
 from pki.ledger import Entry, Failed, Released
 from pki.root_rules import check_root
 from pki.signer import Clock, intent_of
-from pki.skew import MOST_SKEW, check_forward
+from pki.skew import MOST_SKEW, Course, Reading, check_course, check_forward, follow
 from pki.spiffe import TrustDomain
 from pki.subordinate import Subordinate, read_request
 from pki.validate import check_issued
@@ -103,6 +103,7 @@ class VaultRoot:
         self._issuer = issuer
         self._journal = journal
         self._clock = clock
+        self._course: Course | None = None
         self._signing = asyncio.Lock()
 
     @staticmethod
@@ -169,9 +170,7 @@ class VaultRoot:
         """
         asked = self._read(request, trust_domain)
         async with self._signing:
-            now = self._clock.now()
-            if self._journal.last is not None:
-                check_forward(now, self._journal.last, "the last entry of our own journal")
+            now = self._now()
             template = self._plan(asked, now)
             intent = intent_of(template, now, who, why)
             await asyncio.to_thread(self._journal.append, intent)
@@ -213,6 +212,15 @@ class VaultRoot:
         if request_extensions(request) != [wanted]:
             raise Refused("csr", f"it has to ask for the URI SAN {trust_domain.uri}, and for nothing besides")
         return asked
+
+    def _now(self) -> datetime:
+        """The time, unless it cannot be right; raises `ClockError`."""
+        reading = Reading(self._clock.now(), self._clock.running())
+        if self._journal.last is not None:
+            check_forward(reading.wall, self._journal.last, "the last entry of our own journal")
+        self._course = follow(self._course, reading)
+        check_course(self._course, reading)
+        return reading.wall
 
     def _plan(self, asked: Subordinate, now: datetime) -> Template:
         self._journal.forget(now)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ from pki.errors import InvalidName, KeyFileError, KeyMissing, PkiError, WriteErr
 from pki.keys import KeyStore
 from pki.keys.file import FileKeyStore
 from pki.keys.passphrase import Passphrase
+from pki.keys.transit import Engine, TransitKeyStore
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
+from tests.pki.vault.prepared import Prepared, prepare
 from tests.pki.world import BASE, NOW, granted, new_key, openssl_verify
 
 PASSPHRASE = Passphrase(b"correct horse battery staple")
@@ -40,16 +43,22 @@ async def encrypted(folder: Path) -> AsyncIterator[KeyStore]:
     yield FileKeyStore(folder / "keys", PASSPHRASE)
 
 
+@asynccontextmanager
+async def transit(prepared: Prepared, folder: Path) -> AsyncIterator[KeyStore]:
+    session = prepared.session()
+    yield TransitKeyStore(session, Engine(prepared.mount), folder / "keys")
+    await session.close()
+
+
 STORES: dict[str, Opened] = {"plain file": plain, "encrypted file": encrypted}
-"""Every kind of store there is. One that needs a server opens it itself, and is given the mark `live` below."""
-
-LIVE: frozenset[str] = frozenset()
+TRANSIT = "Vault Transit"
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=[pytest.mark.live] if name in LIVE else []) for name in STORES]
-)
-def opened(request: pytest.FixtureRequest) -> Opened:
+@pytest.fixture(params=[*STORES, pytest.param(TRANSIT, marks=pytest.mark.live)])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    """Every kind of store there is; what needs a server has the mark `live`."""
+    if request.param == TRANSIT:
+        return partial(transit, prepare(request.getfixturevalue("bao"), "keys", tmp_path))
     return STORES[request.param]
 
 
