@@ -6,6 +6,7 @@ for in files, logs among them, in arguments and environments, in metrics, and in
 
 from __future__ import annotations
 
+import random
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,18 @@ import aiohttp
 import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from federation.demo.asking import answers
 from federation.demo.files import PASSPHRASE
+from federation.demo.processes import Process
 from federation.demo.world import World
+from federation.document import dump
 from pki.keys import passphrase, pkcs8
 from pki.keys.passphrase import Passphrase
 from pki.token import JoinToken
+from tests.scenarios.command import federation as command
+from tests.scenarios.lone_hub import COMMAND, LoneHub, started
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
@@ -84,7 +91,7 @@ def canaries(running_federation: World) -> list[Secret]:
     return list(secrets(running_federation))
 
 
-def test_every_kind_of_secret_is_looked_for(canaries: list[Secret]) -> None:
+async def test_every_kind_of_secret_is_looked_for(canaries: list[Secret]) -> None:
     names = [one.what for one in canaries]
     for part in (
         "passphrase",
@@ -100,7 +107,46 @@ def test_every_kind_of_secret_is_looked_for(canaries: list[Secret]) -> None:
         assert part in names
 
 
-def test_k5_no_file_has_a_secret_but_those_that_hand_it_over(
+async def test_a_key_is_found_in_every_form_but_the_encrypted_one() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    canary = [of_key("a key", key)]
+    der = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    for form in (pkcs8.encode(key, None), der, repr(key.private_numbers().private_value).encode()):
+        assert found("somewhere", form, canary)
+    assert found("somewhere", pkcs8.encode(key, Passphrase(b"secret")), canary) == []
+
+
+async def test_k5_the_log_of_a_join_has_no_secret_at_any_level(tmp_path: Path) -> None:
+    hub = LoneHub(tmp_path, f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1")
+    loud = {"log": {"level": "debug", "format": "json"}}
+    hub.config.write_text(dump(hub.settings(hub.directory) | loud))
+    await hub.start()
+    try:
+        token = await hub.token("east")
+        joins, late = hub.agent("east", token), hub.agent("east", token)
+        for config in (joins, late):
+            config.write_text(config.read_text() + dump(loud))
+        process = Process("east", (*COMMAND, "agent", "--config", str(joins)), tmp_path / "east.log")
+        async with started(process, lambda: answers(joins.parent / "state" / "api.sock")):
+            refused = await command("agent", "--config", late)
+    finally:
+        await hub.process.stop()
+    assert refused.code == 1, refused.said
+    assert "the token is not valid" in refused.said
+    opened = passphrase.from_file(tmp_path / PASSPHRASE)
+    canaries = [
+        of_bytes("passphrase", opened.secret),
+        Secret("token", (token.encode(), *of_bytes("token", JoinToken.decode(token).secret).forms)),
+        *(of_key(str(path), key_in(path, opened)) for path in tmp_path.rglob("*.key")),
+    ]
+    assert len(canaries) == 6
+    logs = {path.name: path.read_bytes() for path in tmp_path.glob("*.log")}
+    assert b'"level": "debug"' in b"".join(logs.values()).replace(b'":"', b'": "')
+    for name, said in {**logs, "refused": refused.said.encode()}.items():
+        assert found(name, said, canaries) == []
+
+
+async def test_k5_no_file_has_a_secret_but_those_that_hand_it_over(
     federation: World, canaries: list[Secret]
 ) -> None:
     places, files = list[tuple[str, Secret]](), 0
@@ -132,7 +178,9 @@ def processes(world: World) -> Iterator[psutil.Process]:
         yield from (top, *top.children(recursive=True))
 
 
-def test_k5_no_argument_and_no_environment_has_a_secret(federation: World, canaries: list[Secret]) -> None:
+async def test_k5_no_argument_and_no_environment_has_a_secret(
+    federation: World, canaries: list[Secret]
+) -> None:
     seen = list(processes(federation))
     assert sum("envoy" in one.name() for one in seen) == 4
     for one in seen:
@@ -142,7 +190,7 @@ def test_k5_no_argument_and_no_environment_has_a_secret(federation: World, canar
             assert found(f"{name} of {one.name()}", data, canaries) == []
 
 
-def test_k5_no_process_would_write_a_core(federation: World) -> None:
+async def test_k5_no_process_would_write_a_core(federation: World) -> None:
     for one in processes(federation):
         assert one.rlimit(psutil.RLIMIT_CORE) == (0, 0), one
         assert int(Path(f"/proc/{one.pid}/coredump_filter").read_text(), 16) == 0, one
