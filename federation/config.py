@@ -164,7 +164,7 @@ class Tunnels(Setting, frozen=True, kw_only=True):
 
 
 class Issuing(Setting, frozen=True, kw_only=True):
-    """What the cluster's authority gives to workloads at most, whatever they ask for; `rate` is a second and identity."""
+    """What the authority gives to workloads at most, whatever they ask for; `rate` is a second and identity."""
 
     shortest: Lifetime = Lifetime.parse("10s")
     longest: Lifetime = Lifetime.parse("24h")
