@@ -12,6 +12,8 @@ from typing import Annotated, Literal, TypeVar, assert_never
 
 from msgspec import Meta, Struct, structs
 
+from federation.bundle_settings import BundleEndpoint, Federated
+from federation.bundle_settings import contradictions as bundle_contradictions
 from federation.document import Document
 from federation.document.file import read
 from federation.duration import Duration
@@ -100,6 +102,8 @@ class HubSettings(Setting, frozen=True, kw_only=True):
     listen: HubListen = HubListen()
     root: Literal["online", "offline"] = "online"
     name_constraints: bool = False
+    bundle_endpoint: BundleEndpoint | None = None
+    federates: tuple[Federated, ...] = ()
     keys: Keys = Keys()
     log: Log = Log()
 
@@ -192,6 +196,8 @@ class AgentSettings(Setting, frozen=True, kw_only=True):
     tunnels: Tunnels = Tunnels()
     access_log: LogFile = LogFile("/dev/stdout")
     certificate_lifetime: Lifetime = Lifetime.parse("24h")
+    bundle_endpoint: BundleEndpoint | None = None
+    federates: tuple[Federated, ...] = ()
     keys: Keys = Keys()
     issuing: Issuing = Issuing()
     log: Log = Log()
@@ -242,7 +248,8 @@ def settings_in(documents: Sequence[Document], file: str, kind: type[S]) -> S:
     document = documents[0]
     settings = document.convert(kind)
     for field, problem, allowed in _contradictions(settings):
-        raise document.error(tuple(field.split(".")), problem, allowed)
+        steps = (int(step) if step.isdigit() else step for step in field.split("."))
+        raise document.error(tuple(steps), problem, allowed)
     return settings
 
 
@@ -258,6 +265,7 @@ def _contradictions(settings: Settings) -> Iterator[Contradiction]:
     yield from _of_keys(settings.keys)
     match settings:
         case HubSettings():
+            yield from bundle_contradictions(settings.bundle_endpoint, settings.federates)
             yield from _one_place("sync", settings.advertise.api, settings.advertise.sync)
             if settings.name_constraints and settings.root != "online":
                 yield (
@@ -266,6 +274,7 @@ def _contradictions(settings: Settings) -> Iterator[Contradiction]:
                     _ASK_THE_ROOT,
                 )
         case AgentSettings():
+            yield from bundle_contradictions(settings.bundle_endpoint, settings.federates)
             yield from _one_place("xds", settings.advertise.api, settings.advertise.xds)
             yield from _of_agent(settings)
         case GatewaySettings():
@@ -276,6 +285,11 @@ def _contradictions(settings: Settings) -> Iterator[Contradiction]:
 
 def _collisions(settings: Settings) -> Iterator[Contradiction]:
     """Two places to listen that cannot be had together."""
+    endpoint = None if isinstance(settings, GatewaySettings) else settings.bundle_endpoint
+    for name, one in _listening(settings) if endpoint is not None else ():
+        if endpoint is not None and collide(one, endpoint.listen):
+            problem = f"{endpoint.listen} meets listen.{name}, which is {one}"
+            yield "bundle_endpoint.listen", problem, "another port"
     for (first, one), (second, other) in combinations(_listening(settings), 2):
         if collide(one, other):
             yield f"listen.{second}", f"{other} meets listen.{first}, which is {one}", "another port"

@@ -100,6 +100,14 @@ class StoreCorrupt(StoreError):
         )
 
 
+class BundleUnavailable(FederationError):
+    """A bundle of a trust domain outside cannot be had from `url` now."""
+
+    def __init__(self, url: str, why: str, hint: str = "") -> None:
+        super().__init__(f"{url}: {why}", hint)
+        self.url = url
+
+
 class StoreHeld(StoreError):
     """Another process, `pid` if it is known, has the store open."""
 

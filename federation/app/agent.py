@@ -35,6 +35,7 @@ from federation.api.tls import served
 from federation.app.agent_settings import limits_of, me_of, quota_of, tuning_of
 from federation.app.agent_state import AgentState
 from federation.app.auditing import KeptByAgent, tell_heads
+from federation.app.bundles import BundleExchange
 from federation.app.gateway_reports import read_report
 from federation.app.keys import key_store
 from federation.attest import Attestor, Instances
@@ -211,8 +212,18 @@ class _Process:
         )
         routes = AgentRoutes(self.agent, self.attestor, self.tokens, state, self.clock).routes()
         routes += IssueRoutes(self.issuer, self.authority).routes()
+        bundles = BundleExchange(
+            self.settings.bundle_endpoint,
+            self.settings.federates,
+            self.authority.trust_domain,
+            base,
+            self.folder / "federates",
+            self.identity,
+            lambda: {self.authority.trust_domain: self.authority.bundle()},
+            self.clock,
+        )
         me, roots = self.settings.cluster, lambda: (self.member.root,)
-        own = Own(me, self.authority, self.identity, roots, "file", tuple, self.clock)
+        own = Own(me, self.authority, self.identity, roots, "file", bundles.foreign.told, self.clock)
         self.rotating = Rotating(
             self.authority,
             self.identity,
@@ -225,7 +236,7 @@ class _Process:
         routes += RotationRoutes(self.rotating).routes()
         ceremony = AgentCeremony(self.member.base, self.member.root, self.authority, self.clock)
         routes += CeremonyRoutes(ceremony, self.clock).routes()
-        routes += AgentAuthorityRoutes(own, self.agent).routes()
+        routes += AgentAuthorityRoutes(own, self.agent).routes() + bundles.routes()
         routes += AuditRoutes(
             self.settings.cluster, journals, self.folder, others.kept, others.accept
         ).routes()
@@ -235,6 +246,7 @@ class _Process:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.knowledge.run(), name="knowledge")
             group.create_task(self.agent.run(self.clock), name="agent")
+            group.create_task(bundles.run(), name="bundles")
             group.create_task(self.discovery.run(), name="discovery")
             group.create_task(self._listed(), name="listed")
             group.create_task(self.identity.run(), name="identity")

@@ -23,6 +23,7 @@ from federation.api.messages import CheckGroup, ClusterInfo, HubStatus
 from federation.api.server import TcpDoor, UnixDoor, api_application, health_application, serving, with_health
 from federation.api.tls import served
 from federation.app.auditing import ConnectedAgents, tell_heads
+from federation.app.bundles import BundleExchange
 from federation.app.keys import key_store
 from federation.app.root import HINT, offline_root, online_root
 from federation.ceremony import Ceremony, HubCeremony
@@ -160,10 +161,26 @@ class _Process:
             str(settings.advertise.sync),
             self.clock,
         ).routes()
-        own = Own(
-            "hub", self.authority, self.identity, lambda: (self.root.certificate,), "file", tuple, self.clock
+        bundles = BundleExchange(
+            settings.bundle_endpoint,
+            settings.federates,
+            self.authority.trust_domain,
+            settings.base,
+            Path(settings.directory) / "federates",
+            self.identity,
+            lambda: {**self.hub.bundles(), self.authority.trust_domain: self.authority.bundle()},
+            self.clock,
         )
-        routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root).routes()
+        own = Own(
+            "hub",
+            self.authority,
+            self.identity,
+            lambda: (self.root.certificate,),
+            "file",
+            bundles.foreign.told,
+            self.clock,
+        )
+        routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root).routes() + bundles.routes()
         routes += CeremonyRoutes(self.ceremony, self.clock).routes()
         routes += AuditRoutes(
             HUB, self.journals, folder, lambda: self.hub.witness.kept, self.hub.witness.accept, agents
@@ -185,6 +202,7 @@ class _Process:
             ):
                 group.create_task(self.identity.run(), name="identity")
                 group.create_task(self.hub.run(), name="hub")
+                group.create_task(bundles.run(), name="bundles")
                 group.create_task(self.revoked.run(), name="revocation list")
                 group.create_task(
                     tell_heads(self.journals.heads, self.hub.tell_heads, self.clock), name="heads"

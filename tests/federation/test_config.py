@@ -25,10 +25,13 @@ MINIMAL = {
 KEYS = "keys: {plain: true}\n"
 """Nobody says it by saying nothing."""
 
+WEB = "{trust_domain: a.example, url: 'https://a.example/', profile: https_web}"
+SPIFFE = WEB.replace("https_web", "https_spiffe")
+
 SHOWN_ON = {"keys.passphrase"}
 """Settings without which no process starts: an example has them on, and says what else there is."""
 
-SHOWN_WITHOUT_DEFAULT = {"zone", "join_token", "token", "envoy.path"}
+SHOWN_WITHOUT_DEFAULT = {"zone", "join_token", "token", "envoy.path", "bundle_endpoint", "federates"}
 """Settings whose default is that there is none: the example shows what one looks like."""
 
 
@@ -135,6 +138,21 @@ def test_what_has_no_default_is_asked_for(kind: str, tmp_path: Path) -> None:
         ("agent", f"directory: /{'é' * 48}", 5, "directory", "too long", "at most 96 bytes"),
         ("gateway", f"directory: /{'x' * 96}", 3, "directory", "too long", "at most 96 bytes"),
         ("agent", "paths: {failures: 0}", 5, "paths.failures", "got 0", "1"),
+        ("hub", "bundle_endpoint: {listen: '0.0.0.0:8443'}", 3, "bundle_endpoint.listen", "meets", "another"),
+        (
+            "agent",
+            "bundle_endpoint: {listen: '0.0.0.0:1', profile: https_web}",
+            5,
+            "bundle_endpoint.certificate",
+            "missing",
+            "with https_web",
+        ),
+        ("hub", "federates: [{trust_domain: 'a/b'}]", 3, "federates[0].trust_domain", "DNS labels", "partner.example"),
+        ("hub", "federates: [{url: 'http://a.example/'}]", 3, "federates[0].url", "not an https URL", "https://host"),
+        ("hub", "federates: [{url: 'https://u:p@a.example/'}]", 3, "federates[0].url", "a user", "without user"),
+        ("hub", f"federates: [{SPIFFE}]", 3, "federates[0].spiffe_id", "is missing", "with https_spiffe"),
+        ("hub", f"federates: [{WEB}, {WEB}]", 3, "federates[1].trust_domain", "is there already", "not merged"),
+        ("hub", "federates: [{allow: ['10.0.0.1/8']}]", 3, "federates[0].allow[0]", "host bits", "a range"),
         ("agent", "certificate_lifetime: 25h", 5, "certificate_lifetime", "not a life", "10s to 24h"),
         ("agent", "certificate_lifetime: 9s", 5, "certificate_lifetime", "not a life", "10s to 24h"),
         ("agent", "issuing: {longest: 25h}", 5, "issuing.longest", "not a life", "10s to 24h"),
