@@ -39,14 +39,14 @@ def test_r2_r3_r4_a_hostile_request_is_refused_and_told_why(what: str) -> None:
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_r4_no_hostile_request_costs_much_more_than_an_honest_one(what: str) -> None:
-    """Measured beside each other, best of five; verifying RSA-4096 is the most that an honest one costs."""
+    """Processor time, measured beside each other, best of five; none was seen to cost more than an honest one."""
     request, _ = REFUSED[what]
 
     def hostile() -> None:
         with pytest.raises(Refused):
             csr.parse(request)
 
-    assert best_of_five(hostile) < 20 * best_of_five(lambda: csr.parse(GOOD))
+    assert best_of_five(hostile) < 5 * best_of_five(lambda: csr.parse(GOOD))
 
 
 def best_of_five(work: Callable[[], object]) -> float:
