@@ -19,6 +19,8 @@ from federation.document.file import read
 from federation.duration import Duration
 from federation.errors import InputError
 from federation.listen import HostPort, collide
+from federation.vault_settings import RootInVault, VaultEngine
+from federation.vault_settings import contradictions as vault_contradictions
 from federation.written import (
     Address,
     Attempt,
@@ -78,6 +80,12 @@ class Keys(Setting, frozen=True, kw_only=True):
     plain: bool = False
 
 
+class AuthorityKeys(Keys, frozen=True, kw_only=True):
+    """The same where there are authorities: with `vault` their keys are there, and only short-lived ones on disk."""
+
+    vault: VaultEngine | None = None
+
+
 class HubListen(Setting, frozen=True, kw_only=True):
     """Where the hub listens; `telemetry` is plain HTTP and answers health and metrics only."""
 
@@ -94,18 +102,23 @@ class HubAdvertise(Setting, frozen=True, kw_only=True):
 
 
 class HubSettings(Setting, frozen=True, kw_only=True):
-    """`federation serve`. `root` says where the key of the root is: here, or in a safe (`federation ca sign`)."""
+    """`federation serve`. `root` says where the root's key is: here, in a safe (`federation ca sign`), or in Vault."""
 
     base: Base
     advertise: HubAdvertise
     directory: Directory = Directory("/var/lib/federation/hub")
     listen: HubListen = HubListen()
-    root: Literal["online", "offline"] = "online"
+    root: Literal["online", "offline"] | RootInVault = "online"
     name_constraints: bool = False
     bundle_endpoint: BundleEndpoint | None = None
     federates: tuple[Federated, ...] = ()
-    keys: Keys = Keys()
+    keys: AuthorityKeys = AuthorityKeys()
     log: Log = Log()
+
+    @property
+    def root_is(self) -> str:
+        """Where the root's key is, in one word: online, offline or vault."""
+        return "vault" if isinstance(self.root, RootInVault) else self.root
 
 
 class AgentListen(Setting, frozen=True, kw_only=True):
@@ -198,7 +211,7 @@ class AgentSettings(Setting, frozen=True, kw_only=True):
     certificate_lifetime: Lifetime = Lifetime.parse("24h")
     bundle_endpoint: BundleEndpoint | None = None
     federates: tuple[Federated, ...] = ()
-    keys: Keys = Keys()
+    keys: AuthorityKeys = AuthorityKeys()
     issuing: Issuing = Issuing()
     log: Log = Log()
 
@@ -267,6 +280,8 @@ def _contradictions(settings: Settings) -> Iterator[Contradiction]:
         case HubSettings():
             yield from bundle_contradictions(settings.bundle_endpoint, settings.federates)
             yield from _one_place("sync", settings.advertise.api, settings.advertise.sync)
+            if isinstance(settings.root, RootInVault):
+                yield from vault_contradictions("root.vault", settings.root.vault)
             if settings.name_constraints and settings.root != "online":
                 yield (
                     "name_constraints",
@@ -309,6 +324,8 @@ def _listening(settings: Settings) -> tuple[tuple[str, HostPort], ...]:
 
 def _of_keys(keys: Keys) -> Iterator[Contradiction]:
     """Nobody gets keys in the clear by saying nothing."""
+    if isinstance(keys, AuthorityKeys):
+        yield from vault_contradictions("keys.vault", keys.vault)
     if keys.plain and keys.passphrase is not None:
         yield "keys.plain", "leaves in the clear what keys.passphrase encrypts", "one of the two"
     elif keys.passphrase is None and not keys.plain:

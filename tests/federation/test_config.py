@@ -31,7 +31,9 @@ SPIFFE = WEB.replace("https_web", "https_spiffe")
 SHOWN_ON = {"keys.passphrase"}
 """Settings without which no process starts: an example has them on, and says what else there is."""
 
-SHOWN_WITHOUT_DEFAULT = {"zone", "join_token", "token", "envoy.path", "bundle_endpoint", "federates"}
+SHOWN_WITHOUT_DEFAULT = {
+    "zone", "join_token", "token", "envoy.path", "bundle_endpoint", "federates", "keys.vault",
+}  # fmt: skip
 """Settings whose default is that there is none: the example shows what one looks like."""
 
 
