@@ -160,7 +160,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is not believed: {cause.verify_message or cause.strerror}"
+        return f"its certificate is not believed: {getattr(cause, 'verify_message', cause.strerror)}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed: {cause.reason or 'the connection was closed'}"
     return str(cause) or type(cause).__name__

@@ -42,7 +42,7 @@ class BundleExchange:
         clock: Clock,
     ) -> None:
         _refuse_ours(federates, base)
-        self.foreign = Foreign(federates, folder, _look, clock)
+        self.foreign = Foreign(federates, folder, look_at, clock)
         self.foreign.load()
         self._endpoint = endpoint
         self._own = own
@@ -76,7 +76,8 @@ class BundleExchange:
             ) from error
 
 
-async def _look(wanted: Federated, anchors: Sequence[x509.Certificate]) -> bytes:
+async def look_at(wanted: Federated, anchors: Sequence[x509.Certificate]) -> bytes:
+    """One look at the endpoint of `wanted`, verified with `anchors` if it is https_spiffe. Raises BundleUnavailable."""
     if wanted.spiffe_id is not None:
         tls = spiffe_context(anchors, SpiffeId.parse(wanted.spiffe_id))
     else:
