@@ -18,7 +18,7 @@ from hashlib import sha256
 from cryptography import x509
 
 from federation.clock import Clock
-from federation.errors import FederationError, InvalidValue
+from federation.errors import Banned, FederationError, InvalidValue
 from federation.hub import Hub, check_grants
 from federation.listen import HostPort
 from federation.model import MemberState
@@ -30,7 +30,7 @@ from pki.algorithms import spki_hash
 from pki.bundle import Bundle
 from pki.certificate import der
 from pki.errors import InvalidName, InvalidToken, Refused
-from pki.spiffe import TrustDomain
+from pki.spiffe import SpiffeId, TrustDomain
 from pki.subordinate import Subordinate, read_anchor, read_request
 from pki.token import FIRST_EPOCH, TokenRecord, mint, pin_of
 from pki.upstream import Root
@@ -81,6 +81,7 @@ class Admission:
             TrustDomain.of_cluster(cluster, self._hub.base)
         except InvalidName as error:
             raise InvalidValue(str(error), "choose another name for the cluster") from error
+        self._check_not_banned(cluster, "")
         member = self._hub.registry.find(cluster)
         if member is not None and not replace_authority:
             raise FederationError(
@@ -123,7 +124,7 @@ class Admission:
 
         `anchor` is the self-signed form (PEM) of the authority that asks. Raises `pki.errors.InvalidName` and
         `pki.errors.Refused` for a name or a request that is no good, whatever the token, which is not used up by it;
-        StoreError, and what the root raises.
+        Banned, if the token is good; StoreError, and what the root raises.
         """
         outcome = await self._redeem_join(secret, cluster, request, anchor)
         self._metrics.joins.labels("joined" if isinstance(outcome, Joined) else "refused").inc()
@@ -140,14 +141,22 @@ class Admission:
         if record is None or record.kind != "join":
             return token.Refused()
         key = spki_hash(asked.key)
+        if record.subject == cluster:
+            self._check_not_banned(cluster, key)
         if not self._may_have(record, key):
             return token.Refused()
         self._check_epoch(cluster, record, key, asked.epoch)
+        await self._root.ready()
         outcome = await self._tokens.redeem(secret, cluster, key)
         if isinstance(outcome, token.Refused):
             return outcome
         async with self._joining:
             return await self._join(outcome.record, asked, request, shown)
+
+    def _check_not_banned(self, cluster: str, key: str) -> None:
+        agent = SpiffeId.agent(TrustDomain.of_cluster(cluster, self._hub.base))
+        if (reason := self._hub.why_banned(agent, key)) is not None:
+            raise Banned(reason)
 
     def _may_have(self, record: TokenRecord, key: str) -> bool:
         """Whether the name of the token may go to this key: nobody has it, this key has it, or an operator says so."""

@@ -68,6 +68,14 @@ class Unreachable(FederationError):
         self.target = target
 
 
+class Banned(FederationError):
+    """Somebody who is known and turned away, as `reason` says."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "an operator of the hub may take it back: federation ca unban")
+        self.reason = reason
+
+
 class StoreError(FederationError):
     """The store at `path` cannot do what was asked. Its children are what a caller may want to tell apart."""
 

@@ -27,12 +27,12 @@ from federation.api.messages import (
     TokenInfo,
 )
 from federation.api.operator_routes import OperatorRoutes
-from federation.api.routes import Access, ApiProblem, Call, Problem, Route, not_found
+from federation.api.routes import Access, ApiProblem, Call, Problem, Route, not_found, turned_away
 from federation.api.shown import cluster_info, united
 from federation.api.token_info import token_info
 from federation.attest import no_good, secret_of
 from federation.clock import Clock
-from federation.errors import FederationError
+from federation.errors import Banned, FederationError
 from federation.explain import Explained
 from federation.hub import Hub, Known
 from federation.model import MemberState
@@ -76,7 +76,7 @@ class HubRoutes:
         self._hub = hub
         self._admission = admission
         self._tokens = tokens
-        self.operators = OperatorRoutes(operators, authority, url)
+        self.operators = OperatorRoutes(operators, authority, url, hub.why_banned)
         self._authority = authority
         self._root = root
         self._reporter = reporter
@@ -125,6 +125,8 @@ class HubRoutes:
         except CsrRefused as error:
             raise ApiProblem(400, "csr", str(error)) from error
         if not isinstance(outcome, Joined):
+        except Banned as error:
+            raise turned_away(error.reason) from error
             raise no_good()
         return Redeemed(
             bundle=self._bundle(),

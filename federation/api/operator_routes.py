@@ -18,8 +18,9 @@ from federation.api.messages import (
     Renew,
     Renewed,
 )
-from federation.api.routes import Access, ApiProblem, Call, Route, not_found
+from federation.api.routes import Access, ApiProblem, Call, Route, not_found, turned_away
 from federation.attest import spki_of
+from federation.banned import WhyBanned
 from pki.algorithms import spki_hash
 from pki.certificate import public_key
 from pki.errors import Refused
@@ -32,10 +33,11 @@ from pki.spiffe import SpiffeId
 class OperatorRoutes:
     """The routes about the operators of one hub, which others reach at `url`."""
 
-    def __init__(self, operators: OperatorStore, authority: Lineage, url: str) -> None:
+    def __init__(self, operators: OperatorStore, authority: Lineage, url: str, why_banned: WhyBanned) -> None:
         self._operators = operators
         self._authority = authority
         self._url = url
+        self._why_banned = why_banned
 
     def routes(self) -> tuple[Route, ...]:
         do = Access.OPERATOR
@@ -98,6 +100,8 @@ class OperatorRoutes:
         self, request: str, identity: SpiffeId, by: Attestation, replaces: x509.Certificate | None = None
     ) -> str:
         """A chain (PEM). Raises ApiProblem."""
+        if (reason := self._why_banned(identity, spki_of(request))) is not None:
+            raise turned_away(reason)
         grant = decide(Attested(identity, by, LONGEST_LEAF), self._authority.trust_domain)
         if isinstance(grant, Denied):
             raise ApiProblem(403, "denied", str(grant))
