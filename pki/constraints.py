@@ -1,7 +1,7 @@
 """Name constraints (RFC 5280 §4.2.1.10): which names an authority may certify, written into its own certificate.
 
-Off unless an operator turns them on, because verifiers differ: OpenSSL, Envoy, Go and Java obey them for URIs (Go
-also lets sub-domains through), older rustls ignores them, newer rustls and pyca refuse every chain that has them. What
+Off unless an operator turns them on, because verifiers differ: OpenSSL, Go and Java obey them for URIs (Go also lets
+sub-domains through), older rustls ignores them, newer rustls and pyca refuse every chain that has them. What
 keeps an authority to its trust domain here is that each verifier holds the bundle of one trust domain; constraints are
 for those who hold only the root.
 

@@ -29,8 +29,8 @@ def write_passphrase(folder: Path) -> None:
     _write_private(folder / PASSPHRASE, secrets.token_urlsafe(32) + "\n")
 
 
-def write_hub(folder: Path, api: HostPort, sync: HostPort) -> None:
-    """`hub.yaml` in the folder of the demo."""
+def write_hub(folder: Path, api: HostPort, sync: HostPort, more: Mapping[str, Any]) -> None:
+    """`hub.yaml` in the folder of the demo, with the settings of `more`."""
     addresses = {"api": str(api), "sync": str(sync)}
     settings = {
         "base": BASE,
@@ -39,7 +39,7 @@ def write_hub(folder: Path, api: HostPort, sync: HostPort) -> None:
         "listen": {**addresses, "telemetry": f"{api.host}:9464"},
         "keys": keys(folder),
     }
-    _write(folder / "hub.yaml", dump(settings))
+    _write(folder / "hub.yaml", dump(settings | dict(more)))
 
 
 def write_agent(cluster: Cluster, token: str, more: Mapping[str, Any]) -> None:

@@ -30,11 +30,16 @@ class World:
     """
 
     def __init__(
-        self, folder: Path, agent: Mapping[str, Any] | None = None, gateway: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        agent: Mapping[str, Any] | None = None,
+        gateway: Mapping[str, Any] | None = None,
+        hub: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = folder
         self._agent_settings = agent or {}
         self._gateway_settings = gateway or {}
+        self._hub_settings = hub or {}
         self.network = _unused_network()
         self.hub = self._process("hub", "serve", folder / "hub.yaml")
         self.clusters: dict[str, Cluster] = {}
@@ -77,7 +82,7 @@ class World:
     async def start(self, progress: Callable[[str], None]) -> None:
         """Start everything, join all clusters, and return when every cluster reaches every other."""
         files.write_passphrase(self.folder)
-        files.write_hub(self.folder, self.hub_api, self.hub_sync)
+        files.write_hub(self.folder, self.hub_api, self.hub_sync, self._hub_settings)
         await self.hub.start()
         async with asyncio.TaskGroup() as group:
             for cluster in self.clusters.values():
@@ -200,12 +205,13 @@ async def world(
     progress: Callable[[str], None],
     agent: Mapping[str, Any] | None = None,
     gateway: Mapping[str, Any] | None = None,
+    hub: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[World]:
     """A running world for the life of the context; nothing of it is left afterwards but the folder.
 
     Whoever is cancelled while it stops does not wait any longer: what still runs is killed.
     """
-    made = World(folder, agent, gateway)
+    made = World(folder, agent, gateway, hub)
     try:
         await made.start(progress)
         yield made

@@ -36,7 +36,8 @@ DRAIN = 3.0
 async def running_hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     agent = {"certificate_lifetime": "30s", "tunnels": {"idle": f"{IDLE:.0f}s"}}
     gateway = {"envoy": {"drain": f"{DRAIN:.0f}s"}}
-    async with world(tmp_path_factory.mktemp("hasty"), lambda _: None, agent, gateway) as made:
+    hub = {"name_constraints": True}
+    async with world(tmp_path_factory.mktemp("hasty"), lambda _: None, agent, gateway, hub) as made:
         for cluster in ("west", "central"):
             add_service(made, cluster, REMOTE)
         await mend(made)
@@ -45,6 +46,8 @@ async def running_hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hasty(running_hasty: World) -> AsyncIterator[World]:
-    """The same, where certificates live 30 s, idle tunnels `IDLE` and gateways drain for `DRAIN`."""
+    """The same, where certificates live 30 s, idle tunnels `IDLE` and gateways drain for `DRAIN`; the root writes name
+    constraints into the authorities of the clusters.
+    """
     yield running_hasty
     await mend(running_hasty)
