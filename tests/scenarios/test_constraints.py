@@ -19,7 +19,9 @@ pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
 async def test_c10_clusters_whose_authorities_are_constrained_serve_each_other(hasty: World) -> None:
     for name, cluster in hasty.clusters.items():
-        forms = [load_pem(path.read_bytes())[0] for path in (cluster.folder / "agent").rglob("root-signed.pem")]
+        forms = [
+            load_pem(path.read_bytes())[0] for path in (cluster.folder / "agent").rglob("root-signed.pem")
+        ]
         assert forms
         for form in forms:
             found = form.extensions.get_extension_for_class(x509.NameConstraints)
