@@ -13,6 +13,7 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
@@ -85,11 +86,12 @@ def pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 def extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:
     """The extension of that kind, or None; raises `Untrusted` when any is malformed or appears twice."""
-    check_readable(certificate)
     try:
         return certificate.extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:
         return None
+    except UNREADABLE as error:
+        raise Untrusted(Distrust.MALFORMED, "an extension of it cannot be parsed") from error
 
 
 def public_key(
@@ -130,6 +132,18 @@ def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def signed_with(certificate: x509.Certificate, key: CertificatePublicKeyTypes) -> bool:
+    """Whether the signature is by `key`, ECDSA as all of our authorities sign. Names are not looked at."""
+    digest = certificate.signature_hash_algorithm
+    if not isinstance(key, ec.EllipticCurvePublicKey) or digest is None:
+        return False
+    try:
+        key.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(digest))
+    except (InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pki import issue, profiles
-from pki.certificate import authority_key_id, der, load_der, subject_key_id
+from pki.algorithms import PublicKey
+from pki.certificate import authority_key_id, der, load_der, signed_with, subject_key_id
 from pki.errors import Refused
 from pki.spiffe import SpiffeId, TrustDomain
-from tests.pki.world import BASE, NOW, World, granted, make_ca, new_key, openssl_verify, serial
+from tests.pki.world import BASE, NOW, World, granted, make_ca, make_world, new_key, openssl_verify, serial
 
 HUB = TrustDomain.of_hub(BASE)
 EAST = TrustDomain.of_cluster("east", BASE)
@@ -163,3 +167,53 @@ def test_granted_lifetimes_are_used(world: World) -> None:
     grant = replace(granted(SpiffeId.gateway(EAST, "eastwest")), lifetime=timedelta(seconds=10))
     template = issue.leaf(grant, new_key().public_key(), world.east.forms, serial(), NOW)
     assert template.not_after == NOW + timedelta(seconds=10)
+
+
+LEAF_KEYS: dict[str, PublicKey] = {
+    "p256": ec.generate_private_key(ec.SECP256R1()).public_key(),
+    "p384": ec.generate_private_key(ec.SECP384R1()).public_key(),
+    "rsa": rsa.generate_private_key(65537, 2048).public_key(),
+    "ed25519": ed25519.Ed25519PrivateKey.generate().public_key(),
+}
+SIGNERS = {curve.name: ec.generate_private_key(curve) for curve in (ec.SECP256R1(), ec.SECP384R1())}
+EAST_CA = make_world().east
+NAMES = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
+MOMENTS = st.integers(946_684_800, 3_155_760_000).map(lambda second: datetime.fromtimestamp(second, UTC))
+
+
+@given(
+    serial=st.integers(1 << 63, (1 << 159) - 1),
+    namespace=NAMES,
+    account=NAMES,
+    dns_names=st.lists(NAMES, max_size=4).map(tuple),
+    times=st.tuples(MOMENTS, MOMENTS).map(sorted),
+    named=st.booleans(),
+    kind=st.sampled_from(sorted(LEAF_KEYS)),
+    curve=st.sampled_from(sorted(SIGNERS)),
+)
+def test_the_bytes_of_a_leaf_are_those_that_the_library_would_write(
+    serial: int,
+    curve: str,
+    namespace: str,
+    account: str,
+    dns_names: tuple[str, ...],
+    times: list[datetime],
+    named: bool,
+    kind: str,
+) -> None:
+    plan = replace(
+        EAST_CA.template(SpiffeId.gateway(EAST, "eastwest")),
+        serial=serial,
+        uri=str(SpiffeId.workload(EAST, namespace, account)),
+        dns_names=dns_names,
+        not_before=times[0],
+        not_after=times[1],
+        public_key=LEAF_KEYS[kind],
+        subject=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, account)])
+        if named
+        else x509.Name([]),
+    )
+    ours, theirs = issue.sign(plan, SIGNERS[curve]), issue.built(plan, SIGNERS[curve])
+    assert ours.tbs_certificate_bytes == theirs.tbs_certificate_bytes
+    assert ours.signature_algorithm_oid == theirs.signature_algorithm_oid
+    assert signed_with(ours, SIGNERS[curve].public_key())
