@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "tree": "federation.cli.ca.tree:tree",
     "export": "federation.cli.ca.export:export",
     "verify": "federation.cli.ca.verify:verify",
+    "refresh": "federation.cli.ca.refresh:refresh",
     "issue": "federation.cli.ca.issue:issue",
     "renew": "federation.cli.ca.issue:renew",
     "init": "federation.cli.ca.init:init",

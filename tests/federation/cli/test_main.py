@@ -46,6 +46,11 @@ def test_the_commands_are_those_that_are_promised() -> None:
     )
     authorities = {
         "ca issue",
+        "ca show",
+        "ca tree",
+        "ca export",
+        "ca verify",
+        "ca refresh",
         "ca renew",
         "ca init",
         "ca request",

@@ -1,0 +1,158 @@
+"""Two federations, each a hub of its own, fetch each other's bundles: one over https_spiffe, one over https_web."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from federation.demo.asking import ask, until
+from federation.demo.processes import Process
+from federation.document import dump
+from tests.federation.test_foreign import web_files
+from tests.scenarios.lone_hub import COMMAND, LoneHub, started
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
+
+
+class Federation(LoneHub):
+    """A hub of its own base, with an endpoint for bundles and relations to others."""
+
+    def __init__(self, folder: Path, address: str, base: str, **more: Any) -> None:
+        self.base = base
+        self.more = more
+        folder.mkdir(exist_ok=True)
+        super().__init__(folder, address)
+
+    def settings(self, directory: Path) -> dict[str, Any]:
+        return super().settings(directory) | {"base": self.base} | self.more
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.address}:8447"
+
+    async def restart(self, **more: Any) -> None:
+        """The same hub with other settings."""
+        await self.process.stop()
+        self.more |= more
+        self.config.write_text(dump(self.settings(self.directory)))
+        self.process = self.running()
+        await self.start()
+
+
+@asynccontextmanager
+async def running(found: Federation) -> AsyncIterator[Federation]:
+    await found.start()
+    try:
+        yield found
+    finally:
+        await found.process.stop()
+
+
+def addresses() -> tuple[str, str]:
+    network = f"127.{random.randint(192, 250)}.{random.randint(0, 255)}"
+    return f"{network}.1", f"{network}.11"
+
+
+async def test_two_federations_keep_each_others_bundles_over_both_profiles(tmp_path: Path) -> None:
+    ours, theirs = addresses()
+    certificate, key, ca = web_files(tmp_path, ours)
+    for file in (certificate, key):
+        file.chmod(0o600)
+    web = {"listen": f"{ours}:8447", "profile": "https_web", "certificate": str(certificate), "key": str(key)}
+    spiffe = {"listen": f"{theirs}:8447", "profile": "https_spiffe"}
+    mesh = Federation(tmp_path / "mesh", ours, "mesh.example", bundle_endpoint=web)
+    partner = Federation(tmp_path / "partner", theirs, "partner.example", bundle_endpoint=spiffe)
+    async with AsyncExitStack() as stack:
+        for each in (mesh, partner):
+            await stack.enter_async_context(running(each))
+        first = tmp_path / "first.json"
+        exported = await partner.ask("ca", "export", "spiffe", "--cluster", "hub", "--out", "-")
+        assert exported.code == 0, exported.said
+        first.write_text(exported.out)
+        over_spiffe = {
+            "trust_domain": "hub.partner.example",
+            "url": f"https://{partner.endpoint}/",
+            "profile": "https_spiffe",
+            "spiffe_id": "spiffe://hub.partner.example/federation",
+            "first_bundle": str(first),
+            "allow": ["127.0.0.0/8"],
+        }
+        over_web = {
+            "trust_domain": "hub.mesh.example",
+            "url": f"https://{mesh.endpoint}/hub.mesh.example",
+            "profile": "https_web",
+            "ca": str(ca),
+            "allow": ["127.0.0.0/8"],
+        }
+        await mesh.restart(federates=[over_spiffe])
+        await partner.restart(federates=[over_web])
+        for one, other in ((mesh, partner), (partner, mesh)):
+            await until("the bundle outside", lambda one=one: _fetched(one), watch=(one.process,))
+            [held] = (await one.ask("ca", "show", "-o", "json")).json["foreign"]
+            own = (await other.ask("ca", "show", "-o", "json")).json["bundle"]
+            assert (held["trust_domain"], held["pem"]) == (own["trust_domain"], own["pem"])
+            assert (held["sequence"], held["stale"], held["problem"]) == (own["sequence"], False, "")
+        shown = await mesh.ask("ca", "show")
+        assert shown.code == 0
+        assert "hub.partner.example" in shown.out
+        files = [file.name for file in (mesh.directory / "federates").iterdir()]
+        assert files == ["hub.partner.example.json"]
+        await mesh.restart(federates=[])
+        assert (await mesh.ask("ca", "show", "-o", "json")).json["foreign"] == []
+        assert list((mesh.directory / "federates").iterdir()) == []
+
+
+async def test_an_agent_serves_the_bundle_of_its_cluster_and_a_hub_those_of_its_members(
+    tmp_path: Path,
+) -> None:
+    ours, theirs = addresses()
+    spiffe = {"listen": f"{ours}:8447", "profile": "https_spiffe"}
+    mesh = Federation(tmp_path / "mesh", ours, "mesh.example", bundle_endpoint=spiffe)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(running(mesh))
+        config = mesh.agent("east", await mesh.token("east"))
+        host = ours.rpartition(".")[0] + ".2"
+        config.write_text(config.read_text() + dump({"bundle_endpoint": {"listen": f"{host}:8448"}}))
+        socket = config.parent / "state" / "api.sock"
+        agent = Process("east", (*COMMAND, "agent", "--config", str(config)), config.parent / "log")
+
+        async def connected() -> bool:
+            return bool((await ask(socket, "/v1/status"))["hub_connected"])
+
+        await stack.enter_async_context(started(agent, connected))
+        pinned = {}
+        for name in ("east", "hub"):
+            exported = await mesh.ask("ca", "export", "spiffe", "--cluster", name, "--out", "-")
+            pinned[name] = tmp_path / f"{name}.json"
+            pinned[name].write_text(exported.out)
+        base = {"profile": "https_spiffe", "allow": ["127.0.0.0/8"]}
+        of_agent = {
+            "trust_domain": "east.mesh.example",
+            "url": f"https://{host}:8448/",
+            "spiffe_id": "spiffe://east.mesh.example/agent",
+            "first_bundle": str(pinned["east"]),
+        }
+        partner = Federation(tmp_path / "partner", theirs, "partner.example", federates=[base | of_agent])
+        await stack.enter_async_context(running(partner))
+        await until("the agent's bundle", lambda: _fetched(partner), watch=(partner.process,))
+        of_hub = {
+            "trust_domain": "east.mesh.example",
+            "url": f"https://{mesh.endpoint}/east.mesh.example",
+            "spiffe_id": "spiffe://hub.mesh.example/federation",
+            "first_bundle": str(pinned["hub"]),
+        }
+        await partner.restart(federates=[base | of_hub])
+        await until("the hub's word for it", lambda: _fetched(partner), watch=(partner.process,))
+        [held] = (await partner.ask("ca", "show", "-o", "json")).json["foreign"]
+        own = (await mesh.ask("ca", "show", "-o", "json")).json["trusts"][0]
+        assert (held["trust_domain"], held["pem"]) == ("east.mesh.example", own["pem"])
+
+
+async def _fetched(hub: Federation) -> bool:
+    [held] = await ask(hub.socket, "/v1/bundles")
+    return held["problem"] == "" and held["fetched_at"] is not None
