@@ -124,9 +124,9 @@ class HubRoutes:
             raise ApiProblem(400, "bad-body", f"name: {error}", "set `cluster` in agent.yaml") from error
         except CsrRefused as error:
             raise ApiProblem(400, "csr", str(error)) from error
-        if not isinstance(outcome, Joined):
         except Banned as error:
             raise turned_away(error.reason) from error
+        if not isinstance(outcome, Joined):
             raise no_good()
         return Redeemed(
             bundle=self._bundle(),
