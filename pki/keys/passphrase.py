@@ -10,9 +10,13 @@ from __future__ import annotations
 import ctypes
 import getpass
 import os
+import secrets
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
+
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from pki import durable
 from pki.errors import KeyFileError, PassphraseError
@@ -24,10 +28,42 @@ CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
 
 @dataclass(frozen=True, slots=True)
+class Derivation:
+    """What scrypt is given besides the passphrase; `cost`, `block` and `parallel` are its N, r and p."""
+
+    salt: bytes
+    cost: int
+    block: int
+    parallel: int
+
+
+@dataclass(frozen=True, slots=True)
 class Passphrase:
-    """A secret of 1 to `LONGEST` bytes on one line. Not shown by `repr`."""
+    """A secret of 1 to `LONGEST` bytes on one line, and what was derived from it. Not shown by `repr`.
+
+    All keys that a process encrypts with it have one salt, so that it derives once: who guesses the passphrase of one
+    has them all, whatever their salts. Each file has an initialisation vector of its own.
+    """
 
     secret: bytes = field(repr=False)
+    _derived: dict[Derivation, bytes] = field(default_factory=dict, repr=False, compare=False)
+    _deriving: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def derive(self, how: Derivation) -> bytes:
+        """32 bytes by scrypt (RFC 7914). The first time it takes what `how` costs: call it in a thread."""
+        with self._deriving:
+            if how not in self._derived:
+                scrypt = Scrypt(salt=how.salt, length=32, n=how.cost, r=how.block, p=how.parallel)
+                self._derived[how] = scrypt.derive(self.secret)
+            return self._derived[how]
+
+    def derived(self, cost: int, block: int, parallel: int) -> Derivation:
+        """How something was derived with these numbers already, else with a new salt."""
+        with self._deriving:
+            for how in self._derived:
+                if (how.cost, how.block, how.parallel) == (cost, block, parallel):
+                    return how
+        return Derivation(secrets.token_bytes(16), cost, block, parallel)
 
     @classmethod
     def of(cls, written: bytes, source: str) -> Passphrase:

@@ -19,15 +19,14 @@ from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import padding, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.x509 import ObjectIdentifier
 
 from pki.algorithms import weakness
 from pki.errors import KeyFileError, WrongPassphrase
-from pki.keys.passphrase import Passphrase
+from pki.keys.passphrase import Derivation, Passphrase
 
 COST, BLOCK, PARALLEL = 1 << 14, 8, 5
-"""scrypt's N, r and p: 0.16 s of one core and 17 MiB, measured, once for each key that is written or opened.
+"""scrypt's N, r and p: 0.16 s of one core and 17 MiB, measured, once for all keys that a process writes and opens.
 
 A larger N would be above the 32 MiB that OpenSSL gives scrypt unless told otherwise, and the file unreadable by it.
 """
@@ -95,23 +94,24 @@ def is_encrypted(data: bytes) -> bool:
 
 
 def encode(key: ec.EllipticCurvePrivateKey, passphrase: Passphrase | None) -> bytes:
-    """`key` as PEM, encrypted unless there is no passphrase. Takes `COST`: call it in a thread."""
+    """`key` as PEM, encrypted unless there is no passphrase. May take `COST`: call it in a thread."""
     encoding = serialization.Encoding.PEM if passphrase is None else serialization.Encoding.DER
     plain = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return plain if passphrase is None else _pem(_encrypted(plain, passphrase))
 
 
 def decode(data: bytes, passphrase: Passphrase | None, path: Path) -> ec.EllipticCurvePrivateKey:
-    """The inverse of `encode`, for the file `path`. Takes `COST`: call it in a thread.
+    """The inverse of `encode`, for the file `path`. May take `COST`: call it in a thread.
 
     Raises `KeyFileError`, or `WrongPassphrase`; neither quotes what was read.
     """
     if passphrase is None and is_encrypted(data):
         raise WrongPassphrase(path, "is encrypted, and no passphrase is set; see `keys.passphrase`")
-    if passphrase is not None:
-        _refuse_other_encryption(data, path)
     try:
-        key = serialization.load_pem_private_key(data, None if passphrase is None else passphrase.secret)
+        if passphrase is None:
+            key = serialization.load_pem_private_key(data, None)
+        else:
+            key = serialization.load_der_private_key(_decrypted(_envelope(data, path), passphrase), None)
     except (ValueError, TypeError):
         # The cause is dropped on purpose: parsers may quote what they could not parse.
         if passphrase is not None:
@@ -123,16 +123,27 @@ def decode(data: bytes, passphrase: Passphrase | None, path: Path) -> ec.Ellipti
 
 
 def _encrypted(plain: bytes, passphrase: Passphrase) -> bytes:
-    salt, iv = secrets.token_bytes(16), secrets.token_bytes(16)
-    derived = Scrypt(salt=salt, length=32, n=COST, r=BLOCK, p=PARALLEL).derive(passphrase.secret)
+    how, iv = passphrase.derived(COST, BLOCK, PARALLEL), secrets.token_bytes(16)
     pad = padding.PKCS7(algorithms.AES.block_size).padder()
-    encryptor = Cipher(algorithms.AES256(derived), modes.CBC(iv)).encryptor()
+    encryptor = Cipher(algorithms.AES256(passphrase.derive(how)), modes.CBC(iv)).encryptor()
     data = encryptor.update(pad.update(plain) + pad.finalize()) + encryptor.finalize()
-    numbers = _ScryptParameters(salt=salt, cost=COST, block=BLOCK, parallel=PARALLEL, length=None)
+    numbers = _ScryptParameters(
+        salt=how.salt, cost=how.cost, block=how.block, parallel=how.parallel, length=None
+    )
     derivation = _Derivation(algorithm=SCRYPT, parameters=numbers)
     scheme = _Scheme(derivation=derivation, cipher=_Cipher(algorithm=AES_256_CBC, iv=iv))
     encryption = _Encryption(algorithm=PBES2, scheme=scheme)
     return asn1.encode_der(_EncryptedPrivateKeyInfo(encryption=encryption, data=data))
+
+
+def _decrypted(envelope: _EncryptedPrivateKeyInfo, passphrase: Passphrase) -> bytes:
+    """The inverse of `_encrypted`. Raises ValueError, for some wrong passphrases; others give bytes without sense."""
+    scheme = envelope.encryption.scheme
+    numbers = scheme.derivation.parameters
+    how = Derivation(numbers.salt, numbers.cost, numbers.block, numbers.parallel)
+    decryptor = Cipher(algorithms.AES256(passphrase.derive(how)), modes.CBC(scheme.cipher.iv)).decryptor()
+    unpad = padding.PKCS7(algorithms.AES.block_size).unpadder()
+    return unpad.update(decryptor.update(envelope.data) + decryptor.finalize()) + unpad.finalize()
 
 
 def _pem(der: bytes) -> bytes:
@@ -142,8 +153,11 @@ def _pem(der: bytes) -> bytes:
     return "\n".join((f"-----BEGIN {_LABEL}-----", *lines, f"-----END {_LABEL}-----", "")).encode()
 
 
-def _refuse_other_encryption(data: bytes, path: Path) -> None:
-    """Raise `KeyFileError` unless it is PBES2 as we write it, or with other numbers that are safe to obey."""
+def _envelope(data: bytes, path: Path) -> _EncryptedPrivateKeyInfo:
+    """What is in this PEM, if it is PBES2 as we write it, or with other numbers that are safe to obey.
+
+    Raises `KeyFileError`.
+    """
     found = _PEM.fullmatch(data)
     if found is not None and found[1] != _LABEL.encode():
         raise KeyFileError(
@@ -166,6 +180,7 @@ def _refuse_other_encryption(data: bytes, path: Path) -> None:
         or not 1 <= numbers.parallel <= MOST_PARALLEL
     ):
         raise KeyFileError(path, _OTHER)
+    return info
 
 
 _OTHER = (

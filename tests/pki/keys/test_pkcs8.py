@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pki.errors import KeyFileError, WrongPassphrase
@@ -46,7 +47,33 @@ def test_k1_what_is_written_is_pbes2_with_scrypt_and_aes_256() -> None:
     ]
     numbers = [int(line.rpartition(":")[2], 16) for line in parsed.splitlines() if "INTEGER" in line]
     assert numbers == [1 << 14, 8, 5]
-    assert pkcs8.encode(KEY, SECRET) != written, "salt and iv are new each time"
+
+
+def test_a_process_derives_once_and_each_key_has_an_initialisation_vector_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    derived: list[bytes] = []
+
+    def scrypt(salt: bytes, length: int, n: int, r: int, p: int) -> Scrypt:
+        derived.append(salt)
+        return Scrypt(salt, length, n, r, p)
+
+    monkeypatch.setattr("pki.keys.passphrase.Scrypt", scrypt)
+    one, other = Passphrase(b"correct horse"), Passphrase(b"correct horse")
+    written = [pkcs8.encode(KEY, each) for each in (one, one, other)]
+    salts, vectors, encrypted = zip(*map(octets, written), strict=True)
+    assert salts[0] == salts[1] != salts[2]
+    assert len(set(vectors)) == len(set(encrypted)) == 3
+    assert len(derived) == 2
+    for each in written:
+        assert pkcs8.decode(each, one, PATH).private_numbers() == KEY.private_numbers()
+    assert len(derived) == 3
+
+
+def octets(written: bytes) -> list[bytes]:
+    """The octet strings of an envelope: salt, initialisation vector, and what is encrypted."""
+    lines = openssl("asn1parse", given=written).decode().splitlines()
+    return [line.rpartition(":")[2].encode() for line in lines if "OCTET STRING" in line]
 
 
 @pytest.mark.parametrize("secret", [b"x", b"two words", b"x" * LONGEST])
