@@ -12,7 +12,9 @@ import re
 from dataclasses import dataclass, replace
 
 MOST_HEADS = 8
-"""Authorities of one owner."""
+"""Authorities of which one owner tells at a time."""
+MOST_KEPT = 64
+"""Authorities of one owner of which heads are kept, ever: none gives way to another, or telling many would hide one."""
 HIGHEST_LINE = 1 << 53
 
 _HASH = re.compile(r"[0-9a-f]{64}")

@@ -43,7 +43,7 @@ from federation.events import (
     Tick,
 )
 from federation.exports import exports_of, loads_of, services_of, with_export, with_loads, without_export
-from federation.heads import MOST_HEADS, Heads, accepted, keep
+from federation.heads import MOST_KEPT, Heads, accepted, keep
 from federation.health import grow_silent
 from federation.inputs import is_peer, standing, wanted_ports
 from federation.listeners import found_at, listener, services_at
@@ -263,7 +263,7 @@ def _heads_told(view: View, told: Heads) -> View:
         known = heads.get((told.owner, head.authority))
         if known is None:
             held += 1
-            if held > MOST_HEADS:
+            if held > MOST_KEPT:
                 continue
         kept = keep(known, head)
         if kept != known:

@@ -20,7 +20,7 @@ import structlog
 from federation.api.messages import Done, In, Instant, Out
 from federation.api.routes import Access, ApiProblem, Call, Problem, Route, not_found
 from federation.errors import FederationError
-from federation.heads import JournalHead, Kept
+from federation.heads import MOST_HEADS, JournalHead, Kept
 from federation.journals import Journals, Verdict
 from federation.questions import Answer
 from pki.audit import Signed
@@ -163,7 +163,8 @@ class AuditRoutes:
     async def verify(self, call: Call) -> tuple[VerdictInfo, ...]:
         """Without heads in the call the hub asks its agents for theirs; an agent has no others to ask."""
         if (elsewhere := self._elsewhere(call)) is not None:
-            heads = [kept.head for (owner, _), kept in self._kept().items() if owner == elsewhere]
+            held = (kept.head for (owner, _), kept in self._kept().items() if owner == elsewhere)
+            heads = sorted(held, key=lambda head: head.lines)[-MOST_HEADS:]
             query = urlencode({"heads": ",".join(f"{head.authority}:{head}" for head in heads)})
             path = f"/v1/ca/audit/verify?{query}" if heads else "/v1/ca/audit/verify"
             asked: tuple[VerdictInfo, ...] = await self._ask(elsewhere, path, tuple[VerdictInfo, ...])

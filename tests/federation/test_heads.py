@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.events import HeadsAccepted, HeadsTold, MemberGone
-from federation.heads import MOST_HEADS, Heads, JournalHead, Kept, accepted, keep
+from federation.heads import MOST_KEPT, Heads, JournalHead, Kept, accepted, keep
 from federation.model import HUB
 from tests.federation.world import joined, view_after
 
@@ -68,9 +68,9 @@ def test_an_agent_keeps_the_heads_of_the_hub_and_of_others_and_not_its_own() -> 
 
 
 def test_an_owner_has_so_many_journals_and_no_more() -> None:
-    many = [head(1, authority=f"{number:064x}") for number in range(3 * MOST_HEADS)]
+    many = [head(1, authority=f"{number:064x}") for number in range(2 * MOST_KEPT)]
     view = view_after(*(told("west", one) for one in many), told("west", head(2, authority=f"{0:064x}")))
-    assert len(view.heads) == MOST_HEADS
+    assert len(view.heads) == MOST_KEPT
     assert view.heads["west", f"{0:064x}"].head.lines == 2
 
 
