@@ -35,7 +35,8 @@ _LINE_DIGITS = 15
 class Journal:
     """An open journal. It has one writer: a second process, or a second opening, is refused by a file lock.
 
-    Calls block for an fsync and may come from any thread. `problem` says why the last attempt to write failed, None if
+    Appending blocks for an fsync, asking does not; both may come from any thread. `problem` says why the last attempt to
+    write failed, None if
     it did not. When it is in doubt what is on disk, nothing can be appended until the journal is opened again.
     """
 
@@ -58,6 +59,7 @@ class Journal:
         self._path = path
         self._authority = authority
         self._longest_part = longest_part
+        self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._ledger, self._head, self._size = Ledger(), Head(), 0
         if begin and not path.exists():
@@ -103,7 +105,7 @@ class Journal:
 
     def append(self, *records: Record) -> None:
         """Add records, all or none, and return when they are on disk, after one fsync; raises `JournalError`."""
-        with self._lock:
+        with self._writing:
             if self._file < 0:
                 raise JournalError(self._path, 0, "is closed; nothing is signed until it is opened again")
             if (reason := self._ledger.objection(*records)) is not None:
@@ -113,8 +115,9 @@ class Journal:
                 self._begin_part(records[0].at)
                 lines, head = chain.seal(self._head, *records)
             self._write(lines)
-            for record in records:
-                self._ledger.add(record)
+            with self._lock:
+                for record in records:
+                    self._ledger.add(record)
             self._head, self._size = head, self._size + len(lines)
 
     def entry(self, serial: int) -> Entry | None:
@@ -126,6 +129,11 @@ class Journal:
         """Whether this serial number is taken."""
         with self._lock:
             return self._ledger.uses(serial)
+
+    def newest(self, identity: str) -> Entry | None:
+        """As `Ledger.newest`."""
+        with self._lock:
+            return self._ledger.newest(identity)
 
     def holder(self, spki: str) -> str | None:
         """The identity to which a key (SPKI hash, hex) belongs."""
@@ -154,7 +162,7 @@ class Journal:
 
     def close(self) -> None:
         """Release the file; appending raises from now on."""
-        with self._lock:
+        with self._writing:
             self._shut()
 
     def _write(self, lines: bytes) -> None:

@@ -23,7 +23,10 @@ class Opened(msgspec.Struct, frozen=True, tag="opened", forbid_unknown_fields=Tr
 
 
 class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=True, omit_defaults=True):
-    """About to sign. `digest` covers the whole template; it, `serial`, `spki` and `replaces` are hex."""
+    """About to sign. `digest` covers the whole template; it, `serial`, `spki` and `replaces` are hex.
+
+    `epoch` is that in the subject of an authority, 0 for all else.
+    """
 
     at: datetime
     serial: str
@@ -35,6 +38,7 @@ class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=Tr
     who: str
     why: str
     replaces: str | None = None
+    epoch: int = 0
 
 
 class Released(msgspec.Struct, frozen=True, tag="released", forbid_unknown_fields=True, omit_defaults=True):
@@ -92,6 +96,7 @@ class Living(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     spki: str
     not_after: datetime
     successors: tuple[str, ...] = ()
+    epoch: int = 0
 
 
 class Continued(msgspec.Struct, frozen=True, tag="continued", forbid_unknown_fields=True):
@@ -128,6 +133,7 @@ class Entry:
     spki: str
     not_after: datetime
     successors: frozenset[str] = frozenset()
+    epoch: int = 0
 
 
 class Ledger:
@@ -217,6 +223,11 @@ class Ledger:
         """The identity to which this key belongs, or None for a key that has no living certificate."""
         return next((self._entries[serial].identity for serial in self._serials.get(spki, ())), None)
 
+    def newest(self, identity: str) -> Entry | None:
+        """Of the authorities of a trust domain that live, the one of the highest epoch."""
+        found = (one for one in self._entries.values() if one.epoch and one.identity == identity)
+        return max(found, key=lambda one: one.epoch, default=None)
+
     def forget(self, now: datetime) -> None:
         """Let go of all entries that have ended, clock skew allowed for; costs what it lets go of."""
         self._forgotten = now if self._forgotten is None else max(self._forgotten, now)
@@ -243,7 +254,13 @@ class Ledger:
             hash=hash_,
             living=tuple(
                 Living(
-                    serial, one.profile, one.identity, one.spki, one.not_after, tuple(sorted(one.successors))
+                    serial,
+                    one.profile,
+                    one.identity,
+                    one.spki,
+                    one.not_after,
+                    tuple(sorted(one.successors)),
+                    one.epoch,
                 )
                 for serial, one in sorted(self._entries.items())
             ),
@@ -266,6 +283,7 @@ class Ledger:
                     one.spki,
                     one.not_after,
                     frozenset(one.successors),
+                    one.epoch,
                 )
             )
 
@@ -273,7 +291,16 @@ class Ledger:
         return serial in self._entries or serial in self.pending
 
     def _release(self, intent: Intent, serial: str) -> None:
-        self._live(Entry(int(serial, 16), intent.profile, intent.identity, intent.spki, intent.not_after))
+        self._live(
+            Entry(
+                int(serial, 16),
+                intent.profile,
+                intent.identity,
+                intent.spki,
+                intent.not_after,
+                epoch=intent.epoch,
+            )
+        )
         if intent.replaces in self._entries:
             self._succeed(intent.replaces, intent.spki)
 

@@ -137,6 +137,9 @@ class RootAuthority:
         """Every certificate that was handed out and has not ended."""
         return self._signer.journal.ledger(now)
 
+    async def ready(self) -> None:
+        """At once: the key is here."""
+
     async def sign_cluster_ca(
         self, request: bytes, trust_domain: TrustDomain, *, who: str, why: str
     ) -> x509.Certificate:
@@ -166,10 +169,14 @@ class RootAuthority:
         """What this root has revoked, and its lists."""
         return Revocations(self._signer, self.certificate, clock)
 
-    async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
-        """The key of `request`, if `sign_cluster_ca` would sign it now. Raises `Refused` where that would."""
+    async def check_cluster_ca(
+        self, request: bytes, trust_domain: TrustDomain, *, newest: bool = False
+    ) -> ec.EllipticCurvePublicKey:
+        """The key of `request`, if `sign_cluster_ca` would sign it now. Raises `Refused` where that would; `newest` as
+        in `Signer.check`.
+        """
         asked = read_request(request, trust_domain, self.base)
-        await self._signer.check(self._plan(asked))
+        await self._signer.check(self._plan(asked), newest=newest)
         return asked.key
 
     def _plan(self, asked: Subordinate) -> Plan:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,12 +28,14 @@ from pki.certificate import der
 from pki.errors import PkiError, Refused
 from pki.issue import Template
 from pki.journal import Journal
-from pki.ledger import Failed, Intent, Released, Superseded
+from pki.ledger import Entry, Failed, Intent, Released, Superseded
+from pki.profiles import epoch_of
 from pki.skew import Course, Reading, check_course, check_forward, follow
 from pki.validate import check_issued
 
 T = TypeVar("T")
 
+SERIAL_BYTES = 20
 LEAST_SERIAL_BITS = 64
 
 LARGEST_GROUP = 64
@@ -140,12 +143,18 @@ class Signer:
             self._next_group()
         return await future
 
-    async def check(self, plan: Plan) -> None:
-        """Raise `Refused` if `sign` would now refuse the plan of a subordinate's first certificate, or its key."""
+    async def check(self, plan: Plan, *, newest: bool = False) -> None:
+        """Raise `Refused` if `sign` would now refuse the plan of a subordinate's first certificate, or its key.
+
+        With `newest` also if it is not newer than what was signed for its name: to strangers that would tell too much.
+        """
 
         def look() -> None:
             now = self._clock.now()
-            self._check_key(intent_of(plan(self.fresh_serial(), now), now, "", ""), _Ahead(), own=False)
+            intent = intent_of(plan(self.fresh_serial(), now), now, "", "")
+            self._check_key(intent, _Ahead(), own=False)
+            if newest:
+                check_newer(intent, self.journal.newest(intent.identity))
 
         await self.run(look)
 
@@ -166,10 +175,16 @@ class Signer:
 
     def fresh_serial(self) -> int:
         """159 random bits from the operating system, never used before (RFC 5280 §4.1.2.2)."""
+        return next(self.fresh_serials(1))
+
+    def fresh_serials(self, count: int) -> Iterator[int]:
+        """As many; the random bits for `count` of them are fetched at once."""
         while True:
-            serial = x509.random_serial_number()
-            if serial.bit_length() >= LEAST_SERIAL_BITS and not self.journal.uses(serial):
-                return serial
+            drawn = secrets.token_bytes(SERIAL_BYTES * count)
+            for start in range(0, len(drawn), SERIAL_BYTES):
+                serial = int.from_bytes(drawn[start : start + SERIAL_BYTES]) >> 1
+                if serial.bit_length() >= LEAST_SERIAL_BITS and not self.journal.uses(serial):
+                    yield serial
 
     async def close(self) -> None:
         """Finish what waits to be signed, then let go of the journal."""
@@ -212,18 +227,21 @@ class Signer:
         now = self._now()
         self.journal.forget(now)
         ahead = _Ahead()
-        steps = [self._plan(job, now, ahead) for job in jobs]
+        serials = self.fresh_serials(len(jobs))
+        steps = [self._plan(job, next(serials), now, ahead) for job in jobs]
         planned = [step for step in steps if isinstance(step, _Planned)]
         if planned:
             self.journal.append(*(step.intent for step in planned))
         signed = iter(self._finish(planned) if planned else ())
         return [next(signed) if isinstance(step, _Planned) else step for step in steps]
 
-    def _plan(self, job: Job, now: datetime, ahead: _Ahead) -> _Planned | PkiError:
+    def _plan(self, job: Job, serial: int, now: datetime, ahead: _Ahead) -> _Planned | PkiError:
         try:
-            template = job.plan(self.fresh_serial(), now)
+            template = job.plan(serial, now)
             intent = intent_of(template, now, job.who, job.why, job.replaces)
             self._check_key(intent, ahead, own=not job.issuer)
+            if intent.epoch and job.issuer:
+                check_newer(intent, self.journal.newest(intent.identity))
             if job.replaces is not None:
                 successors = ahead.successors.get(job.replaces, set())
                 self._check_latest(job.replaces, intent.identity, intent.spki, successors)
@@ -289,6 +307,19 @@ def _result(now: datetime, step: _Planned, outcome: Outcome) -> Released | Faile
     return Released(now, step.intent.serial, hashlib.sha256(der(outcome)).hexdigest())
 
 
+def check_newer(intent: Intent, newest: Entry | None) -> None:
+    """Raise `Refused` for another key of a trust domain that is not newer than the newest that was signed for it.
+
+    Else nobody could tell which of two authorities took the place of the other.
+    """
+    if newest is not None and newest.spki != intent.spki and intent.epoch <= newest.epoch:
+        raise Refused(
+            "epoch",
+            f"it is {intent.epoch}, and another key was signed for {intent.identity} in epoch {newest.epoch}; "
+            "an authority that takes the place of another one has a higher epoch",
+        )
+
+
 def intent_of(template: Template, now: datetime, who: str, why: str, replaces: int | None = None) -> Intent:
     """What the journal records before `template` is signed; `replaces` is a serial number."""
     return Intent(
@@ -302,4 +333,5 @@ def intent_of(template: Template, now: datetime, who: str, why: str, replaces: i
         who=who,
         why=why,
         replaces=None if replaces is None else f"{replaces:x}",
+        epoch=(epoch_of(template.subject) or 0) if template.profile.authority else 0,
     )

@@ -32,7 +32,7 @@ from pki.issue import Template
 from pki.journal import Head, Journal
 from pki.ledger import Entry, Failed, Released
 from pki.root_rules import check_root
-from pki.signer import Clock, intent_of
+from pki.signer import Clock, check_newer, intent_of
 from pki.skew import MOST_SKEW, Course, Reading, check_course, check_forward, follow
 from pki.spiffe import TrustDomain
 from pki.subordinate import Subordinate, read_request
@@ -139,6 +139,11 @@ class VaultRoot:
         return cls(session, issuer, base, pinned, journal, clock)
 
     @property
+    def journals(self) -> tuple[Journal, ...]:
+        """What was signed, and why: kept here, like that of any other root."""
+        return (self._journal,)
+
+    @property
     def head(self) -> Head:
         """The head of the journal, for somebody else to keep."""
         return self._journal.head
@@ -173,6 +178,7 @@ class VaultRoot:
             now = self._now()
             template = self._plan(asked, now)
             intent = intent_of(template, now, who, why)
+            check_newer(intent, self._journal.newest(intent.identity))
             await asyncio.to_thread(self._journal.append, intent)
             released = False
             try:

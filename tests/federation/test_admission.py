@@ -462,13 +462,13 @@ async def test_what_the_root_signed_is_kept_only_for_the_key_that_asked(offline:
     request = await east.csr()
     joined = await offline.admission.redeem_join(token.secret, "east", request, pem([east.self_signed]))
     assert isinstance(joined, Joined)
-    other = await offline.cluster("east", "other")
+    rooted = await offline.safe.sign_cluster_ca(request, east.trust_domain, who="", why="")
+    other = await offline.cluster("east", "other", epoch=2)
     for_other = await offline.safe.sign_cluster_ca(await other.csr(), east.trust_domain, who="", why="")
+    assert rooted is not None
     assert for_other is not None
     assert not await offline.hub.root_signed("east", for_other)
     assert not await offline.hub.root_signed("nobody", for_other)
-    rooted = await offline.safe.sign_cluster_ca(request, east.trust_domain, who="", why="")
-    assert rooted is not None
     assert await offline.hub.root_signed("east", rooted)
     assert not await offline.hub.root_signed("east", rooted)
     await offline.start()

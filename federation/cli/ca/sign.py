@@ -127,7 +127,7 @@ async def _open(
             check_forward(clock.now(), file.made_at, "the request that is to be signed")
         wanted = asked(files, root.certificate, base)
         for one in wanted:
-            await root.check_cluster_ca(one.csr, one.subordinate.trust_domain)
+            await root.check_cluster_ca(one.csr, one.subordinate.trust_domain, newest=True)
     except BaseException:
         await root.close()
         raise

@@ -180,6 +180,28 @@ def test_a_request_that_the_rule_of_the_root_refuses_is_not_signed(safe: Safe, w
     assert "its subject is not that of an authority of west.mesh.example" in done.err
 
 
+def test_another_key_for_a_name_is_signed_only_in_a_higher_epoch(safe: Safe, world: World) -> None:
+    """The journal remembers, also what other files asked for; the same key may be signed again."""
+    domain = world.east.trust_domain
+    made = [
+        safe.asking(name, ca)
+        for name, ca in (
+            ("first", world.east),
+            ("again", world.east),
+            ("other", world.authority(domain)),
+            ("newer", world.authority(domain, epoch=2)),
+        )
+    ]
+    done = [
+        safe.sign(file, "--out", file.with_suffix(".answers"), "--expect", digest, "--yes")
+        for file, digest in made
+    ]
+    assert [one.code for one in done] == [0, 0, 1, 0]
+    assert (
+        "epoch: it is 1, and another key was signed for spiffe://east.mesh.example in epoch 1" in done[2].err
+    )
+
+
 def test_a_request_for_another_federation_is_not_signed(safe: Safe, world: World) -> None:
     file, digest = safe.asking("east.requests", world.east, base="other.example")
     done = safe.sign(file, "--out", safe.folder / "answers", "--expect", digest, "--yes")
