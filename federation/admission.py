@@ -146,12 +146,18 @@ class Admission:
         if not self._may_have(record, key):
             return token.Refused()
         self._check_epoch(cluster, record, key, asked.epoch)
-        await self._root.ready()
+        if not self._is_member(cluster, key):
+            await self._root.ready()
         outcome = await self._tokens.redeem(secret, cluster, key)
         if isinstance(outcome, token.Refused):
             return outcome
         async with self._joining:
             return await self._join(outcome.record, asked, request, shown)
+
+    def _is_member(self, cluster: str, key: str) -> bool:
+        """Whether nothing is left to sign: its answer was lost on the way."""
+        member = self._hub.registry.find(cluster)
+        return member is not None and member.key == key
 
     def _check_not_banned(self, cluster: str, key: str) -> None:
         agent = SpiffeId.agent(TrustDomain.of_cluster(cluster, self._hub.base))

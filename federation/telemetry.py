@@ -94,6 +94,10 @@ class HubMetrics:
         self.refusals = Counter(
             "federation_hub_refusals", "Entries refused, by rule", ["cluster", "rule"], registry=self.registry
         )
+        self.vault_token = Gauge(
+            "federation_hub_vault_token_seconds", "Life left to our token in Vault", ["use"],
+            registry=self.registry,
+        )  # fmt: skip
         self.joins = Counter(
             "federation_hub_joins", "Join attempts by outcome", ["outcome"], registry=self.registry
         )
@@ -136,6 +140,10 @@ class AgentMetrics:
         )
         self.certificate = gauge(
             "federation_agent_certificate_expiry_seconds", "Unix time at which a certificate ends", ["which"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.vault_token = gauge(
+            "federation_agent_vault_token_seconds", "Life left to our token in Vault", ["use"],
             registry=self.registry,
         )  # fmt: skip
         self.problems = gauge(

@@ -59,6 +59,9 @@ class OfflineRoot:
         await asyncio.to_thread(_write, directory, certificate)
         return cls(base, certificate, clock)
 
+    async def ready(self) -> None:
+        """At once: nobody waits for the one who signs."""
+
     async def sign_cluster_ca(self, request: bytes, trust_domain: TrustDomain, *, who: str, why: str) -> None:
         """Not now: a ceremony will. Raises `Refused` for what it would refuse."""
         await self.check_cluster_ca(request, trust_domain)

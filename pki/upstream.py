@@ -23,6 +23,10 @@ class Root(Protocol):
     @property
     def certificate(self) -> x509.Certificate: ...
 
+    async def ready(self) -> None:
+        """Return if `sign_cluster_ca` can be asked now; raises what the place of the key raises, as `VaultError`."""
+        ...
+
     async def sign_cluster_ca(
         self, request: bytes, trust_domain: TrustDomain, *, who: str, why: str
     ) -> x509.Certificate | None:

@@ -8,8 +8,6 @@ from datetime import timedelta
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-import msgspec
-
 from federation.access import OperatorStore
 from federation.admission import Admission, Joined
 from federation.api.messages import (
@@ -27,7 +25,7 @@ from federation.api.messages import (
     TokenInfo,
 )
 from federation.api.operator_routes import OperatorRoutes
-from federation.api.routes import Access, ApiProblem, Call, Problem, Route, not_found, turned_away
+from federation.api.routes import Access, ApiProblem, Call, Route, not_found, turned_away
 from federation.api.shown import cluster_info, united
 from federation.api.token_info import token_info
 from federation.attest import no_good, secret_of
@@ -40,10 +38,12 @@ from federation.questions import Question
 from federation.tokens import TokenStore
 from pki import bundle as bundles
 from pki.certificate import load_der, pem
-from pki.errors import InvalidName
+from pki.errors import InvalidName, VaultError
 from pki.errors import Refused as CsrRefused
 from pki.lineage import Lineage
 from pki.upstream import Root
+
+WAIT_FOR_ROOT = "the token is as good as before; start the agent again once the root can sign"
 
 RIGHTS = ("may_export", "ranges", "state")
 """What is written to the log of what a cluster may do."""
@@ -126,6 +126,8 @@ class HubRoutes:
             raise ApiProblem(400, "csr", str(error)) from error
         except Banned as error:
             raise turned_away(error.reason) from error
+        except VaultError as error:
+            raise ApiProblem(503, "root", f"the root cannot sign now: {error}", WAIT_FOR_ROOT) from error
         if not isinstance(outcome, Joined):
             raise no_good()
         return Redeemed(

@@ -37,7 +37,8 @@ from federation.app.agent_state import AgentState
 from federation.app.auditing import KeptByAgent, tell_heads
 from federation.app.bundles import BundleExchange
 from federation.app.gateway_reports import read_report
-from federation.app.keys import key_store
+from federation.app.keys import authority_keys
+from federation.app.vault import Vaults
 from federation.attest import Attestor, Instances
 from federation.ceremony import AgentCeremony
 from federation.clock import Clock
@@ -88,12 +89,13 @@ async def run(settings: AgentSettings, passphrase: Passphrase | None, clock: Clo
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await SqliteStore.open(folder / "agent.db"))
         durable.sweep(folder)  # it is ours alone: the store is locked
-        keys = await key_store(folder / "keys", passphrase)
+        vaults = Vaults(folder, clock, stack)
+        keys = await authority_keys(folder / "keys", passphrase, settings.keys, vaults)
         member = await _membership(settings, folder, keys, clock)
         domain = TrustDomain.of_cluster(settings.cluster, member.base)
         authority = await open_authority(folder, keys, domain, clock)
         stack.push_async_callback(authority.close)
-        await _Process(settings, member, authority, store, passphrase, clock).run()
+        await _Process(settings, member, authority, store, vaults, passphrase, clock).run()
 
 
 async def _membership(settings: AgentSettings, folder: Path, keys: KeyStore, clock: Clock) -> Membership:
@@ -121,15 +123,18 @@ class _Process:
         member: Membership,
         authority: Lineage,
         store: SqliteStore,
+        vaults: Vaults,
         passphrase: Passphrase | None,
         clock: Clock,
     ) -> None:
+        self.vaults = vaults
         self.settings = settings
         self.member = member
         self.authority = authority
         self.clock = clock
         self.folder = Path(settings.directory)
         self.metrics = AgentMetrics()
+        vaults.watch(self.metrics.vault_token)
         self.cuts: tuple[Callable[[Callable[[Client], str | None]], None], ...] = ()
         self.knowledge = Knowledge(store)
         self.tokens = TokenStore(store, clock.now)
@@ -207,7 +212,7 @@ class _Process:
             leaf_life=self.lifetime,
             metrics=self.metrics,
             clock=self.clock,
-            unsigned=journals.problems,
+            unsigned=lambda: (*journals.problems(), *self.vaults.problems),
             doubted=others.problems,
         )
         routes = AgentRoutes(self.agent, self.attestor, self.tokens, state, self.clock).routes()
@@ -223,7 +228,8 @@ class _Process:
             self.clock,
         )
         me, roots = self.settings.cluster, lambda: (self.member.root,)
-        own = Own(me, self.authority, self.identity, roots, "file", bundles.foreign.told, self.clock)
+        place = "file" if self.settings.keys.vault is None else "vault"
+        own = Own(me, self.authority, self.identity, roots, place, bundles.foreign.told, self.clock)
         self.rotating = Rotating(
             self.authority,
             self.identity,
@@ -236,7 +242,8 @@ class _Process:
         routes += RotationRoutes(self.rotating).routes()
         ceremony = AgentCeremony(self.member.base, self.member.root, self.authority, self.clock)
         routes += CeremonyRoutes(ceremony, self.clock).routes()
-        routes += AgentAuthorityRoutes(own, self.agent).routes() + bundles.routes()
+        routes += AgentAuthorityRoutes(own, self.agent, lambda: self.member.hub_bundle).routes()
+        routes += bundles.routes()
         routes += AuditRoutes(
             self.settings.cluster, journals, self.folder, others.kept, others.accept
         ).routes()
@@ -254,6 +261,8 @@ class _Process:
             group.create_task(self.gateways.forget_the_lost(), name="gateways")
             group.create_task(tell_heads(journals.heads, self._tell_heads, self.clock), name="heads")
             group.create_task(self.rotating.run(), name="rotating")
+            for use, session in self.vaults.sessions.items():
+                group.create_task(session.run(), name=f"vault for {use}")
             group.create_task(self.rooting.run(), name="rooting")
             await self._serve(routes, state)
 

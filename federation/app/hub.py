@@ -24,8 +24,9 @@ from federation.api.server import TcpDoor, UnixDoor, api_application, health_app
 from federation.api.tls import served
 from federation.app.auditing import ConnectedAgents, tell_heads
 from federation.app.bundles import BundleExchange
-from federation.app.keys import key_store
-from federation.app.root import HINT, offline_root, online_root
+from federation.app.keys import authority_keys
+from federation.app.root import HINT, offline_root, online_root, vault_root
+from federation.app.vault import Vaults
 from federation.ceremony import Ceremony, HubCeremony
 from federation.checks import hub_checks
 from federation.clock import Clock
@@ -37,9 +38,11 @@ from federation.model import HUB
 from federation.registry import Registry
 from federation.revocation_list import LIST_PATH, RevocationList
 from federation.store import SqliteStore, WatchedStore
+from federation.successors import Successors
 from federation.sync.server import ServerCredentials, SyncServer
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
+from federation.vault_settings import RootInVault
 from pki import durable
 from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
@@ -62,20 +65,27 @@ async def run(settings: HubSettings, passphrase: Passphrase | None, clock: Clock
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await SqliteStore.open(folder / "hub.db"))
         durable.sweep(folder)  # it is ours alone: the store is locked
-        keys = await key_store(folder / "keys", passphrase)
+        vaults = Vaults(folder, clock, stack)
+        keys = await authority_keys(folder / "keys", passphrase, settings.keys, vaults)
         root: Root
         if settings.root == "offline":
             authority = await _authority(folder, settings.base, keys, clock)
             stack.push_async_callback(authority.close)
             root, ceremony = await offline_root(folder, settings, authority, store, clock)
         else:
-            root, ceremony = await online_root(folder, settings, passphrase, store, clock)
+            if isinstance(settings.root, RootInVault):
+                root, ceremony = await vault_root(folder, settings, settings.root.vault, vaults, store)
+            else:
+                root_keys = await authority_keys(
+                    folder / "root-keys", passphrase, settings.keys, vaults, "root-"
+                )
+                root, ceremony = await online_root(folder, settings, root_keys, store, clock)
             stack.push_async_callback(root.close)
             authority = await _authority(folder, settings.base, keys, clock)
             stack.push_async_callback(authority.close)
             await _vouch(authority, root)
         watched = WatchedStore(store)
-        await _Process(settings, watched, root, ceremony, authority, passphrase, clock).run()
+        await _Process(settings, watched, root, ceremony, authority, vaults, passphrase, clock).run()
 
 
 async def _authority(folder: Path, base: str, keys: KeyStore, clock: Clock) -> Lineage:
@@ -105,9 +115,11 @@ class _Process:
         root: Root,
         ceremony: Ceremony,
         authority: Lineage,
+        vaults: Vaults,
         passphrase: Passphrase | None,
         clock: Clock,
     ) -> None:
+        self.vaults = vaults
         self.settings = settings
         self.store = store
         self.root = root
@@ -115,6 +127,7 @@ class _Process:
         self.authority = authority
         self.clock = clock
         self.metrics = HubMetrics()
+        vaults.watch(self.metrics.vault_token)
         self.tokens = TokenStore(store, clock.now)
         self.operators = OperatorStore(store)
         self.hub = Hub(Registry(store), root.certificate, settings.base, clock, self.metrics)
@@ -140,6 +153,10 @@ class _Process:
         await self.revoked.start()
         self.hub.bans.on_change(lambda *_: self.sync.cut_the_banned())
         settings, folder, agents = self.settings, Path(self.settings.directory), ConnectedAgents(self.hub)
+        successors = Successors(
+            settings.base, self.hub.registry, self.root, self.hub.keep_successor, self.clock
+        )
+        self.hub.on_request = successors.hear
         admission = Admission(
             self.hub,
             self.tokens,
@@ -176,11 +193,11 @@ class _Process:
             self.authority,
             self.identity,
             lambda: (self.root.certificate,),
-            "file",
+            "file" if settings.keys.vault is None else "vault",
             bundles.foreign.told,
             self.clock,
         )
-        routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root).routes() + bundles.routes()
+        routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root_is).routes() + bundles.routes()
         routes += CeremonyRoutes(self.ceremony, self.clock).routes()
         routes += AuditRoutes(
             HUB, self.journals, folder, lambda: self.hub.witness.kept, self.hub.witness.accept, agents
@@ -203,6 +220,8 @@ class _Process:
                 group.create_task(self.identity.run(), name="identity")
                 group.create_task(self.hub.run(), name="hub")
                 group.create_task(bundles.run(), name="bundles")
+                for use, session in self.vaults.sessions.items():
+                    group.create_task(session.run(), name=f"vault for {use}")
                 group.create_task(self.revoked.run(), name="revocation list")
                 group.create_task(
                     tell_heads(self.journals.heads, self.hub.tell_heads, self.clock), name="heads"
@@ -217,6 +236,7 @@ class _Process:
                 await asyncio.Event().wait()
         finally:
             await self.sync.stop()
+            await successors.close()
 
     def _credentials(self) -> ServerCredentials:
         """Before anybody joined, our own anchor stands where gRPC wants one; no member has it."""
@@ -230,10 +250,11 @@ class _Process:
             version=version("federation"),
             pid=os.getpid(),
             base=self.settings.base,
-            root=self.settings.root,
+            root=self.settings.root_is,
             clusters=clusters,
             problems=(
                 *(() if self.store.problem is None else (self.store.problem,)),
+                *self.vaults.problems,
                 *self.journals.problems(),
                 *self.hub.witness.problems(),
                 *(() if self.revoked.problem is None else (self.revoked.problem,)),

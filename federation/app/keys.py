@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import structlog
 
-from federation.config import Keys
-from pki.keys import passphrase
+from federation.app.vault import Vaults
+from federation.config import AuthorityKeys, Keys
+from pki.errors import KeyFileError
+from pki.keys import KeyStore, passphrase
 from pki.keys.file import SUFFIX, FileKeyStore
 from pki.keys.passphrase import Passphrase
 
@@ -35,6 +38,24 @@ def passphrase_of(keys: Keys, folder: Path) -> Passphrase | None:
         )
         return passphrase.from_environment(source.environment)
     return passphrase.from_terminal(twice=not any(folder.rglob(f"*{SUFFIX}")))
+
+
+async def authority_keys(
+    folder: Path, secret: Passphrase | None, keys: AuthorityKeys, vaults: Vaults, prefix: str = ""
+) -> KeyStore:
+    """The store of an authority's keys, for its only writer: in `folder`, or in Vault with the public halves there.
+
+    In Vault the names begin with `prefix`. Raises KeyFileError or WriteError.
+    """
+    if keys.vault is None:
+        return await key_store(folder, secret)
+    if found := await asyncio.to_thread(lambda: sorted(folder.glob(f"*{SUFFIX}"))):
+        raise KeyFileError(
+            found[0],
+            "is a key on disk, and the settings say that keys are in Vault (keys.vault), which takes over none; begin"
+            " with an empty folder",
+        )
+    return await vaults.keys(keys.vault, folder, prefix)
 
 
 async def key_store(folder: Path, secret: Passphrase | None) -> FileKeyStore:

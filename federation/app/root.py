@@ -26,18 +26,20 @@ from federation.api.server import (
     serving,
     with_health,
 )
-from federation.app.keys import key_store
+from federation.app.vault import Vaults
 from federation.ceremony import Ceremony, HubCeremony, NoCeremony
 from federation.clock import Clock
 from federation.config import HubSettings
 from federation.errors import FederationError
 from federation.store import Store
 from federation.telemetry import HubMetrics
+from federation.vault_settings import VaultIssuer
 from pki.folder import SELF_SIGNED
-from pki.keys.passphrase import Passphrase
+from pki.keys import KeyStore
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot, refuse_keys
 from pki.root import RootAuthority
+from pki.vault.root import VaultRoot
 
 WAITS = "the root, which is offline, has to sign this hub's authority"
 HINT = "`federation ca request` here, `federation ca sign` on the machine of the root, `federation ca install` here"
@@ -45,20 +47,32 @@ HINT = "`federation ca request` here, `federation ca sign` on the machine of the
 log = structlog.get_logger()
 
 
+async def vault_root(
+    folder: Path, settings: HubSettings, issuer: VaultIssuer, vaults: Vaults, store: Store
+) -> tuple[VaultRoot, Ceremony]:
+    """The root whose key is in Vault. One that has its key here is not left behind by a change of the settings."""
+    refuse_keys(folder / "root-keys")
+    if not VaultRoot.exists(folder / "root"):
+        await _refuse_another(folder, store, f"put {folder / 'root'} back from the backup")
+    root = await vaults.root(issuer, settings.base)
+    return root, NoCeremony(root.certificate)
+
+
 async def online_root(
-    folder: Path, settings: HubSettings, passphrase: Passphrase | None, store: Store, clock: Clock
+    folder: Path, settings: HubSettings, keys: KeyStore, store: Store, clock: Clock
 ) -> tuple[RootAuthority, Ceremony]:
     """The root of this hub, made at its first start only: all members pin it, and another one is none of theirs."""
-    place, keys = folder / "root", await key_store(folder / "root-keys", passphrase)
+    place = folder / "root"
     base, constrained = settings.base, settings.name_constraints
     if RootAuthority.exists(place):
         root = await RootAuthority.load(place, keys, base, clock, constrained)
         return root, NoCeremony(root.certificate)
     await _refuse_another(folder, store, f"put {place} and {folder / 'root-keys'} back from the backup")
-    log.warning(
-        "making a root whose key stays on this machine: whoever holds it holds the federation",
-        folder=str(place),
-    )
+    if settings.keys.vault is None:
+        log.warning(
+            "making a root whose key stays on this machine: whoever holds it holds the federation",
+            folder=str(place),
+        )
     root = await RootAuthority.create(place, keys, base, clock, constrained)
     return root, NoCeremony(root.certificate)
 

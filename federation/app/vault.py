@@ -6,14 +6,16 @@ Only what its key signs waits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from federation.clock import Clock
-from federation.config import AuthorityKeys
-from federation.vault_settings import VaultIssuer, VaultLogin, VaultPlace
+from federation.vault_settings import VaultEngine, VaultIssuer, VaultLogin, VaultPlace
 from pki.errors import PkiError
 from pki.keys.transit import Engine, TransitKeyStore
 from pki.vault.capabilities import Verdict
@@ -25,6 +27,16 @@ from pki.vault.wire import ClientCertificate, Place
 log = structlog.get_logger()
 
 
+class Labelled(Protocol):
+    def set_function(self, f: Callable[[], float]) -> None: ...
+
+
+class Gauge(Protocol):
+    """A gauge of prometheus_client with one label."""
+
+    def labels(self, use: str, /) -> Labelled: ...
+
+
 class Vaults:
     """The Vaults of one process in `folder`, each under what it is used for: `root` or `keys`."""
 
@@ -33,6 +45,11 @@ class Vaults:
         self._folder = folder
         self._clock = clock
         self._stack = stack
+
+    def watch(self, gauge: Gauge) -> None:
+        """Let `gauge`, by use, say how long each token lasts."""
+        for use, session in self.sessions.items():
+            gauge.labels(use).set_function(partial(_left, session))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -51,15 +68,14 @@ class Vaults:
             log.warning("the policy in Vault cannot be looked at now", problem=str(error))
         return root
 
-    async def keys(self, keys: AuthorityKeys, folder: Path, prefix: str = "") -> TransitKeyStore:
-        """The key store in Vault that `keys.vault` names; the public halves lie in `folder`."""
-        assert keys.vault is not None
-        engine = Engine(keys.vault.mount, f"{keys.vault.prefix}{prefix}")
+    async def keys(self, place: VaultEngine, folder: Path, prefix: str = "") -> TransitKeyStore:
+        """A store of keys in Vault, whose names begin with `prefix`; the public halves lie in `folder`."""
+        engine = Engine(place.mount, f"{place.prefix}{prefix}")
         known = self.sessions.get("keys")
-        session = known or self._open("keys", keys.vault)
+        session = known or self._open("keys", place)
         if known is None:
             try:
-                _tell(keys.vault, await session.examine(engine.needs))
+                _tell(place, await session.examine(engine.needs))
             except PkiError as error:
                 log.warning("the policy in Vault cannot be looked at now", problem=str(error))
         return TransitKeyStore(session, engine, folder)
@@ -98,6 +114,10 @@ def method(auth: VaultLogin, keep: Path) -> Method:
         return Certificate(auth.certificate.role, shown, auth.certificate.mount)
     assert auth.token is not None
     return Token(Path(auth.token.file))
+
+
+def _left(session: Session) -> float:
+    return session.standing.token_left
 
 
 def _tell(place: VaultPlace, verdict: Verdict) -> None:
