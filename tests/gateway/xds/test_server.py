@@ -48,14 +48,19 @@ class World:
 @asynccontextmanager
 async def world(
     folder: Path,
-    who: Client | Denied = ENVOY,
+    who: Client | Denied | list[Client | Denied] = ENVOY,
     *,
     has_snapshots: bool = True,
     retry_every: float = RETRY_EVERY,
 ) -> AsyncIterator[World]:
     snapshots = Latest(Snapshot())
     chosen = snapshots if has_snapshots else None
-    ads = AdsServer(lambda chain: who, lambda client, where: chosen, SystemClock(), retry_every=retry_every)
+    ads = AdsServer(
+        lambda chain: who[0] if isinstance(who, list) else who,
+        lambda client, where: chosen,
+        SystemClock(),
+        retry_every=retry_every,
+    )
     server = new_server(ads.handler())
     server.add_insecure_port(f"unix:{folder / 'xds'}")
     await server.start()
