@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from pki.algorithms import ALL_KINDS, SIGNATURES, USUAL_KINDS, KeyKind, weakness
 from pki.errors import Distrust, InvalidSpiffeId, Untrusted
@@ -82,6 +82,11 @@ def der(certificate: x509.Certificate) -> bytes:
 def pem(certificates: Iterable[x509.Certificate]) -> bytes:
     """Certificates as one PEM text, in the given order."""
     return b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in certificates)
+
+
+def readable(name: x509.Name) -> str:
+    """A distinguished name as people read it (RFC 4514), with a word for the serial number in it."""
+    return name.rfc4514_string({NameOID.SERIAL_NUMBER: "serialNumber"})
 
 
 def extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:

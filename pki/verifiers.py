@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from pki.bundle import Bundle, check_bundle
-from pki.certificate import authority_key_id, der, extension, signed_by
+from pki.certificate import authority_key_id, der, extension, readable, signed_by
 from pki.errors import InvalidBundle, Untrusted
 from pki.spiffe import SCHEME, TrustDomain
 from pki.validate import verify_peer
@@ -374,4 +374,4 @@ def _subject(certificate: x509.Certificate) -> str:
     uris = _names(certificate, x509.UniformResourceIdentifier)
     basic = extension(certificate, x509.BasicConstraints)
     kind = "authority " if basic is not None and basic.value.ca else ""
-    return kind + (uris[0] if uris else certificate.subject.rfc4514_string() or "without a name")
+    return kind + (uris[0] if uris else readable(certificate.subject) or "without a name")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 
 from federation.api.messages import In, Instant, Out
 from pki.bundle import Bundle
-from pki.certificate import authority_trust_domain, pem, subject_key_id
+from pki.certificate import authority_trust_domain, pem, readable, subject_key_id
 from pki.chain import Head
 from pki.errors import Untrusted
 from pki.profiles import epoch_of
@@ -133,7 +133,7 @@ def authority_info(forms: Sequence[x509.Certificate], trust_domain: str = "") ->
     """One authority from its certificates, the self-signed one first if it has one."""
     first = forms[0]
     return AuthorityInfo(
-        subject=first.subject.rfc4514_string(),
+        subject=readable(first.subject),
         key_id=subject_key_id(first).hex(),
         trust_domain=trust_domain or _trust_domain(first),
         epoch=epoch_of(first.subject),
@@ -147,7 +147,7 @@ def form_info(certificate: x509.Certificate) -> FormInfo:
         form = "self-signed" if _trust_domain(certificate) else "root"
     return FormInfo(
         form=form,
-        issuer=certificate.issuer.rfc4514_string(),
+        issuer=readable(certificate.issuer),
         serial=f"{certificate.serial_number:x}",
         sha256=certificate.fingerprint(hashes.SHA256()).hex(),
         not_before=certificate.not_valid_before_utc,

@@ -33,6 +33,7 @@ from federation.clock import Clock
 from federation.errors import FederationError
 from federation.hub import Hub, Known
 from federation.identity import Identity
+from federation.model import HUB
 from federation.questions import Question
 from pki import intermediate
 from pki.bundle import Bundle
@@ -85,11 +86,12 @@ class Own:
 
 
 class AgentAuthorityRoutes:
-    """The routes of one agent."""
+    """The routes of one agent. `hub` is the bundle by which it recognises the hub."""
 
-    def __init__(self, own: Own, agent: Agent) -> None:
+    def __init__(self, own: Own, agent: Agent, hub: Callable[[], Bundle]) -> None:
         self._own = own
         self._agent = agent
+        self._hub = hub
 
     def routes(self) -> tuple[Route, ...]:
         see = Access.VIEWER
@@ -98,7 +100,7 @@ class AgentAuthorityRoutes:
     async def held(self, _: Call) -> OwnAuthorities:
         me = self._agent.view.me.name
         others = {name: bundle for name, bundle in self._agent.view.bundles.items() if name != me}
-        return self._own.told("agent", others)
+        return self._own.told("agent", {**others, HUB: self._hub()})
 
 
 class HubAuthorityRoutes:
