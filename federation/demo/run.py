@@ -16,6 +16,7 @@ from typing import Any
 from federation.demo.alive import current
 from federation.demo.claims import Record
 from federation.demo.folder import ENDING, default_folder, private, state_of, write_state
+from federation.demo.openbao import find_bao
 from federation.demo.screen import Terminal
 from federation.demo.tour import ECHO_PORT, Tour
 from federation.demo.world import World, world
@@ -27,8 +28,9 @@ TOUR_GOAL = 60.0
 """Seconds of the whole tour."""
 
 
-def tour(directory: Path | None) -> bool:
-    """Start, walk through, stop; whether every claim held."""
+def tour(directory: Path | None, *, vault: bool = False) -> bool:
+    """Start, walk through, stop; whether every claim held. With `vault` the root is in OpenBao."""
+    _check(vault)
     screen = Terminal()
     record = Record(screen)
     began = time.monotonic()
@@ -40,7 +42,7 @@ def tour(directory: Path | None) -> bool:
         await Tour(made, record, screen).run()
 
     with private(directory) as folder, screen.live():
-        _run(folder, screen, walk)
+        _run(folder, screen, walk, vault=vault)
     seconds = time.monotonic() - began
     held = sum(claim.holds for claim in record.claims)
     goal = f"goal{' missed' if seconds > TOUR_GOAL else ''}: {TOUR_GOAL:.0f} s"
@@ -48,8 +50,9 @@ def tour(directory: Path | None) -> bool:
     return record.all_hold
 
 
-def up(directory: Path | None) -> None:
-    """Start and stay until interrupted."""
+def up(directory: Path | None, *, vault: bool = False) -> None:
+    """Start and stay until interrupted. With `vault` the root is in OpenBao."""
+    _check(vault)
     screen = Terminal()
 
     async def stay(made: World) -> None:
@@ -59,7 +62,13 @@ def up(directory: Path | None) -> None:
         await asyncio.Event().wait()
 
     with private(directory or default_folder()) as folder:
-        _run(folder, screen, stay)
+        _run(folder, screen, stay, vault=vault)
+
+
+def _check(vault: bool) -> None:
+    """Miss what is not installed before there is a folder."""
+    if vault:
+        find_bao()
 
 
 def describe(directory: Path | None) -> dict[str, Any]:
@@ -67,7 +76,7 @@ def describe(directory: Path | None) -> dict[str, Any]:
     return current(state_of(directory.absolute() if directory else default_folder()))
 
 
-def _run(folder: Path, screen: Terminal, use: Callable[[World], Awaitable[None]]) -> None:
+def _run(folder: Path, screen: Terminal, use: Callable[[World], Awaitable[None]], *, vault: bool) -> None:
     """Run `use` in a world; a signal of `ENDING` ends it as it ends by itself, a second one at once.
 
     Expects those signals to be held back, and leaves them so: before and after, nobody would tidy up.
@@ -90,7 +99,7 @@ def _run(folder: Path, screen: Terminal, use: Callable[[World], Awaitable[None]]
             asyncio.get_running_loop().add_signal_handler(number, end)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         try:
-            async with world(folder, screen.progress) as made:
+            async with world(folder, screen.progress, vault=vault) as made:
                 await use(made)
         finally:
             signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)

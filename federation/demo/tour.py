@@ -19,10 +19,13 @@ from federation.demo import attacks
 from federation.demo.asking import ask, until
 from federation.demo.claims import Record, Screen
 from federation.demo.clusters import ECHO, SECRET, Gateway
+from federation.demo.files import PASSPHRASE
 from federation.demo.load import Load, request, running
 from federation.demo.processes import Process
+from federation.demo.vault import look_for_root_key
 from federation.demo.world import World
 from federation.listen import HostPort
+from pki.keys.passphrase import from_file
 
 SETTLE = 1.5
 """Seconds of load before and after a fault."""
@@ -62,6 +65,19 @@ class Tour:
         )
         answer = await attacks.replay_token(self._world)
         self._record.claim("a used token is refused", isinstance(answer, Refusal), str(answer))
+        if self._world.openbao is not None:
+            await self.root_in_openbao()
+
+    async def root_in_openbao(self) -> None:
+        folder = self._world.folder
+        passphrase = from_file(folder / PASSPHRASE)
+        status = await ask(self._world.hub_socket, "/v1/status")
+        found = await asyncio.to_thread(look_for_root_key, folder / "hub", passphrase)
+        self._record.claim(
+            "the root is in OpenBao, and its key is not on the disk of the hub",
+            status["root"] == "vault" and not found.roots and found.keys > 0,
+            f"{found.files} files, {found.keys} private keys, {len(found.roots)} of them the root's",
+        )
 
     async def local_first(self) -> None:
         self._screen.step("2. A request in east is answered by east")

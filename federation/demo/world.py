@@ -19,6 +19,7 @@ from federation.demo import files
 from federation.demo.asking import answers, ask, until
 from federation.demo.clusters import BACKENDS, ECHO, PLANS, Backend, Cluster, Gateway, Plan
 from federation.demo.processes import Process
+from federation.demo.vault import RootInOpenBao
 from federation.errors import FederationError
 from federation.listen import HostPort
 
@@ -35,12 +36,16 @@ class World:
         agent: Mapping[str, Any] | None = None,
         gateway: Mapping[str, Any] | None = None,
         hub: Mapping[str, Any] | None = None,
+        *,
+        vault: bool = False,
     ) -> None:
         self.folder = folder
         self._agent_settings = agent or {}
         self._gateway_settings = gateway or {}
         self._hub_settings = hub or {}
         self.network = _unused_network()
+        address = HostPort.of(str(self.network.network_address + 2), 8200)
+        self.openbao = RootInOpenBao(folder / "openbao", address) if vault else None
         self.hub = self._process("hub", "serve", folder / "hub.yaml")
         self.clusters: dict[str, Cluster] = {}
         self.tokens: dict[str, str] = {}
@@ -77,12 +82,17 @@ class World:
             *(cluster.agent for cluster in clusters),
             self.hub,
             *(backend.process for cluster in clusters for backend in cluster.backends),
+            *(() if self.openbao is None else (self.openbao.process,)),
         )
 
     async def start(self, progress: Callable[[str], None]) -> None:
         """Start everything, join all clusters, and return when every cluster reaches every other."""
         files.write_passphrase(self.folder)
-        files.write_hub(self.folder, self.hub_api, self.hub_sync, self._hub_settings)
+        root: Mapping[str, Any] = {}
+        if self.openbao is not None:
+            root = await self.openbao.start()
+            progress("OpenBao runs, is unsealed, and has the root")
+        files.write_hub(self.folder, self.hub_api, self.hub_sync, {**self._hub_settings, **root})
         await self.hub.start()
         async with asyncio.TaskGroup() as group:
             for cluster in self.clusters.values():
@@ -188,7 +198,7 @@ def _unused_network() -> IPv4Network:
     for _ in range(100):
         start = IPv4Address(f"127.{random.randint(64, 191)}.{random.randint(0, 255)}.0")
         try:
-            for port in (8443, 8444, 8445, 8446, 9464, 9465, 9466, 15443):
+            for port in (8200, 8443, 8444, 8445, 8446, 9464, 9465, 9466, 15443):
                 with socket.socket() as probe:
                     probe.bind((str(start + 1), port))
         except OSError:
@@ -206,12 +216,15 @@ async def world(
     agent: Mapping[str, Any] | None = None,
     gateway: Mapping[str, Any] | None = None,
     hub: Mapping[str, Any] | None = None,
+    *,
+    vault: bool = False,
 ) -> AsyncIterator[World]:
     """A running world for the life of the context; nothing of it is left afterwards but the folder.
 
+    With `vault` the root is in an OpenBao of its own.
     Whoever is cancelled while it stops does not wait any longer: what still runs is killed.
     """
-    made = World(folder, agent, gateway, hub)
+    made = World(folder, agent, gateway, hub, vault=vault)
     try:
         await made.start(progress)
         yield made
