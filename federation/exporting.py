@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from federation.document import dump
 from federation.errors import FederationError
@@ -27,11 +30,11 @@ def new_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def material(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey) -> Material:
-    """What the hub signed for `key`, looked at before it is used. Raises Untrusted."""
+def material(answer: Mapping[str, Any], key: ec.EllipticCurvePrivateKey, crl: bytes) -> Material:
+    """What the hub signed for `key`, looked at before it is used; `crl` is PEM, or empty. Raises Untrusted."""
     (certificate,) = load_pem(answer["certificate"].encode(), most=1)
     bridges = load_pem(answer["bridges"].encode()) if answer["bridges"] else ()
-    made = Material(certificate, key, load_pem(answer["roots"].encode()), bridges, answer["crl"].encode())
+    made = Material(certificate, key, load_pem(answer["roots"].encode()), bridges, crl)
     made.check(datetime.now(UTC))
     return made
 
@@ -49,7 +52,12 @@ def of_consumer(consumer: str, made: Material, namespace: str | None) -> Export:
             return consul.export(made)
 
 
-def of_trust(consumer: str, row: Mapping[str, Any], roots: Sequence[Mapping[str, Any]]) -> Export:
+def revocation_list(answer: Mapping[str, Any]) -> bytes:
+    """The root's revocation list as PEM, from what the hub tells of it."""
+    return x509.load_der_x509_crl(base64.b64decode(answer["crl"])).public_bytes(Encoding.PEM)
+
+
+def of_trust(consumer: str, row: Mapping[str, Any], roots: Sequence[Mapping[str, Any]], crl: bytes) -> Export:
     """What needs no key, from what the hub tells of a cluster: `spiffe` or `pem`."""
     held = row["bundle"]
     anchors = load_pem(held["pem"].encode())
@@ -61,7 +69,7 @@ def of_trust(consumer: str, row: Mapping[str, Any], roots: Sequence[Mapping[str,
         one for form in forms if form["form"] == "root-signed" for one in load_pem(form["pem"].encode())
     ]
     own = [one for root in roots for form in root["forms"] for one in load_pem(form["pem"].encode())]
-    return trust.certificates(bundle, rooted, own)
+    return trust.certificates(bundle, rooted, own, crl)
 
 
 def printed(made: Export) -> str:

@@ -116,7 +116,7 @@ class NewIntermediate(In, frozen=True, kw_only=True):
 
 
 class IssuedIntermediate(Out, frozen=True, kw_only=True):
-    """`certificate`, `bridges` (presented above it) and `roots` are PEM; `crl` is empty if there is none."""
+    """`certificate`, `bridges` (presented above it, empty if there are none) and `roots` are PEM."""
 
     consumer: str
     cluster: str
@@ -126,7 +126,6 @@ class IssuedIntermediate(Out, frozen=True, kw_only=True):
     certificate: str
     bridges: str
     roots: str
-    crl: str = ""
 
 
 def authority_info(forms: Sequence[x509.Certificate], trust_domain: str = "") -> AuthorityInfo:

@@ -159,8 +159,8 @@ class HubAuthorityRoutes:
             raise ApiProblem(
                 409,
                 "offline",
-                "the key of the root is not here, so this hub cannot sign an authority for another system",
-                "sign it where the root is, with openssl or another tool, for the same subject and profile",
+                f"the key of the root is not here ({self._mode}), so this hub signs no authority for another system",
+                "only a root whose key is online in the hub does",
             )
         try:
             domain = None if body.trust_domain is None else TrustDomain.parse(body.trust_domain)

@@ -178,7 +178,7 @@ class _Process:
             str(settings.advertise.sync),
             self.clock,
         ).routes()
-        bundles = BundleExchange(
+        bundles = self.bundles = BundleExchange(
             settings.bundle_endpoint,
             settings.federates,
             self.authority.trust_domain,
@@ -257,6 +257,7 @@ class _Process:
                 *self.vaults.problems,
                 *self.journals.problems(),
                 *self.hub.witness.problems(),
+                *self.bundles.foreign.problems(),
                 *(() if self.revoked.problem is None else (self.revoked.problem,)),
                 *(f"{cluster.name}: {refused}" for cluster in clusters for refused in cluster.refused),
                 *(f"{one.name} waits for the root to sign: {HINT}" for one in clusters if one.waits_for_root),

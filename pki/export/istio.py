@@ -23,9 +23,10 @@ def export(material: Material, namespace: str = NAMESPACE) -> Export:
     }
     if material.crl:
         data["ca-crl.pem"] = material.crl
+    listed = "; export again before the list in ca-crl.pem ends" if material.crl else ""
     several = " (two roots: istiod needs ISTIO_MULTIROOT_MESH=true first)" if len(material.roots) > 1 else ""
     return Export(
         files=tuple(File(name, value) for name, value in data.items()),
         manifests=(Manifest("cacerts.yaml", (secret("cacerts", namespace, "Opaque", data),)),),
-        use=f"kubectl apply -f cacerts.yaml, then restart istiod in {namespace}{several}",
+        use=f"kubectl apply -f cacerts.yaml, then restart istiod in {namespace}{several}{listed}",
     )

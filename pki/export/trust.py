@@ -26,12 +26,17 @@ def spiffe(bundle: SpiffeBundle) -> Export:
 
 
 def certificates(
-    bundle: SpiffeBundle, rooted: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]
+    bundle: SpiffeBundle,
+    rooted: Sequence[x509.Certificate],
+    roots: Sequence[x509.Certificate],
+    crl: bytes = b"",
 ) -> Export:
-    """`rooted` are the root-signed forms of the anchors, which are presented to whoever trusts a root."""
+    """`rooted` are the root-signed forms of the anchors, presented to whoever trusts a root; `crl` is PEM, or empty."""
     files = [File("anchors.pem", bundle.pem()), File("roots.pem", pem(roots))]
     if rooted:
         files.append(File("root-signed.pem", pem(rooted)))
+    if crl:
+        files.append(File("crl.pem", crl))
     return Export(
         files=tuple(files),
         manifests=(),

@@ -193,6 +193,19 @@ async def test_trust_needs_no_key(hub: LoneHub, tmp_path: Path) -> None:
     }
 
 
+async def test_the_revocation_list_comes_along_where_it_is_asked_for(hub: LoneHub, tmp_path: Path) -> None:
+    for consumer, name in (("istio", "ca-crl.pem"), ("pem", "crl.pem")):
+        folder = tmp_path / consumer
+        made = await hub.ask("ca", "export", consumer, "--cluster", "east", "--crl", "--out", str(folder))
+        assert made.code == 0, made.said
+        command = ["openssl", "crl", "-in", str(folder / name), "-noout", "-issuer", "-nextupdate"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert "nextUpdate=" in said
+    refused = await hub.ask("ca", "export", "spiffe", "--cluster", "east", "--crl", "--out", "-")
+    assert refused.code == 2
+    assert "--crl is for istio, pem" in refused.err
+
+
 async def test_what_was_signed_for_whom_is_in_the_log(hub: LoneHub, tmp_path: Path) -> None:
     made = await _export(hub, "istio", tmp_path / "made")
     assert made.code == 0

@@ -18,6 +18,7 @@ from federation.errors import FederationError
 
 KEYED = ("istio", "linkerd", "consul", "cert-manager")
 CONSUMERS = (*KEYED, "spiffe", "pem")
+LISTED = ("istio", "pem")
 NAMESPACED = ("istio", "linkerd", "cert-manager")
 
 
@@ -34,6 +35,9 @@ NAMESPACED = ("istio", "linkerd", "cert-manager")
 @click.option("--lifetime", metavar="DURATION", help="How long its authority lives, 1d to 365d.  [365d]")
 @click.option("--namespace", metavar="NAME", help="Of the Kubernetes objects.  [that of the system]")
 @click.option(
+    "--crl", is_flag=True, help="With the root's revocation list, which ends after days (istio, pem)."
+)
+@click.option(
     "--out",
     type=GivenPath(file_okay=False, path_type=Path, allow_dash=True),
     help="A new folder (0700, files 0600), or - for standard output.  [./CONSUMER-CLUSTER]",
@@ -48,6 +52,7 @@ def export(
     trust_domain: str | None,
     lifetime: str | None,
     namespace: str | None,
+    crl: bool,
     out: Path | None,
     force: bool,
     output: str,
@@ -71,14 +76,16 @@ def export(
         raise click.UsageError(f"--trust-domain and --lifetime are for {', '.join(KEYED)}")
     if consumer not in NAMESPACED and namespace:
         raise click.UsageError(f"--namespace is for {', '.join(NAMESPACED)}")
+    if crl and consumer not in LISTED:
+        raise click.UsageError(f"--crl is for {', '.join(LISTED)}")
     to_stdout = out is not None and str(out) == "-"
     folder = Folder(out or Path(f"{consumer}-{cluster}"), force)
     if not to_stdout:
         folder.check()
     if consumer in KEYED:
-        made = _keyed(ctx, consumer, cluster, trust_domain, lifetime, namespace)
+        made = _keyed(ctx, consumer, cluster, trust_domain, lifetime, namespace, crl)
     else:
-        made = _trust(ctx, consumer, cluster)
+        made = _trust(ctx, consumer, cluster, crl)
     if to_stdout:
         click.echo(printed(made), nl=False)
         return
@@ -93,12 +100,14 @@ def _keyed(
     trust_domain: str | None,
     lifetime: str | None,
     namespace: str | None,
+    crl: bool,
 ) -> Any:
     from federation.api.authority_info import NewIntermediate
     from federation.exporting import material, new_key, of_consumer
     from pki import csr
 
     seconds = None if lifetime is None else _seconds(lifetime)
+    listed = _list(ctx) if crl else b""
     key = new_key()
     body = NewIntermediate(
         consumer=consumer,  # type: ignore[arg-type]
@@ -107,10 +116,10 @@ def _keyed(
         lifetime=seconds,
     )
     answer = ask(ctx, "POST", f"/v1/clusters/{segment(cluster)}/intermediates", body=body)
-    return of_consumer(consumer, material(answer, key), namespace)
+    return of_consumer(consumer, material(answer, key, listed), namespace)
 
 
-def _trust(ctx: click.Context, consumer: str, cluster: str) -> Any:
+def _trust(ctx: click.Context, consumer: str, cluster: str, crl: bool) -> Any:
     from federation.exporting import of_trust
 
     tree = ask(ctx, "GET", "/v1/tree")
@@ -121,7 +130,13 @@ def _trust(ctx: click.Context, consumer: str, cluster: str) -> Any:
         if not found:
             raise FederationError(f"there is no cluster {cluster!r}", "see `federation cluster list`")
         row = found[0]
-    return of_trust(consumer, row, tree["hub"]["roots"])
+    return of_trust(consumer, row, tree["hub"]["roots"], _list(ctx) if crl else b"")
+
+
+def _list(ctx: click.Context) -> bytes:
+    from federation.exporting import revocation_list
+
+    return revocation_list(ask(ctx, "GET", "/v1/ca/crl"))
 
 
 def _seconds(text: str) -> float:
