@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,40 +15,18 @@ import pytest
 import pytest_asyncio
 
 from federation.demo.asking import ask, until
+from federation.demo.clusters import Cluster
 from federation.demo.processes import Process
-from tests.scenarios.command import Finished, federation
-from tests.scenarios.lone_hub import BASE, COMMAND, LoneHub, started
+from federation.demo.world import World
+from tests.scenarios.changes import REMOTE, add_service, reach
+from tests.scenarios.command import federation
+from tests.scenarios.lone_hub import COMMAND, LoneHub, started
+from tests.scenarios.safe import Safe
+from tests.scenarios.traffic import answered_by
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
 HOSTILE = (sys.executable, "-m", "tests.scenarios.hostile")
-
-
-class Safe:
-    """The machine of the root: a folder and a passphrase."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700)
-        self.root = folder / "root"
-        self.passphrase = folder / "passphrase"
-        self.passphrase.touch(0o600)
-        self.passphrase.write_text("one that nobody guesses\n")
-        self.fingerprint = ""
-
-    async def open(self) -> None:
-        made = await self._ca("init", "--offline", "--base", BASE, "--out", self.root, "-o", "json")
-        self.fingerprint = made.json["fingerprint"]
-
-    async def sign(self, requests: Path, fingerprint: str) -> Path:
-        answers = requests.with_suffix(".answers")
-        expected = ("--expect", fingerprint, "--yes")
-        await self._ca("sign", requests, "--root", self.root, "--out", answers, *expected)
-        return answers
-
-    async def _ca(self, *arguments: str | Path) -> Finished:
-        done = await federation("ca", *arguments, "--passphrase-file", self.passphrase)
-        assert done.code == 0, done.said
-        return done
 
 
 class Offline(LoneHub):
@@ -56,28 +35,13 @@ class Offline(LoneHub):
     def __init__(self, folder: Path, address: str) -> None:
         super().__init__(folder, address)
         self.safe = Safe(folder / "safe")
-        self.ceremonies = 0
 
     def settings(self, directory: Path) -> dict[str, Any]:
         return super().settings(directory) | {"root": "offline"}
 
-    async def request(self) -> tuple[Path, Any]:
-        """The file for the root, and what the hub says of it."""
-        self.ceremonies += 1
-        file = self.folder / f"{self.ceremonies}.requests"
-        asked = await self.ask("ca", "request", "--out", str(file), "-o", "json")
-        assert asked.code == 0, asked.said
-        return file, asked.json
-
     async def ceremony(self) -> list[str]:
-        """Ask, sign, install: the trust domains that the root vouches for now."""
-        file, asked = await self.request()
-        answers = await self.safe.sign(file, asked["fingerprint"])
-        expected = ("--expect-root", self.safe.fingerprint)
-        installed = await self.ask("ca", "install", str(answers), *expected, "-o", "json")
-        assert installed.code == 0, installed.said
-        kept: list[str] = installed.json["kept"]
-        return kept
+        """The trust domains that the root vouches for now."""
+        return await self.safe.ceremony(self.socket)
 
     async def runs(self) -> bool:
         """Whether it has its root, and does all that a hub does."""
@@ -158,7 +122,7 @@ async def test_members_meet_after_the_ceremony_and_k2_no_process_ever_has_the_ro
         assert "west waits for the root" in check.said
         own = await federation("--hub", f"unix://{east.socket}", "status")
         assert "the root has not signed" in own.said
-        assert sorted(await hub.ceremony()) == ["east.mesh.example", "west.mesh.example"]
+        assert await hub.ceremony() == ["east.mesh.example", "west.mesh.example"]
 
         async def meet() -> bool:
             return await east.trusts() == {"west": True} and await west.trusts() == {"east": True}
@@ -173,13 +137,7 @@ async def test_members_meet_after_the_ceremony_and_k2_no_process_ever_has_the_ro
         assert not (hub.directory / "root-keys").exists()
         late = await hub.member("late")
         await stack.enter_async_context(started(late.process, late.connected))
-        file = hub.folder / "late.requests"
-        asked = await federation(
-            "--hub", f"unix://{late.socket}", "ca", "request", "--out", file, "-o", "json"
-        )
-        answers = await hub.safe.sign(file, asked.json["fingerprint"])
-        installed = await federation("--hub", f"unix://{late.socket}", "ca", "install", answers)
-        assert installed.out == "late.mesh.example is vouched for by the root\n", installed.said
+        assert await hub.safe.ceremony(late.socket) == ["late.mesh.example"], "at its own agent"
 
         async def believed() -> bool:
             return (await east.trusts()).get("late", False) and (await late.trusts())["west"]
@@ -198,7 +156,7 @@ async def test_a_hub_with_the_root_offline_cannot_introduce_a_cluster_of_its_own
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(started(east.process, east.connected))
         await stack.enter_async_context(started(west.process, west.connected))
-        assert sorted(await hub.ceremony()) == ["east.mesh.example", "west.mesh.example"]
+        assert await hub.ceremony() == ["east.mesh.example", "west.mesh.example"]
 
         async def meet() -> bool:
             return await east.trusts() == {"west": True} and await west.trusts() == {"east": True}
@@ -223,7 +181,7 @@ async def test_a_hub_with_the_root_offline_cannot_introduce_a_cluster_of_its_own
 
 async def test_a_file_that_was_exchanged_is_not_installed(hub: Offline, tmp_path: Path) -> None:
     """By another root, for another key, or the answer to somebody else's request: nothing of it is kept."""
-    file, asked = await hub.request()
+    file, asked = await hub.safe.request(hub.socket)
     other = Safe(tmp_path / "other")
     await other.open()
     answers = await other.sign(file, asked["fingerprint"])
@@ -241,3 +199,46 @@ async def test_a_file_that_was_exchanged_is_not_installed(hub: Offline, tmp_path
     answers.unlink()
     again = await hub.ask("ca", "install", str(await hub.safe.sign(file, asked["fingerprint"])))
     assert again.code == 0, "the same key, signed once more"
+
+
+class OfflineWorld(World):
+    """The demo's world with its root in a safe: one ceremony for the hub, one for all clusters."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, hub={"root": "offline"})
+        self.safe = Safe(folder / "safe")
+        self.meetings: list[list[str]] = []
+        self._one_at_a_time = asyncio.Lock()
+
+    async def start_cluster(self, cluster: Cluster, progress: Callable[[str], None]) -> None:
+        async with self._one_at_a_time:
+            if not self.meetings:
+                self.meetings.append(await self.safe.ceremony(self.hub_socket))
+                await until("the hub's start", self._hub_runs, watch=(self.hub,))
+        await super().start_cluster(cluster, progress)
+
+    async def connected(self) -> bool:
+        """All clusters have joined and their gateways run: whoever waits is signed now."""
+        if len(self.meetings) == 1:
+            for cluster in self.clusters.values():
+                peers = (await ask(cluster.socket, "/v1/status"))["peers"]
+                assert [peer["trusted"] for peer in peers] == [False] * len(peers)
+            self.meetings.append(await self.safe.ceremony(self.hub_socket))
+        return await super().connected()
+
+    async def _hub_runs(self) -> bool:
+        return isinstance(await ask(self.hub_socket, "/v1/clusters"), list)
+
+
+async def test_after_the_ceremony_requests_go_from_cluster_to_cluster(tmp_path: Path) -> None:
+    world = OfflineWorld(tmp_path)
+    await world.safe.open()
+    try:
+        await world.start(lambda _: None)
+        names = [f"{name}.mesh.example" for name in sorted(world.clusters)]
+        assert world.meetings == [["hub.mesh.example"], names]
+        add_service(world, "west", REMOTE)
+        to = await reach(world, "east", REMOTE)
+        await until("an answer from west", answered_by(to, "west"))
+    finally:
+        await world.stop()
