@@ -192,10 +192,14 @@ async def test_a_file_that_was_exchanged_is_not_installed(hub: Offline, tmp_path
     unasked = await hub.ask("ca", "install", str(answers))
     assert unasked.code == 1, "nobody was there to say that it is the right root"
     assert not (hub.directory / "root").exists()
-    await hub.begin()
+    root = hub.safe.root / "root" / "self-signed.pem"
+    imported = await hub.ask("ca", "import-root", str(root), "--expect", hub.safe.fingerprint)
+    assert imported.code == 0, imported.said
     pinned = await hub.ask("ca", "install", str(answers))
     assert pinned.code == 1
     assert "pinned here is" in pinned.err
+    await hub.begin()
+    assert (await hub.ask("ca", "install", str(answers))).code == 1
     answers.unlink()
     again = await hub.ask("ca", "install", str(await hub.safe.sign(file, asked["fingerprint"])))
     assert again.code == 0, "the same key, signed once more"
