@@ -26,10 +26,13 @@ from pki.validate import verify_peer
 
 
 class Verifier(StrEnum):
-    """Who verifies. `federation` is the hub's and the agents' own second look."""
+    """Who verifies. `federation` is the hub's and the agents' own second look, `envoy` Envoy with its SPIFFE validator
+    as our gateways have it, `envoy-ca` Envoy with a trusted CA, as other meshes set it up.
+    """
 
     FEDERATION = "federation"
     ENVOY = "envoy"
+    ENVOY_CA = "envoy-ca"
     OPENSSL = "openssl"
     GO = "go"
     JAVA = "java"
@@ -65,16 +68,16 @@ class Behaviour:
 
     `backtracks`: tries another issuer when the first leads nowhere. `partial`: a path may end at any trusted
     certificate, not only at a self-signed one. `prefers_valid`: of several issuers one that is valid now comes first.
-    `judges_anchor`: time, path length and constraints of the anchor count. `judges_own_length`: so does the path length
-    of a certificate that names itself as issuer. `needs_key_ids`: a certificate without an authority key identifier is
-    refused. `most_signatures`: it gives up after so many. `key_usage`: an authority needs keyCertSign.
+    `judges_anchor`: time, path length and constraints of the anchor count; `judges_anchor_length`: the second of these.
+    `needs_key_ids`: a certificate without an authority key identifier is refused. `most_signatures`: it gives up after
+    so many. `key_usage`: an authority needs keyCertSign.
     """
 
     backtracks: bool
     partial: bool
     prefers_valid: bool = True
     judges_anchor: bool = True
-    judges_own_length: bool = True
+    judges_anchor_length: bool = True
     uri_constraints: UriConstraints = UriConstraints.EXACT
     eku: Eku = Eku.CHAIN
     needs_key_ids: bool = False
@@ -84,7 +87,10 @@ class Behaviour:
 
 BEHAVIOURS: Mapping[Verifier, Behaviour] = {
     Verifier.ENVOY: Behaviour(
-        backtracks=False, partial=False, prefers_valid=False, judges_own_length=False, eku=Eku.NOBODY
+        backtracks=False, partial=False, prefers_valid=False, judges_anchor_length=False, eku=Eku.NOBODY
+    ),
+    Verifier.ENVOY_CA: Behaviour(
+        backtracks=False, partial=True, prefers_valid=False, judges_anchor_length=False
     ),
     Verifier.OPENSSL: Behaviour(backtracks=False, partial=False),
     Verifier.GO: Behaviour(
@@ -268,7 +274,7 @@ class _Search:
             return None
         length = basic.value.path_length
         between = sum(one.subject != one.issuer for one in below[1:])
-        counts = self._is.judges_own_length or issuer.subject != issuer.issuer
+        counts = self._is.judges_anchor_length or not is_anchor
         if counts and length is not None and between > length:
             return f"{_subject(issuer)} allows {length} authorities below it, and there are {between}"
         constraints = extension(issuer, x509.NameConstraints)

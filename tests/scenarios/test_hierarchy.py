@@ -87,7 +87,7 @@ async def test_every_verifier_believes_one_cluster_at_the_other_and_says_why(hub
     said = await hub.ask("ca", "verify", "--from", "east", "--to", "west", "-o", "json")
     assert said.code == 0, said.said
     rows = {row["verifier"]: row for row in said.json}
-    assert set(rows) == {"federation", "envoy", "openssl", "go", "java", "pyca"}
+    assert set(rows) == {"federation", "envoy", "envoy-ca", "openssl", "go", "java", "pyca"}
     assert all(row["believed"] for row in rows.values())
     table = await hub.ask("ca", "verify", "--from", "east", "--to", "west", "--trust", "root")
     assert table.code == 0

@@ -12,7 +12,7 @@ from federation.cli.call import ask, segment
 from federation.cli.output import emit, output_option, print_table, text
 
 BUNDLE, ROOT = "bundle", "root"
-VERIFIERS = ("federation", "envoy", "openssl", "go", "java", "pyca")
+VERIFIERS = ("federation", "envoy", "envoy-ca", "openssl", "go", "java", "pyca")
 NOT_WITH_ROOT = ("federation", "envoy")
 """Ours never take the root for an anchor of peers."""
 

@@ -149,9 +149,18 @@ def test_every_verifier_judges_what_one_presents_with_what_the_other_holds(world
         msgspec.to_builtins(own("west", world.west, world, {"east": world.east.bundle})),
     )
     rows = judged(east, west, (), "bundle", NOW)
-    assert [row["verifier"] for row in rows] == ["federation", "envoy", "openssl", "go", "java", "pyca"]
+    assert [row["verifier"] for row in rows] == [
+        "federation",
+        "envoy",
+        "envoy-ca",
+        "openssl",
+        "go",
+        "java",
+        "pyca",
+    ]
     assert all(row["believed"] for row in rows)
     assert [row["verifier"] for row in judged(east, west, (), "root", NOW)] == [
+        "envoy-ca",
         "openssl",
         "go",
         "java",

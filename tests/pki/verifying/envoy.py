@@ -27,13 +27,13 @@ BELIEVED = b"HTTP/1.1 200"
 PATIENCE = 60.0
 
 
-def envoy(cases: Sequence[Case], folder: Path) -> list[str]:
-    """Starts Envoy, asks it about each case, and ends it."""
+def envoy(cases: Sequence[Case], folder: Path, *, spiffe: bool = True) -> list[str]:
+    """Starts Envoy, asks it about each case, and ends it. Without `spiffe` it has the anchors as its trusted CA."""
     maker = Maker(cases[0].now)
     server = maker.leaf(maker.root("server"))
     (folder / "server.pem").write_bytes(pem([server]))
     (folder / "server.key").write_bytes(_key(server))
-    listeners = [_listener(place, case, folder) for place, case in enumerate(cases)]
+    listeners = [_listener(place, case, folder, spiffe) for place, case in enumerate(cases)]
     (folder / "envoy.json").write_text(json.dumps({"static_resources": {"listeners": listeners}}))
     with _running(folder, len(cases)):
         return [_present(case, folder, place) for place, case in enumerate(cases)]
@@ -60,18 +60,20 @@ def _answers(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def _listener(place: int, case: Case, folder: Path) -> dict[str, Any]:
+def _listener(place: int, case: Case, folder: Path, spiffe: bool) -> dict[str, Any]:
     tls = f"{TYPE}.transport_sockets.tls.v3"
-    bundle = {"name": case.trust_domain.name, "trust_bundle": {"inline_string": pem(case.anchors).decode()}}
-    validator = {
-        "name": "envoy.tls.cert_validator.spiffe",
-        "typed_config": {"@type": f"{tls}.SPIFFECertValidatorConfig", "trust_domains": [bundle]},
-    }
+    anchors = {"inline_string": pem(case.anchors).decode()}
+    validation: dict[str, Any] = {"trusted_ca": anchors}
+    if spiffe:
+        bundle = {"name": case.trust_domain.name, "trust_bundle": anchors}
+        config = {"@type": f"{tls}.SPIFFECertValidatorConfig", "trust_domains": [bundle]}
+        validator = {"name": "envoy.tls.cert_validator.spiffe", "typed_config": config}
+        validation = {"custom_validator_config": validator}
     own = {
         "certificate_chain": {"filename": str(folder / "server.pem")},
         "private_key": {"filename": str(folder / "server.key")},
     }
-    context = {"tls_certificates": [own], "validation_context": {"custom_validator_config": validator}}
+    context = {"tls_certificates": [own], "validation_context": validation}
     socket_ = {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
