@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import structlog
+
 from federation.heads import MOST_HEADS, JournalHead
 from pki.audit import Signed, history, selected
 from pki.chain import Head
 from pki.errors import PkiError
 from pki.folder import JOURNAL
 from pki.journal import Journal, Journaled, examine, records
+from pki.ledger import Banned, Unbanned
+
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,25 @@ class Journals:
         found = (journal.problem for journal in self._open_now())
         return tuple(problem for problem in found if problem is not None)
 
+    async def note(self, record: Banned | Unbanned) -> None:
+        """Write a record to the journal of the authority that came last. Raises `JournalError`."""
+        *_, journal = self._open_now()
+        await asyncio.to_thread(journal.append, record)
+
+    async def bans(self) -> tuple[Banned | Unbanned, ...]:
+        """The last word on everybody who was ever banned, from the journals of all authorities there were."""
+        return await asyncio.to_thread(self._bans)
+
+    def _bans(self) -> tuple[Banned | Unbanned, ...]:
+        last: dict[tuple[str, str], Banned | Unbanned] = {}
+        open_now = {journal.path: journal for journal in self._open_now()}
+        for path in self._paths():
+            for one in open_now[path].bans() if path in open_now else _bans_in(path):
+                known = last.get((one.kind, one.subject))
+                if known is None or known.at <= one.at:
+                    last[one.kind, one.subject] = one
+        return tuple(last.values())
+
     async def history(self, since: datetime | None, identity: str | None) -> tuple[tuple[Path, Signed], ...]:
         """What was signed since then, for exactly this identity, in all journals, by time. Raises `JournalError`."""
         return await asyncio.to_thread(self._history, since, identity)
@@ -85,6 +110,18 @@ class Journals:
 
     def _paths(self) -> tuple[Path, ...]:
         return tuple(sorted(path for path in self._directory.rglob(JOURNAL) if path.is_file()))
+
+
+def _bans_in(path: Path) -> tuple[Banned | Unbanned, ...]:
+    """Those noted in the journal of an authority that has ended. One that is damaged keeps nobody from starting."""
+    try:
+        return tuple(examine(path).ledger.bans.values())
+    except PkiError as error:
+        log.error(
+            "a journal cannot be believed, and bans that are noted in it count for nothing",
+            problem=str(error),
+        )
+        return ()
 
 
 def verdict(path: Path, authority: str | None, kept: Sequence[JournalHead]) -> Verdict:

@@ -22,9 +22,9 @@ from pki import chain, durable
 from pki.chain import Head as Head
 from pki.chain import Replayed
 from pki.errors import JournalError, WriteError
-from pki.ledger import Entry, Failed, Ledger, Opened, Record, Revoked
+from pki.ledger import Banned, Entry, Failed, Ledger, Opened, Record, Revoked, Unbanned
 
-LONGEST_PART = 64 << 20
+LONGEST_PART = 16 << 20
 """Bytes after which a new file is begun; what is read at a start, too."""
 LONGEST_JOURNAL = 1 << 30
 """Bytes that are read of one file at most."""
@@ -35,9 +35,9 @@ _LINE_DIGITS = 15
 class Journal:
     """An open journal. It has one writer: a second process, or a second opening, is refused by a file lock.
 
-    Appending blocks for an fsync, asking does not; both may come from any thread. `problem` says why the last attempt to
-    write failed, None if
-    it did not. When it is in doubt what is on disk, nothing can be appended until the journal is opened again.
+    Appending blocks for an fsync, asking does not; both may come from any thread. `problem` says why the last attempt
+    to write failed, None if it did not. When it is in doubt what is on disk, nothing can be appended until the journal
+    is opened again.
     """
 
     def __init__(
@@ -155,6 +155,11 @@ class Journal:
         """That of the newest revocation list, 0 before the first."""
         return self._ledger.number
 
+    def bans(self) -> tuple[Banned | Unbanned, ...]:
+        """The last word on everybody who was ever banned."""
+        with self._lock:
+            return tuple(self._ledger.bans.values())
+
     def forget(self, now: datetime) -> None:
         """Keep in memory only what has not ended; the file keeps everything."""
         with self._lock:
@@ -183,7 +188,8 @@ class Journal:
 
     def _begin_part(self, at: datetime) -> None:
         """Set the file aside under another name, and put one in its place that goes on from it."""
-        first = self._ledger.continued(at, self._authority, self._head.lines, self._head.hash)
+        with self._lock:
+            first = self._ledger.continued(at, self._authority, self._head.lines, self._head.hash)
         line, head = chain.seal(self._head, first)
         aside = self._path.with_name(f"{self._path.name}.{self._head.lines:0{_LINE_DIGITS}}")
         try:

@@ -87,6 +87,23 @@ class Listed(msgspec.Struct, frozen=True, tag="listed", forbid_unknown_fields=Tr
     next_update: datetime
 
 
+class Banned(msgspec.Struct, frozen=True, tag="banned", forbid_unknown_fields=True):
+    """Somebody is kept out: a `kind` of name and the name, as whoever bans has them."""
+
+    at: datetime
+    kind: str
+    subject: str
+    reason: str
+
+
+class Unbanned(msgspec.Struct, frozen=True, tag="unbanned", forbid_unknown_fields=True):
+    """A ban is taken back."""
+
+    at: datetime
+    kind: str
+    subject: str
+
+
 class Living(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """An `Entry`, as it is carried over from one part of a journal to the next. `serial` and keys are hex."""
 
@@ -113,6 +130,7 @@ class Continued(msgspec.Struct, frozen=True, tag="continued", forbid_unknown_fie
     pending: tuple[Intent, ...]
     revoked: tuple[Revoked, ...]
     number: int
+    bans: tuple[Banned | Unbanned, ...] = ()
 
     @property
     def kept(self) -> tuple[int, str]:
@@ -120,7 +138,7 @@ class Continued(msgspec.Struct, frozen=True, tag="continued", forbid_unknown_fie
         return self.lines, self.hash
 
 
-Record = Opened | Intent | Released | Failed | Revoked | Superseded | Listed | Continued
+Record = Opened | Intent | Released | Failed | Revoked | Superseded | Listed | Banned | Unbanned | Continued
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +163,8 @@ class Ledger:
         """The latest time in any record."""
         self.revoked: dict[str, Revoked] = {}
         """By serial number; for ever, as only certificates of authorities are revoked, and of these there are few."""
+        self.bans: dict[tuple[str, str], Banned | Unbanned] = {}
+        """The last word on each name."""
         self.number = 0
         """That of the newest revocation list."""
         self._forgotten: datetime | None = None
@@ -185,6 +205,8 @@ class Ledger:
                 case Listed(number=number):
                     if number <= self.number or place:
                         return f"revocation list {number} comes after {self.number}"
+                case Banned() | Unbanned():
+                    pass
                 case Continued():
                     if place:
                         return "the journal is continued in the middle"
@@ -207,6 +229,8 @@ class Ledger:
                 self._succeed(record.serial, record.by)
             case Listed():
                 self.number = record.number
+            case Banned() | Unbanned():
+                self.bans[record.kind, record.subject] = record
             case Continued():
                 self._take_over(record)
         self.last = record.at if self.last is None else max(self.last, record.at)
@@ -267,6 +291,7 @@ class Ledger:
             pending=tuple(intent for _, intent in sorted(self.pending.items())),
             revoked=tuple(one for _, one in sorted(self.revoked.items())),
             number=self.number,
+            bans=tuple(one for _, one in sorted(self.bans.items())),
         )
 
     def _take_over(self, first: Continued) -> None:
@@ -274,6 +299,7 @@ class Ledger:
         self.pending = {intent.serial: intent for intent in first.pending}
         self.revoked = {one.serial: one for one in first.revoked}
         self.number = first.number
+        self.bans = {(one.kind, one.subject): one for one in first.bans}
         for one in first.living:
             self._live(
                 Entry(

@@ -152,6 +152,7 @@ class _Process:
             self.ceremony.hub = self.hub
         await self.revoked.start()
         self.hub.bans.on_change(lambda *_: self.sync.cut_the_banned())
+        await self.hub.bans.compare(self.journals)
         settings, folder, agents = self.settings, Path(self.settings.directory), ConnectedAgents(self.hub)
         successors = Successors(
             settings.base, self.hub.registry, self.root, self.hub.keep_successor, self.clock

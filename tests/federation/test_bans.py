@@ -18,6 +18,8 @@ from federation.revocation_list import RevocationList
 from federation.store import Change, MemoryStore, SqliteStore, Store
 from pki.algorithms import spki_hash
 from pki.certificate import der, public_key
+from pki.errors import JournalError
+from pki.ledger import Banned, Unbanned
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.pki.world import BASE, NOW, make_world
 
@@ -100,6 +102,58 @@ async def test_a_row_of_another_version_is_told(tmp_path: Path) -> None:
         await store.commit(Change("1", put={"ban/cluster/east": b"{"}))
         with pytest.raises(FederationError, match="stored ban cannot be read"):
             await bans(store).load()
+
+
+class Notebook:
+    """A journal as far as bans go; one that is full takes nothing."""
+
+    def __init__(self) -> None:
+        self.records: list[Banned | Unbanned] = []
+        self.full = False
+
+    async def note(self, record: Banned | Unbanned) -> None:
+        if self.full:
+            raise JournalError(Path("journal"), 1, "cannot be written")
+        self.records.append(record)
+
+    async def bans(self) -> tuple[Banned | Unbanned, ...]:
+        return tuple({(one.kind, one.subject): one for one in self.records}.values())
+
+
+async def test_s7_a_database_from_a_backup_takes_no_ban_back_and_brings_none_back() -> None:
+    clock, notes = ManualClock(NOW), Notebook()
+    store, backup = MemoryStore(), MemoryStore()
+    held, before = BanStore(store, BASE, clock.now), BanStore(backup, BASE, clock.now)
+    await held.compare(notes)
+    for one in (held, before):
+        await one.ban(BanKind.CLUSTER, "east", "in the backup")
+    clock.advance(60)
+    await held.ban(BanKind.CLUSTER, "west", "after the backup")
+    await held.unban(BanKind.CLUSTER, "east")
+    restored = BanStore(backup, BASE, clock.now)
+    await restored.load()
+    assert {ban.subject for ban in restored.bans.values()} == {"east"}
+    await restored.compare(notes)
+    assert restored.bans == held.bans
+    again = BanStore(backup, BASE, clock.now)
+    await again.load()
+    assert again.bans == held.bans
+    clock.advance(60)
+    await again.ban(BanKind.CLUSTER, "east", "while nothing was noted")
+    await again.compare(notes)
+    assert {ban.subject for ban in again.bans.values()} == {"east", "west"}
+
+
+async def test_s2_a_ban_that_cannot_be_noted_is_none() -> None:
+    held, notes = bans(MemoryStore()), Notebook()
+    await held.compare(notes)
+    await held.ban(BanKind.CLUSTER, "west", "x")
+    notes.full = True
+    with pytest.raises(JournalError):
+        await held.ban(BanKind.CLUSTER, "east", "x")
+    with pytest.raises(JournalError):
+        await held.unban(BanKind.CLUSTER, "west")
+    assert {ban.subject for ban in held.bans.values()} == {"west"}
 
 
 # ---- who calls ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pki import chain, durable
 from pki.errors import JournalError, KeyFileError
 from pki.journal import Head, Journal, earlier_parts, examine, verify
-from pki.ledger import Continued, Failed, Intent, Ledger, Listed, Record, Released, Revoked
+from pki.ledger import Banned, Continued, Failed, Intent, Ledger, Listed, Record, Released, Revoked, Unbanned
 from pki.skew import MOST_SKEW
 from tests.pki.world import NOW
 
@@ -246,6 +246,8 @@ def test_what_is_in_force_is_carried_over(path: Path) -> None:
     journal.append(intent(1, spki="aa"), released(1), intent(2, spki="bb", replaces=1), released(2))
     journal.append(Revoked(NOW, "2", "cessation_of_operation", "ada", "test"))
     journal.append(Listed(NOW, 7, NOW + DAY))
+    journal.append(Banned(NOW, "cluster", "west", "x"), Banned(NOW, "cluster", "east", "x"))
+    journal.append(Unbanned(NOW, "cluster", "west"))
     for serial in range(3, 12):
         journal.append(intent(serial, "spiffe://a/y", spki=f"{serial:x}"), released(serial))
     journal.close()
@@ -257,6 +259,7 @@ def test_what_is_in_force_is_carried_over(path: Path) -> None:
     assert again.holder("bb") == "spiffe://a/x"
     assert again.revoked() == (Revoked(NOW, "2", "cessation_of_operation", "ada", "test"),)
     assert again.number == 7
+    assert again.bans() == (Banned(NOW, "cluster", "east", "x"), Unbanned(NOW, "cluster", "west"))
     with pytest.raises(JournalError, match="a second time"):
         again.append(intent(11))
     again.close()

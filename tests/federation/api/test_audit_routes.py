@@ -21,9 +21,11 @@ from federation.journals import Journals, of
 from federation.model import HUB
 from federation.questions import Answer
 from pki.keys.file import FileKeyStore
+from pki.ledger import Banned, Unbanned
 from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.root import RootAuthority
+from pki.rotation import Phase
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.pki.world import BASE, NOW
 
@@ -229,3 +231,18 @@ async def test_what_cannot_be_written_is_a_problem_of_the_process(
     assert east.journals.problems() == ("the disk is full",)
     await east.issue()
     assert east.journals.problems() == ()
+
+
+async def test_bans_are_noted_in_the_newest_journal_and_the_last_word_of_all_of_them_counts(
+    hub: Process,
+) -> None:
+    first = Banned(NOW, "cluster", "west", "x")
+    await hub.journals.note(first)
+    assert await hub.journals.bans() == (first,)
+    rotation = await hub.authority.begin("ada", "test")
+    assert rotation.phase is Phase.PREPARED
+    last = Unbanned(NOW + timedelta(seconds=1), "cluster", "west")
+    await hub.journals.note(last)
+    assert await hub.journals.bans() == (last,)
+    old, new = hub.authority.journals
+    assert (old.bans(), new.bans()) == ((first,), (last,))
