@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from federation.clock import ManualClock
 from pki import csr, issue
@@ -16,6 +18,7 @@ from pki.certificate import extension
 from pki.errors import Refused, Untrusted
 from pki.intermediate import Consumer, Grant, decide, read_key
 from pki.keys.file import FileKeyStore
+from pki.profiles import authority_subject
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import check_issued, verify_peer
@@ -146,5 +149,45 @@ async def test_the_root_signs_it_and_notes_for_whom(tmp_path: Path) -> None:
         assert found.issuer == root.certificate.subject
         entry = next(one for one in root.ledger(NOW) if one.identity == "spiffe://cluster.local")
         assert entry.not_after == found.not_valid_after_utc
+    finally:
+        await root.close()
+
+
+async def test_r1_what_a_request_asks_for_besides_its_key_changes_nothing(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    root = await RootAuthority.create(tmp_path / "root", FileKeyStore(tmp_path / "keys"), BASE, clock)
+    key = new_key()
+    greedy = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "hub.mesh.example")]))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=5), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://east.mesh.example")]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    try:
+        made = await root.sign_intermediate(
+            greedy.public_bytes(Encoding.PEM), GRANTS[Consumer.LINKERD], who="ada", why="linkerd of east"
+        )
+    finally:
+        await root.close()
+    basic, names = extension(made, x509.BasicConstraints), extension(made, x509.SubjectAlternativeName)
+    assert basic is not None
+    assert basic.value.path_length == 0
+    assert names is not None
+    assert list(names.value) == NAMES[Consumer.LINKERD]
+    assert made.subject == GRANTS[Consumer.LINKERD].subject(key.public_key())
+
+
+async def test_r5_the_key_of_a_clusters_authority_is_no_one_elses(tmp_path: Path, world: World) -> None:
+    clock = ManualClock(NOW)
+    root = await RootAuthority.create(tmp_path / "root", FileKeyStore(tmp_path / "keys"), BASE, clock)
+    domain, key = TrustDomain.of_cluster("east", BASE), new_key()
+    wanted = csr.request(key, authority_subject(domain.name, 1, key.public_key()))
+    try:
+        await root.sign_cluster_ca(wanted, domain, who="east", why="joins")
+        with pytest.raises(Refused, match="belongs to spiffe://east"):
+            await root.sign_intermediate(csr.request(key), GRANTS[Consumer.ISTIO], who="ada", why="istio")
     finally:
         await root.close()
