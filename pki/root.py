@@ -140,6 +140,10 @@ class RootAuthority:
     async def ready(self) -> None:
         """At once: the key is here."""
 
+    def newest(self, trust_domain: TrustDomain) -> Entry | None:
+        """What was signed for the newest authority of a trust domain, if it lives."""
+        return self._signer.journal.newest(trust_domain.uri)
+
     async def sign_cluster_ca(
         self, request: bytes, trust_domain: TrustDomain, *, who: str, why: str
     ) -> x509.Certificate:

@@ -94,6 +94,8 @@ def create(
         raise click.UsageError(
             "name a cluster (at the hub), or give --gateway or --workload NAMESPACE/ACCOUNT (at an agent)"
         )
+    if replace_authority and not cluster:
+        raise click.UsageError("--replace-authority is for a cluster; all others just get another token")
     try:
         lifetime = float(Duration.parse(ttl))
     except ValueError as error:

@@ -22,11 +22,16 @@ def passphrase_option(command: Any) -> Any:
 
 
 def keys(folder: Path, passphrase_file: Path | None, *, new: bool = False) -> Any:
-    """The keys of the root in `folder`, always encrypted. Raises PassphraseError, KeyFileError."""
+    """The keys of the root in `folder`, always encrypted; from now on nobody may look into this process.
+
+    Raises PassphraseError, KeyFileError.
+    """
+    from federation.hardening import harden
     from pki.durable import private_folder
     from pki.keys.file import FileKeyStore
     from pki.keys.passphrase import from_file, from_terminal
 
+    harden()
     passphrase = from_terminal(twice=new) if passphrase_file is None else from_file(passphrase_file)
     return FileKeyStore(private_folder(folder) / "root-keys", passphrase)
 

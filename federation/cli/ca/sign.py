@@ -169,6 +169,7 @@ def _shown(
                 "trust_domain": str(one.subordinate.trust_domain),
                 "key_id": planned.subject_key_id.hex(),
                 "epoch": one.subordinate.epoch,
+                "instead_of": _instead_of(root, one),
                 "not_before": planned.not_before,
                 "not_after": planned.not_after,
             }
@@ -181,6 +182,17 @@ def _shown(
         ],
         "signs": rows,
     }
+
+
+def _instead_of(root: RootAuthority, one: Asked) -> str:
+    """What the others go by now: nothing yet, the same key, or another one, whose holder is then shut out."""
+    from pki.algorithms import spki_hash
+
+    before = root.newest(one.subordinate.trust_domain)
+    if before is None:
+        return "nothing"
+    same = before.spki == spki_hash(one.subordinate.key)
+    return "the same key" if same else f"the key of epoch {before.epoch}"
 
 
 def _show(shown: dict[str, Any]) -> None:
@@ -196,6 +208,7 @@ def _show(shown: dict[str, Any]) -> None:
             ("SIGNS", text("trust_domain")),
             ("KEY", lambda row: str(row["key_id"])[:16]),
             ("EPOCH", text("epoch")),
+            ("INSTEAD OF", text("instead_of")),
             ("UNTIL", lambda row: f"{row['not_after']:%Y-%m-%d}"),
         ],
         empty="nothing",

@@ -95,6 +95,7 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
         (("serve", "--config", "/nonexistent"), "does not exist"),
         (("token", "create"), "or give --gateway or --workload NAMESPACE/ACCOUNT (at an agent)"),
         (("token", "create", "east", "--gateway"), "name a cluster (at the hub), or give --gateway"),
+        (("token", "create", "--gateway", "--replace-authority"), "--replace-authority is for a cluster"),
         (("token", "create", "east", "--ttl", "10"), "a number without its unit; allowed: a whole number"),
         (("token", "create", "east", "--ttl", "11m"), "11m is not allowed; allowed: 1s to 10m"),
         (("token", "create", "east", "--ttl", "0s"), "0s is not allowed"),

@@ -70,10 +70,13 @@ def safe(cli: Cli, tmp_path: Path) -> Safe:
     return found
 
 
-def test_a_root_is_made_encrypted_for_its_owner_alone_and_never_replaced(cli: Cli, tmp_path: Path) -> None:
+def test_a_root_is_made_encrypted_for_its_owner_alone_and_never_replaced(
+    cli: Cli, tmp_path: Path, hardened: list[bool]
+) -> None:
     safe = Safe(cli, tmp_path)
     made = safe.init("-o", "json")
     assert made.code == 0, made.err
+    assert hardened, "the passphrase and the key are nobody else's to read"
     (root,) = load_pem((safe.root / "root" / "self-signed.pem").read_bytes())
     assert (root.not_valid_after_utc - root.not_valid_before_utc).days == ROOT.lifetime.days
     assert [
@@ -197,6 +200,10 @@ def test_another_key_for_a_name_is_signed_only_in_a_higher_epoch(safe: Safe, wor
         for file, digest in made
     ]
     assert [one.code for one in done] == [0, 0, 1, 0]
+    for one, before in zip(
+        (done[0], done[1], done[3]), ("nothing", "the same key", "the key of epoch 1"), strict=True
+    ):
+        assert before in one.out
     assert (
         "epoch: it is 1, and another key was signed for spiffe://east.mesh.example in epoch 1" in done[2].err
     )
