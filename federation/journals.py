@@ -20,7 +20,6 @@ from pki.folder import JOURNAL
 from pki.journal import Journal, Journaled, examine, records
 from pki.ledger import Banned, Unbanned
 
-
 log = structlog.get_logger()
 
 
