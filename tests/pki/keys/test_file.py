@@ -281,3 +281,18 @@ async def test_a_full_disk_leaves_a_key_plain_and_says_so(
     assert os.listdir(tmp_path / "keys") == ["a.key"]
     loaded = await FileKeyStore(tmp_path / "keys").load("a")
     assert loaded.private_numbers() == made.private_numbers()
+
+
+async def test_a_key_that_was_made_elsewhere_is_kept_once_and_never_replaced(tmp_path: Path) -> None:
+    """Keeping it again, as after a crash, changes nothing."""
+    store = FileKeyStore(tmp_path / "keys", Passphrase.of(b"one that nobody guesses", "a test"))
+    key, other = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
+    for _ in range(2):
+        await store.adopt("ca-1", key)
+        assert (await store.load("ca-1")).private_numbers() == key.private_numbers()
+    with pytest.raises(KeyFileError, match="never replaced"):
+        await store.adopt("ca-1", other)
+    assert (await store.load("ca-1")).private_numbers() == key.private_numbers()
+    (path,) = (tmp_path / "keys").iterdir()
+    assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert path.stat().st_mode & 0o777 == 0o600
