@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from math import ceil
 from typing import Protocol
@@ -41,6 +42,8 @@ MOST_REMEMBERED = 4096
 """Outcomes that are kept for whoever repeats a call."""
 MOST_IDENTITIES = 65_536
 """Identities whose quota is kept; the one that was quiet for longest is let go first."""
+MOST_DECIDED = 4096
+"""Decisions that are remembered; they depend on nothing but who asks for what."""
 RETRY_AFTER = 1.0
 """Seconds after which to try again what the authority could not do now."""
 
@@ -99,6 +102,7 @@ class Issuer:
         self._quota = quota
         self._clock = clock
         self._why_banned = why_banned
+        self._decided = lru_cache(maxsize=MOST_DECIDED)(decide)
         self._levels: dict[str, Level] = {}
         self._remembered: dict[_Key, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -182,7 +186,8 @@ class Issuer:
 
     def _decide(self, line: _Line, lifetime: float | None) -> Grant:
         wanted = None if lifetime is None else lifetime_of(lifetime)
-        outcome = decide(Attested(line.identity, line.by, wanted), self._authority.trust_domain, self._limits)
+        who = Attested(line.identity, line.by, wanted)
+        outcome = self._decided(who, self._authority.trust_domain, self._limits)
         if isinstance(outcome, Denied):
             raise Refused("identity", str(outcome))
         return outcome

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -92,7 +92,8 @@ def readable(name: x509.Name) -> str:
 def extension(certificate: x509.Certificate, kind: type[E]) -> x509.Extension[E] | None:
     """The extension of that kind, or None; raises `Untrusted` when any is malformed or appears twice."""
     try:
-        return certificate.extensions.get_extension_for_class(kind)
+        found: x509.Extension[Any] = certificate.extensions.get_extension_for_oid(kind.oid)
+        return found
     except x509.ExtensionNotFound:
         return None
     except UNREADABLE as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki.algorithms import digest_for, spki
+from pki.algorithms import digest_for
 
 if TYPE_CHECKING:
     from pki.issue import Template
@@ -59,10 +59,10 @@ def to_be_signed(template: Template, algorithm: bytes) -> bytes:
                 _VERSION_3,
                 _tlv(_INTEGER, template.serial.to_bytes(template.serial.bit_length() // 8 + 1)),
                 algorithm,
-                template.issuer.public_bytes(),
+                template.issuer_bytes,
                 _tlv(_SEQUENCE, _time(template.not_before) + _time(template.not_after)),
-                template.subject.public_bytes(),
-                spki(template.public_key),
+                template.subject_bytes,
+                template.key_bytes,
                 _tlv(_EXTENSIONS, _tlv(_SEQUENCE, _extensions(template))),
             )
         ),

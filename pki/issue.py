@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 import msgspec
 from cryptography import x509
@@ -40,9 +41,9 @@ NO_REVOCATION_AVAILABLE = ObjectIdentifier("2.5.29.56")
 _NULL = b"\x05\x00"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Template:
-    """All that one certificate will say. Times are UTC, in whole seconds."""
+    """All that one certificate will say. Times are UTC, in whole seconds. What is encoded of it is encoded once."""
 
     profile: Profile
     serial: int
@@ -56,14 +57,29 @@ class Template:
     not_before: datetime
     not_after: datetime
 
+    @cached_property
+    def subject_bytes(self) -> bytes:
+        """The subject, as DER."""
+        return self.subject.public_bytes()
+
+    @cached_property
+    def issuer_bytes(self) -> bytes:
+        """The issuer's name, as DER."""
+        return self.issuer.public_bytes()
+
+    @cached_property
+    def key_bytes(self) -> bytes:
+        """The SubjectPublicKeyInfo, as DER."""
+        return spki(self.public_key)
+
     def digest(self) -> bytes:
         """SHA-256 over every field: what the journal records before signing."""
         fields = (
             self.profile.name,
             str(self.serial),
-            self.subject.public_bytes(),
-            self.issuer.public_bytes(),
-            spki(self.public_key),
+            self.subject_bytes,
+            self.issuer_bytes,
+            self.key_bytes,
             self.subject_key_id,
             self.authority_key_id,
             self.uri,

@@ -328,7 +328,7 @@ def intent_of(template: Template, now: datetime, who: str, why: str, replaces: i
         digest=template.digest().hex(),
         profile=template.profile.name,
         identity=template.uri or template.subject.rfc4514_string(),
-        spki=spki_hash(template.public_key),
+        spki=hashlib.sha256(template.key_bytes).hexdigest(),
         not_after=template.not_after,
         who=who,
         why=why,

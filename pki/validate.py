@@ -9,9 +9,12 @@ one bundle.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtensionOID
 
 from pki import constraints
@@ -32,7 +35,8 @@ from pki.certificate import (
     subject_key_id,
 )
 from pki.errors import Distrust, Untrusted
-from pki.issue import NO_REVOCATION_AVAILABLE, Template
+from pki.issue import Template
+from pki.reread import check_leaf_bytes
 from pki.spiffe import SpiffeId, TrustDomain
 
 LONGEST_CHAIN = 4
@@ -70,22 +74,55 @@ def check_issued(
     the bytes, parsed again, and does not share code with what built them. Returns the certificate as parsed;
     raises `Untrusted`.
     """
-    parsed = load_der(der(certificate))
-    _check_content(parsed, template)
-    forms = issuer or (parsed,)
-    for form in forms:
-        if issuer:
-            _check_names(form, (parsed,))
-        if (reason := _not_issuer(form, parsed)) is not None:
-            raise Untrusted(Distrust.NOT_AS_PLANNED, reason)
-        if parsed.not_valid_after_utc > form.not_valid_after_utc:
-            raise Untrusted(Distrust.NOT_AS_PLANNED, "it outlives its issuer")
-        if parsed.not_valid_before_utc < form.not_valid_before_utc:
-            raise Untrusted(Distrust.NOT_AS_PLANNED, "it starts before its issuer")
-    signer = forms[0].public_key()
-    if not all(form.public_key() == signer for form in forms) or not signed_with(parsed, signer):
+    data = der(certificate)
+    parsed = load_der(data)
+    if template.profile.authority:
+        _check_content(parsed, template)
+    else:
+        check_leaf_bytes(data, template)
+    signer = _signer(tuple(issuer) or (parsed,))
+    if signer.subject != template.issuer:
+        raise Untrusted(Distrust.NOT_AS_PLANNED, "its issuer has another name")
+    if signer.key_id != template.authority_key_id:
+        raise Untrusted(Distrust.NOT_AS_PLANNED, "its issuer has another key identifier")
+    if parsed.not_valid_after_utc > signer.end:
+        raise Untrusted(Distrust.NOT_AS_PLANNED, "it outlives its issuer")
+    if parsed.not_valid_before_utc < signer.start:
+        raise Untrusted(Distrust.NOT_AS_PLANNED, "it starts before its issuer")
+    for constrained in signer.constrained if issuer else ():
+        _check_names(constrained, (parsed,))
+    if not signed_with(parsed, signer.key):
         raise Untrusted(Distrust.NOT_AS_PLANNED, "its signature is not its issuer's")
     return parsed
+
+
+@dataclass(frozen=True, slots=True)
+class _Signer:
+    """What all forms of one authority say together; `constrained` are those with name constraints."""
+
+    subject: x509.Name
+    key_id: bytes
+    key: CertificatePublicKeyTypes
+    start: datetime
+    end: datetime
+    constrained: tuple[x509.Certificate, ...]
+
+
+@lru_cache(maxsize=16)
+def _signer(forms: tuple[x509.Certificate, ...]) -> _Signer:
+    """Raises `Untrusted` if they are not forms of one authority."""
+    subject, key_id, key = forms[0].subject, subject_key_id(forms[0]), forms[0].public_key()
+    for form in forms[1:]:
+        if (form.subject, subject_key_id(form), form.public_key()) != (subject, key_id, key):
+            raise Untrusted(Distrust.NOT_AS_PLANNED, "its issuers are not one authority")
+    return _Signer(
+        subject,
+        key_id,
+        key,
+        max(form.not_valid_before_utc for form in forms),
+        min(form.not_valid_after_utc for form in forms),
+        tuple(form for form in forms if extension(form, x509.NameConstraints) is not None),
+    )
 
 
 def _path(
@@ -160,20 +197,9 @@ def _check_names(issuer: x509.Certificate, path: Iterable[x509.Certificate]) -> 
             raise Untrusted(Distrust.NAME_CONSTRAINTS, reason)
 
 
-def _not_issuer(form: x509.Certificate, certificate: x509.Certificate) -> str | None:
-    if form.subject != certificate.issuer:
-        return "its issuer has another name"
-    if subject_key_id(form) != authority_key_id(certificate):
-        return "its issuer has another key identifier"
-    return None
-
-
 def _check_content(found: x509.Certificate, plan: Template) -> None:
-    """Every field as planned, and the form that any peer would demand."""
-    if plan.profile.authority:
-        check_authority(found)
-    elif str(check_leaf(found)) != plan.uri:
-        raise Untrusted(Distrust.NOT_AS_PLANNED, "the identity")
+    """Every field of an authority as planned, and the form that any peer would demand."""
+    check_authority(found)
     basic = extension(found, x509.BasicConstraints)
     same = {
         "the serial number": found.serial_number == plan.serial and 64 <= plan.serial.bit_length() <= 159,
@@ -225,6 +251,4 @@ def _planned_extensions(plan: Template) -> set[x509.ObjectIdentifier]:
         always.add(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
     if plan.profile.constrained:
         always.add(ExtensionOID.NAME_CONSTRAINTS)
-    if not plan.profile.authority:
-        always |= {ExtensionOID.EXTENDED_KEY_USAGE, NO_REVOCATION_AVAILABLE}
     return always

@@ -61,12 +61,13 @@ def request(key: ec.EllipticCurvePrivateKey) -> bytes:
     return x509.load_pem_x509_csr(csr.request(key)).public_bytes(Encoding.DER)
 
 
-def renewal(asked: bytes, serial: int, key: PrivateKey) -> pb.Wish:
-    """A wish to replace the certificate with this serial number, whose private key is `key`."""
-    length = (serial.bit_length() + 7) // 8
-    proof = pb.Renewal(
-        serial=serial.to_bytes(length), public_key=spki(key.public_key()), signature=prove(key, asked)
-    )
+def renewal(asked: bytes, serial: int, key: PrivateKey | None = None) -> pb.Wish:
+    """A wish to replace the certificate with this serial number, whose private key is `key`; None if the request is for
+    the same key again.
+    """
+    proof = pb.Renewal(serial=serial.to_bytes((serial.bit_length() + 7) // 8))
+    if key is not None:
+        proof.public_key, proof.signature = spki(key.public_key()), prove(key, asked)
     return pb.Wish(csr=asked, renewal=proof)
 
 

@@ -59,13 +59,13 @@ class Callers:
         self._bundle = bundle
         self._now = now
         self._known: dict[bytes, Caller] = {}
-        self._under: Bundle | None = None
+        self._under = (0, 0)
 
     def identify(self, chain: bytes) -> Caller:
         """The caller that presented `chain` (PEM). Raises PkiError if it is not of our trust domain or has ended."""
         bundle, now = self._bundle(), self._now()
-        if bundle != self._under:
-            self._known, self._under = {}, bundle
+        if bundle.version != self._under:
+            self._known, self._under = {}, bundle.version
         if (known := self._known.get(chain)) is not None and now <= known.ends:
             return known
         certificates = load_pem(chain)

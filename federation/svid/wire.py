@@ -6,6 +6,7 @@ Sizes are looked at before anything is parsed, and the new key's proof before th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 from google.protobuf.message import DecodeError
 
@@ -60,14 +61,14 @@ def decode_call(data: bytes) -> pb.IssueRequest:
 def vet(wish: pb.Wish, connection: Held) -> Vetted | Refusal:
     """What is proved about one wish; `connection` is the certificate that the caller shows."""
     try:
-        key = csr.parse(wish.csr, ALL_KINDS).public_key
-        proof = _proof(wish, connection)
+        key = spki(csr.parse(wish.csr, ALL_KINDS).public_key)
+        proof = _proof(wish, key, connection)
     except Refused as refused:
         return Refusal(refused.field, refused.reason)
-    return Vetted(spki(key), proof, wish.lifetime if wish.HasField("lifetime") else None)
+    return Vetted(key, proof, wish.lifetime if wish.HasField("lifetime") else None)
 
 
-def _proof(wish: pb.Wish, connection: Held) -> Held | Secret:
+def _proof(wish: pb.Wish, requested: bytes, connection: Held) -> Held | Secret:
     match wish.WhichOneof("proof"):
         case "token":
             if len(wish.token) > LONGEST_SECRET:
@@ -77,10 +78,13 @@ def _proof(wish: pb.Wish, connection: Held) -> Held | Secret:
             renewal = wish.renewal
             if not 1 <= len(renewal.serial) <= LONGEST_SERIAL:
                 raise Refused("serial", f"{len(renewal.serial)} bytes, allowed are 1 to {LONGEST_SERIAL}")
+            serial = f"{int.from_bytes(renewal.serial):x}"
+            if not renewal.public_key:
+                return Held(serial, sha256(requested).hexdigest())
             key = load_key(renewal.public_key)
             if not is_proof(key, wish.csr, renewal.signature):
                 raise Refused("signature", "it is not by the key of the certificate to be replaced")
-            return Held(f"{int.from_bytes(renewal.serial):x}", spki_hash(key))
+            return Held(serial, spki_hash(key))
         case _:
             return connection
 

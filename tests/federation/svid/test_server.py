@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -321,6 +322,20 @@ async def test_callers_are_verified_once_and_again_when_anchors_change(door: Doo
     current = [door.east.authority.bundle()]
     callers = Callers(lambda: current[0], door.east.clock.now)
     assert callers.identify(presented) is callers.identify(presented)
-    current[0] = make_world().west.bundle
+    current[0] = replace(make_world().west.bundle, sequence=current[0].sequence + 1)
     with pytest.raises(Untrusted):
         callers.identify(presented)
+
+
+async def test_a_certificate_is_renewed_for_the_key_that_it_has_without_another_proof(door: Door) -> None:
+    key, thief = new_key(), new_key()
+    first = load_der((await door.east.first(key)).chain[0])
+    async with await door.channel() as carrier:
+        answer = await issue(
+            carrier,
+            [renewal(request(key), first.serial_number), renewal(request(thief), first.serial_number)],
+        )
+    assert load_der(given(answer).chain[0]).public_key() == key.public_key()
+    stolen = answer.outcomes[1]
+    assert isinstance(stolen, Refusal)
+    assert stolen.field == "renewal"
