@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ async def test_two_federations_keep_each_others_bundles_over_both_profiles(tmp_p
         await mesh.restart(federates=[over_spiffe])
         await partner.restart(federates=[over_web])
         for one, other in ((mesh, partner), (partner, mesh)):
-            await until("the bundle outside", lambda one=one: _fetched(one), watch=(one.process,))
+            await until("the bundle outside", partial(_fetched, one), watch=(one.process,))
             [held] = (await one.ask("ca", "show", "-o", "json")).json["foreign"]
             own = (await other.ask("ca", "show", "-o", "json")).json["bundle"]
             assert (held["trust_domain"], held["pem"]) == (own["trust_domain"], own["pem"])
@@ -107,12 +108,16 @@ async def test_two_federations_keep_each_others_bundles_over_both_profiles(tmp_p
         assert list((mesh.directory / "federates").iterdir()) == []
 
 
-async def test_an_agent_serves_the_bundle_of_its_cluster_and_a_hub_those_of_its_members(
-    tmp_path: Path,
-) -> None:
+@pytest.mark.parametrize("way", ["its agent, https_spiffe", "the hub, https_spiffe", "the hub, https_web"])
+async def test_the_bundle_of_a_cluster_is_followed_through_a_rotation(tmp_path: Path, way: str) -> None:
     ours, theirs = addresses()
-    spiffe = {"listen": f"{ours}:8447", "profile": "https_spiffe"}
-    mesh = Federation(tmp_path / "mesh", ours, "mesh.example", bundle_endpoint=spiffe)
+    certificate, key, ca = web_files(tmp_path, ours)
+    for file in (certificate, key):
+        file.chmod(0o600)
+    endpoint: dict[str, Any] = {"listen": f"{ours}:8447"}
+    if way == "the hub, https_web":
+        endpoint |= {"profile": "https_web", "certificate": str(certificate), "key": str(key)}
+    mesh = Federation(tmp_path / "mesh", ours, "mesh.example", bundle_endpoint=endpoint)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(running(mesh))
         config = mesh.agent("east", await mesh.token("east"))
@@ -125,32 +130,48 @@ async def test_an_agent_serves_the_bundle_of_its_cluster_and_a_hub_those_of_its_
             return bool((await ask(socket, "/v1/status"))["hub_connected"])
 
         await stack.enter_async_context(started(agent, connected))
-        pinned = {}
-        for name in ("east", "hub"):
-            exported = await mesh.ask("ca", "export", "spiffe", "--cluster", name, "--out", "-")
-            pinned[name] = tmp_path / f"{name}.json"
-            pinned[name].write_text(exported.out)
-        base = {"profile": "https_spiffe", "allow": ["127.0.0.0/8"]}
-        of_agent = {
-            "trust_domain": "east.mesh.example",
-            "url": f"https://{host}:8448/",
-            "spiffe_id": "spiffe://east.mesh.example/agent",
-            "first_bundle": str(pinned["east"]),
-        }
-        partner = Federation(tmp_path / "partner", theirs, "partner.example", federates=[base | of_agent])
+        relation = {
+            "its agent, https_spiffe": {
+                "url": f"https://{host}:8448/",
+                "profile": "https_spiffe",
+                "spiffe_id": "spiffe://east.mesh.example/agent",
+                "first_bundle": str(await _pinned(mesh, "east", tmp_path)),
+            },
+            "the hub, https_spiffe": {
+                "url": f"https://{mesh.endpoint}/east.mesh.example",
+                "profile": "https_spiffe",
+                "spiffe_id": "spiffe://hub.mesh.example/federation",
+                "first_bundle": str(await _pinned(mesh, "hub", tmp_path)),
+            },
+            "the hub, https_web": {
+                "url": f"https://{mesh.endpoint}/east.mesh.example",
+                "profile": "https_web",
+                "ca": str(ca),
+            },
+        }[way] | {"trust_domain": "east.mesh.example", "allow": ["127.0.0.0/8"]}
+        partner = Federation(tmp_path / "partner", theirs, "partner.example", federates=[relation])
         await stack.enter_async_context(running(partner))
-        await until("the agent's bundle", lambda: _fetched(partner), watch=(partner.process,))
-        of_hub = {
-            "trust_domain": "east.mesh.example",
-            "url": f"https://{mesh.endpoint}/east.mesh.example",
-            "spiffe_id": "spiffe://hub.mesh.example/federation",
-            "first_bundle": str(pinned["hub"]),
-        }
-        await partner.restart(federates=[base | of_hub])
-        await until("the hub's word for it", lambda: _fetched(partner), watch=(partner.process,))
-        [held] = (await partner.ask("ca", "show", "-o", "json")).json["foreign"]
-        own = (await mesh.ask("ca", "show", "-o", "json")).json["trusts"][0]
-        assert (held["trust_domain"], held["pem"]) == ("east.mesh.example", own["pem"])
+        await until("the bundle of east", lambda: _fetched(partner), watch=(partner.process,))
+        [before] = await ask(partner.socket, "/v1/bundles")
+        assert (before["sequence"], len(before["anchors"])) == (1, 1)
+        for step in (("start", "east", "--manual", "--why", "a test"), ("advance", "east")):
+            done = await mesh.ask("ca", "rotate", "cluster", *step)
+            assert done.code == 0, done.said
+
+        async def risen() -> bool:
+            looked = (await partner.ask("ca", "refresh", "east.mesh.example", "-o", "json")).json
+            assert looked["problem"] == ""
+            return looked["sequence"] > 1 and set(looked["anchors"]) > set(before["anchors"])
+
+        await until("the anchor of a rotation", risen, watch=(partner.process,))
+
+
+async def _pinned(hub: Federation, name: str, folder: Path) -> Path:
+    exported = await hub.ask("ca", "export", "spiffe", "--cluster", name, "--out", "-")
+    assert exported.code == 0, exported.said
+    path = folder / f"{name}.json"
+    path.write_text(exported.out)
+    return path
 
 
 async def _fetched(hub: Federation) -> bool:
