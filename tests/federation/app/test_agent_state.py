@@ -32,6 +32,7 @@ from federation.telemetry import AgentMetrics
 from pki.bundle import Bundle, Rejected
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
+from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE, joined
 from tests.federation.lives import EVERYBODY, Life, eventually
@@ -103,6 +104,10 @@ class Process:
 async def process(tmp_path: Path) -> AsyncIterator[Process]:
     clock = ManualClock(NOW)
     authority = await Lineage.open(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
+    root = await RootAuthority.create(tmp_path / "root", FileKeyStore(tmp_path / "root-keys"), BASE, clock)
+    rooted = await root.sign_cluster_ca(await authority.csr(), EAST, who="east", why="a join")
+    await authority.accept_root_signed(rooted, root.certificate)
+    await root.close()
     identity = Identity(authority, SpiffeId.agent(EAST), tmp_path / "leaf.pem", DAY, clock)
     await identity.start()
     life = await Life.begin(MemoryStore(), ())
@@ -131,6 +136,15 @@ async def test_an_agent_is_ready_when_it_has_spoken_and_says_what_it_waits_for(p
     agent.step(EVERYBODY)
     assert await process.state.ready() == (True, {"ready": True, "waiting_for": []})
     assert process.status().problems == ()
+
+
+async def test_an_agent_that_no_root_has_signed_says_who_has_to(process: Process, tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    waiting = await Lineage.open(tmp_path / "waiting", FileKeyStore(tmp_path / "more"), EAST, clock)
+    status = replace(process.state, authority=waiting).status()
+    assert [one for one in status.problems if "the root has not signed our authority" in one]
+    assert not [one for one in process.status().problems if "the root" in one]
+    await waiting.close()
 
 
 async def test_status_counts_what_there_is(process: Process) -> None:
