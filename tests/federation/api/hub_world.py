@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
+from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.hub_routes import HubRoutes
 from federation.api.routes import Route
 
@@ -11,6 +13,8 @@ from federation.api.routes import Route
 def hub_routes() -> tuple[Route, ...]:
     """The routes as values. None of their parts is there, so none can be called."""
     nothing = cast(Any, None)
-    return HubRoutes(
-        nothing, nothing, nothing, nothing, nothing, nothing, nothing, "https://hub:8443", "hub:8444", nothing
-    ).routes()
+    hub = cast(Any, SimpleNamespace(why_banned=nothing))
+    routes = HubRoutes(
+        hub, nothing, nothing, nothing, nothing, nothing, nothing, "https://hub:8443", "hub:8444", nothing
+    )
+    return (*routes.routes(), *CeremonyRoutes(nothing, nothing).routes())
