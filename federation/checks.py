@@ -146,7 +146,7 @@ def _cluster(cluster: ClusterInfo) -> Iterable[Check]:
     hint = f"others go on with what they know of {cluster.name}; see that its agent runs and reaches the hub"
     yield _one(cluster.connected, f"{cluster.name}'s agent is connected", "failure", "", hint)
     if cluster.waits_for_root:
-        hint = "it is a member, and the others do not believe it before; see docs/ceremony.md"
+        hint = "the others do not believe its newest authority before; see docs/ceremony.md"
         yield Check(result="warning", name=f"{cluster.name} waits for the root to sign", hint=hint)
     for refused in cluster.refused:
         hint = f"change what it publishes, or `federation cluster set {cluster.name}`"
