@@ -49,10 +49,13 @@ class OwnAuthority(Out, frozen=True, kw_only=True):
 
 
 class TrustInfo(Out, frozen=True, kw_only=True):
-    """The bundle of `name` that is held: anchors by key id, and as PEM."""
+    """The bundle of `name` that is held: anchors by key id, and as PEM. A generation begins when a cluster that lost
+    its key comes back with another one.
+    """
 
     name: str
     trust_domain: str
+    generation: int
     sequence: int
     anchors: tuple[str, ...]
     pem: str
@@ -85,8 +88,18 @@ class OwnAuthorities(Out, frozen=True, kw_only=True):
     foreign: tuple[ForeignInfo, ...] = ()
 
 
+class HeldInfo(Out, frozen=True, kw_only=True):
+    """The version of a bundle that every gateway of a cluster has on disk and its Envoy goes by."""
+
+    trust_domain: str
+    generation: int
+    sequence: int
+
+
 class ClusterAuthorities(Out, frozen=True, kw_only=True):
-    """A cluster's authority as the hub knows it, and what its agent says of it; `problem` is why it says nothing."""
+    """A cluster's authority as the hub knows it, and what its agent says of it; `problem` is why it says nothing.
+    `held` is what it last told of its gateways.
+    """
 
     name: str
     state: str
@@ -94,6 +107,7 @@ class ClusterAuthorities(Out, frozen=True, kw_only=True):
     bundle: TrustInfo
     own: OwnAuthorities | None
     problem: str
+    held: tuple[HeldInfo, ...] = ()
 
 
 class Tree(Out, frozen=True, kw_only=True):
@@ -169,6 +183,7 @@ def trust_info(name: str, bundle: Bundle) -> TrustInfo:
     return TrustInfo(
         name=name,
         trust_domain=bundle.trust_domain.name,
+        generation=bundle.generation,
         sequence=bundle.sequence,
         anchors=key_ids(bundle.anchors),
         pem=bundle.pem().decode(),

@@ -7,7 +7,7 @@ An authority for another system is signed for whoever may change things at the h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
@@ -19,6 +19,7 @@ from federation.agent import Agent
 from federation.api.authority_info import (
     ClusterAuthorities,
     ForeignInfo,
+    HeldInfo,
     IssuedIntermediate,
     NewIntermediate,
     OwnAuthorities,
@@ -31,6 +32,7 @@ from federation.api.authority_info import (
 from federation.api.routes import Access, ApiProblem, Call, Route, not_found
 from federation.clock import Clock
 from federation.errors import FederationError
+from federation.held import Held
 from federation.hub import Hub, Known
 from federation.identity import Identity
 from federation.model import HUB
@@ -204,6 +206,7 @@ class HubAuthorityRoutes:
             bundle=trust_info(row.name, bundle),
             own=own,
             problem=problem,
+            held=tuple(_held(known)),
         )
 
     async def _asked(self, cluster: str) -> OwnAuthorities:
@@ -215,3 +218,10 @@ class HubAuthorityRoutes:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise FederationError(f"the agent of {cluster} speaks another version") from error
         raise FederationError(f"the agent of {cluster} does not say what it holds (status {answer.status})")
+
+
+def _held(known: Known) -> Iterator[HeldInfo]:
+    for fact in known.said:
+        if isinstance(fact, Held):
+            for trust_domain, generation, sequence in fact.bundles:
+                yield HeldInfo(trust_domain=trust_domain, generation=generation, sequence=sequence)

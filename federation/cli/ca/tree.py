@@ -109,12 +109,32 @@ def _store(own: dict[str, Any] | None) -> str:
 
 
 def _holders(answer: dict[str, Any]) -> dict[str, list[str]]:
-    """Who holds which sequence of whose bundle: `east` → `west (1)`, as each says itself."""
+    """Who holds which version of whose bundle, as each says itself: `east` → `west (sequence 2, its gateways 1)`."""
     held: dict[str, list[str]] = {}
-    for name, own in [("hub", answer["hub"]), *((row["name"], row["own"]) for row in answer["clusters"])]:
+    rows = [
+        ("hub", answer["hub"], []),
+        *((row["name"], row["own"], row["held"]) for row in answer["clusters"]),
+    ]
+    for name, own, gateways in rows:
+        behind = {one["trust_domain"]: (one["generation"], one["sequence"]) for one in gateways}
         for trust in own["trusts"] if own else ():
-            held.setdefault(trust["name"], []).append(f"{name} (sequence {trust['sequence']})")
+            version = (trust["generation"], trust["sequence"])
+            theirs = behind.get(trust["trust_domain"], version)
+            said = f"{name} (sequence {trust['sequence']}{_behind(version, theirs)})"
+            held.setdefault(trust["name"], []).append(said)
+        for one in gateways if own is None else ():
+            other = one["trust_domain"].removesuffix(f".{answer['base']}")
+            held.setdefault(other, []).append(
+                f"{name} (its gateways {one['sequence']}, when it was last heard)"
+            )
     return held
+
+
+def _behind(version: tuple[int, int], gateways: tuple[int, int]) -> str:
+    """What is said of gateways that go by another version than their agent knows."""
+    if gateways == version:
+        return ""
+    return f", its gateways {gateways[1]}" if gateways[0] == version[0] else ", its gateways an older key"
 
 
 def _ends(forms: Sequence[dict[str, Any]], now: datetime) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from federation.api.authority_info import (
     ClusterAuthorities,
+    HeldInfo,
     OwnAuthorities,
     OwnAuthority,
     Tree,
@@ -135,6 +136,31 @@ def test_during_a_rotation_both_roots_and_both_keys_are_shown(world: World) -> N
     assert text.count("root ") >= 2
     assert "west · epoch 1+2 ·" in text
     assert "bundle 2" in text
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [((1, 2), "east (sequence 2)"), ((1, 1), "east (sequence 2, its gateways 1)")]
+)
+def test_gateways_that_go_by_an_older_version_than_their_agent_knows_are_told(
+    world: World, version: tuple[int, int], said: str
+) -> None:
+    newer = replace(world.west.bundle, sequence=2)
+    told = own("east", world.east, world, {"west": newer})
+    held = HeldInfo(trust_domain="west.mesh.example", generation=version[0], sequence=version[1])
+    east = cluster("east", world.east, told, held=(held,))
+    text = drawn(tree(world, clusters=(east, cluster("west", world.west, None))))
+    assert f"believed by hub (sequence 1), {said}" in text
+
+
+def test_of_a_silent_agent_the_last_word_about_its_gateways_counts(world: World) -> None:
+    held = HeldInfo(trust_domain="east.mesh.example", generation=1, sequence=4)
+    text = drawn(
+        tree(
+            world,
+            clusters=(cluster("east", world.east, None), cluster("west", world.west, None, held=(held,))),
+        )
+    )
+    assert "believed by hub (sequence 1), west (its gateways 4, when it was last heard)" in text
 
 
 def test_a_name_from_elsewhere_cannot_steer_the_terminal(world: World) -> None:
