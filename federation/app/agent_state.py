@@ -113,8 +113,8 @@ class AgentState:
             yield self.knowledge.problem
         if self.authority.root_signed is None:
             yield (
-                "the root has not signed our authority, and the others do not believe us before: it is offline; "
-                "`federation ca request` at the hub, or here"
+                "the root, which is offline, has not signed our authority: whoever does not believe us yet waits for "
+                "that; `federation ca request` at the hub, or here"
             )
         yield from self.unsigned()
         yield from self.doubted()
