@@ -74,7 +74,7 @@ def key(owner: str, text: str) -> Refused | None:
 
 def _is_key(text: str) -> bool:
     match text.split("/"):
-        case ["cluster"] | ["bundle"] | ["journal"] | ["held"]:
+        case ["cluster"] | ["bundle"] | ["journal"] | ["held"] | ["request"]:
             return True
         case ["ban", *_]:
             return is_ban_key(text)

@@ -139,6 +139,16 @@ class HeldTold:
 
 
 @dataclass(frozen=True, slots=True)
+class RootAsked:
+    """A cluster asked the root to sign its next authority, which is between it and the hub."""
+
+    owner: str
+
+    def __str__(self) -> str:
+        return f"{self.owner} asks the root for its next authority"
+
+
+@dataclass(frozen=True, slots=True)
 class HeadsAccepted:
     """A person says that what contradicts the kept heads of `owner` is right."""
 
@@ -246,6 +256,7 @@ Event = (
     | BundleChanged
     | HeadsTold
     | HeldTold
+    | RootAsked
     | HeadsAccepted
     | BanChanged
     | BanGone

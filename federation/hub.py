@@ -28,10 +28,11 @@ from federation.heads import Heads, JournalHead
 from federation.held import Held
 from federation.model import HUB, Member, MemberState, Position
 from federation.questions import Answer, Question, Questions
-from federation.registry import MemberRow, Registry, networks
+from federation.registry import AuthorityRow, MemberRow, Registry, networks
+from federation.root_request import RootRequest
 from federation.sync import channel, codec, forms, wire
 from federation.sync import sync_pb2 as pb
-from federation.sync.codec import BUNDLE, JOURNAL, Fact
+from federation.sync.codec import BUNDLE, JOURNAL, REQUEST, Fact
 from federation.sync.errors import ProtocolViolation
 from federation.sync.exchange import Exchange
 from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, REMOVED, beat_count, next_epoch
@@ -43,6 +44,7 @@ from pki import bundle as bundles
 from pki.algorithms import spki_hash
 from pki.bundle import Bundle, Rejected, accept, content, is_rooted
 from pki.certificate import der, load_der, public_key
+from pki.profiles import epoch_of
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import TokenRecord
 
@@ -85,6 +87,7 @@ class Hub:
         self._anchors = b""
         self._told_heads: tuple[JournalHead, ...] = ()
         self._told_held = Held(HUB)
+        self.on_request: Callable[[RootRequest], None] = lambda _: None
         self._heard: dict[str, float] = {}
         self._questions = Questions()
         self.bans = BanStore(registry.store, base, clock.now)
@@ -365,12 +368,26 @@ class Hub:
         if batch.epoch > self.registry.epoch(cluster):
             await self._change(lambda: self._reached(session, batch.epoch))
         for entry in batch.entries:
-            if entry.key in (BUNDLE, JOURNAL):
+            if entry.key in (BUNDLE, JOURNAL, REQUEST):
                 fact = codec.decode(cluster, max(batch.epoch, 1), entry.SerializeToString(), self.base)
                 if isinstance(fact, Bundle):
                     await self._change(partial(self._offered, cluster, fact))
+                elif isinstance(fact, RootRequest):
+                    self.on_request(fact)
                 elif isinstance(fact, Heads):
                     await self._change(partial(self.witness.take, fact, self._authorities(cluster)))
+
+    async def keep_successor(
+        self, name: str, changed: Callable[[MemberRow], MemberRow], newest: AuthorityRow
+    ) -> None:
+        """What the root signed for the authority that follows, or is to sign. Raises StoreError."""
+
+        async def keep() -> None:
+            if (row := self.registry.find(name)) is not None:
+                await self.registry.put(changed(row), newest)
+                self._take_up(changed(row))
+
+        await self._change(keep)
 
     async def _reached(self, session: Session, epoch: int) -> None:
         cluster, known = session.cluster, self.registry.epoch(session.cluster)
@@ -389,6 +406,11 @@ class Hub:
         if isinstance(outcome, Rejected) or not outcome.changed:
             return
         changed = msgspec.structs.replace(row, bundle=bundles.encode(offered))
+        if row.key not in (kept := [spki_hash(public_key(each)) for each in offered.anchors]):
+            # A rotation is over: whoever comes back under this name comes with the key that is there now.
+            changed = msgspec.structs.replace(
+                changed, key=kept[-1], epoch=epoch_of(offered.anchors[-1].subject) or row.epoch
+            )
         await self.registry.put(changed)
         self._trust(offered.trust_domain, offered)
         self._tell_held()

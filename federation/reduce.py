@@ -40,6 +40,7 @@ from federation.events import (
     LocalGone,
     MemberChanged,
     MemberGone,
+    RootAsked,
     Tick,
 )
 from federation.exports import exports_of, loads_of, services_of, with_export, with_loads, without_export
@@ -108,6 +109,8 @@ def reduce(view: View, event: Event) -> tuple[View, Touched]:
             return _heads_told(view, told), NOTHING
         case HeldTold(held):
             return replace(view, held=view.held.insert(held.owner, held)), NOTHING
+        case RootAsked():
+            return view, NOTHING
         case HeadsAccepted(owner):
             return _heads_accepted(view, owner), NOTHING
         case BanChanged(ban):

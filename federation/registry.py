@@ -161,11 +161,19 @@ class Registry:
         self._authorities[row.name] = authority
         return True
 
-    async def put(self, row: MemberRow) -> None:
-        """Store a changed member. Raises StoreError, or FederationError if another process wrote to this store."""
+    async def put(self, row: MemberRow, newest: AuthorityRow | None = None) -> None:
+        """Store a changed member, and the newest authority of its name if that is news.
+
+        Raises StoreError, or FederationError if another process wrote to this store.
+        """
         key, (_, revision) = MEMBER + row.name, self._rows[row.name]
-        change = Change(uuid4().hex, put={key: msgspec.json.encode(row)}, expect={key: revision})
+        put = {key: msgspec.json.encode(row)}
+        if newest is not None:
+            put[AUTHORITY + row.name] = msgspec.json.encode(newest)
+        change = Change(uuid4().hex, put=put, expect={key: revision})
         self._rows[row.name] = (row, _revision(row.name, await settle(self._store, change)))
+        if newest is not None:
+            self._authorities[row.name] = newest
 
     async def remove(self, name: str) -> None:
         """Delete a member, and with it every token that would bring it back. Raises as `put` does."""

@@ -21,11 +21,12 @@ from federation.gateways import Gateways
 from federation.held import Held
 from federation.identity import Identity
 from federation.model import HUB, MemberState
+from federation.root_request import RootRequest
 from federation.sync.publisher import Publisher
 from federation.turning import Own, deadline, due, reports, survivors
 from gateway.report_pb2 import ReportAck
 from pki import bundle as bundles
-from pki.certificate import authority_key_id, subject_key_id
+from pki.certificate import authority_key_id, der, subject_key_id
 from pki.errors import PkiError
 from pki.ledger import Entry
 from pki.lineage import Lineage
@@ -64,6 +65,7 @@ class Rotating:
         self._clock = clock
         self._told: Held | None = None
         self._bundle = lineage.bundle()
+        self._asked: int | None = None
         self._issued_after: datetime | None = None
         self.problem: str | None = None
 
@@ -83,6 +85,7 @@ class Rotating:
         """Tell what we hold, and go on with the rotation if nobody holds it up. Raises PkiError or OSError."""
         self._tell_held()
         await self._lineage.realise()
+        await self._ask_the_root()
         rotation = self._lineage.rotation
         if rotation is None or rotation.over:
             if self._clock.now() >= self._due():
@@ -198,6 +201,21 @@ class Rotating:
         if held != self._told:
             self._publisher.set("held", held)
             self._told = held
+
+    async def _ask_the_root(self) -> None:
+        """For its word for the authority that follows, as long as that is missing. Nobody waits for it: it is for those
+        who join later, and for those who trust the root.
+        """
+        following = self._lineage.authorities.get(Side.NEW)
+        if following is None or following.root_signed is not None:
+            self._publisher.remove("request")
+            self._asked = None
+        elif self._asked != following.epoch:
+            name = self._agent.view.me.name
+            self._publisher.set(
+                "request", RootRequest(name, await following.csr(), der(following.self_signed))
+            )
+            self._asked = following.epoch
 
     def _members(self) -> frozenset[str]:
         """All who must believe what we issue: every cluster that is trusted, the hub, and ourselves."""

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from federation.held import Held, Version
 from pki.ledger import Entry
+from pki.profiles import CLUSTER_CA
 from pki.rotation import Report, Rotation, Side
 
 ROTATED_AT = 2 / 3
@@ -59,7 +60,9 @@ def survivors(
     """
     found = []
     for entry in entries:
-        if entry.identity == ours:
+        if entry.profile == CLUSTER_CA.name:
+            lives = False  # the anchor itself, which nobody presents
+        elif entry.identity == ours:
             lives = still_ours
         elif "/gateway/" in entry.identity:
             lives = gateways.get(entry.spki, False)

@@ -36,7 +36,7 @@ from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.policy import Grant
 from pki.profiles import HIGHEST_EPOCH
-from pki.rotation import Phase, Rotation, Side, Token
+from pki.rotation import Barrier, Phase, Rotation, Side, Token
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
 
@@ -185,6 +185,16 @@ class Lineage:
     def journals(self) -> tuple[Journal, ...]:
         """What was signed, and why, by each that can sign."""
         return tuple(journal for each in self._authorities.values() for journal in each.journals)
+
+    @property
+    def witnessed(self) -> frozenset[str]:
+        """The authorities (hashes of keys) whose journals others are to keep the heads of: those that everybody has the
+        anchor of, and that sign, or have just ceased to.
+        """
+        rotation = self.rotation
+        both = rotation is not None and rotation.rule.barrier is Barrier.SWITCHED
+        signing = self._authorities.values() if both else (self.issuer,)
+        return frozenset(journal.authority for each in signing for journal in each.journals)
 
     def ledger(self, now: datetime) -> tuple[Entry, ...]:
         """Every certificate that was handed out, by whichever of the authorities, and has not ended."""

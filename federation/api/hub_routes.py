@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 from federation.access import OperatorStore
 from federation.admission import Admission, Joined
+from federation.api.agents import ask_agent
 from federation.api.messages import (
     Check,
     CheckGroup,
@@ -175,22 +176,7 @@ class HubRoutes:
         return groups
 
     async def _ask(self, cluster: str, path: str, shape: Any) -> Any:
-        """Ask an agent. Raises ApiProblem if it cannot be asked or refuses."""
-        if self._hub.member(cluster) is None:
-            raise not_found("cluster", cluster, "see `federation cluster list`")
-        try:
-            answer = await self._hub.ask(cluster, Question(path))
-        except FederationError as error:
-            raise ApiProblem(
-                503, "agent", str(error), "ask the agent at its own socket, or try again"
-            ) from error
-        try:
-            if answer.status != 200:
-                problem = msgspec.json.decode(answer.body, type=Problem)
-                raise ApiProblem(answer.status, problem.code, problem.message, problem.hint)
-            return msgspec.json.decode(answer.body, type=shape)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise ApiProblem(502, "agent", f"the agent of {cluster} speaks another version") from error
+        return await ask_agent(self._hub, cluster, Question(path), shape)
 
     # ---- the registry --------------------------------------------------------------------------------------------
 

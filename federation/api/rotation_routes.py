@@ -2,10 +2,57 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from federation.api.agents import ask_agent
 from federation.api.messages import Rotate, RotationStatus
 from federation.api.routes import Access, ApiProblem, Call, Route
+from federation.hub import Hub
+from federation.questions import Question
 from federation.rotating import Rotating
 from pki.errors import Refused
+
+STATUS = "/v1/ca/rotation"
+
+
+class HubRotationRoutes:
+    """The same for each cluster, at the hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def routes(self) -> tuple[Route, ...]:
+        return (
+            Route(
+                "GET",
+                "/v1/clusters/{name}/rotation",
+                "The rotation of a cluster's authority",
+                Access.VIEWER,
+                self._status,
+                RotationStatus,
+            ),
+            Route(
+                "POST",
+                "/v1/clusters/{name}/rotation",
+                "Start a rotation there, go on with it, turn it back, or renew all leaves",
+                Access.OPERATOR,
+                self._rotate,
+                RotationStatus,
+                request=Rotate,
+                told=("action", "why", "number", "phase"),
+            ),
+        )
+
+    async def _status(self, call: Call) -> RotationStatus:
+        return await self._ask(call, Question(STATUS))
+
+    async def _rotate(self, call: Call) -> RotationStatus:
+        body = msgspec.json.encode(call.body)
+        return await self._ask(call, Question(STATUS, "POST", body, call.principal.name))
+
+    async def _ask(self, call: Call, question: Question) -> RotationStatus:
+        found: RotationStatus = await ask_agent(self._hub, call.params["name"], question, RotationStatus)
+        return found
 
 
 class RotationRoutes:
@@ -16,7 +63,7 @@ class RotationRoutes:
         return (
             Route(
                 "GET",
-                "/v1/ca/rotation",
+                STATUS,
                 "The rotation of this cluster's authority: its phase, and who holds it up",
                 Access.VIEWER,
                 self._status,
@@ -24,7 +71,7 @@ class RotationRoutes:
             ),
             Route(
                 "POST",
-                "/v1/ca/rotation",
+                STATUS,
                 "Start a rotation, go on with it, turn it back, or renew all leaves",
                 Access.OPERATOR,
                 self._rotate,

@@ -259,7 +259,9 @@ class _Process:
             group.create_task(self.identity.run(), name="identity")
             group.create_task(sync.run(), name="sync")
             group.create_task(self.gateways.forget_the_lost(), name="gateways")
-            group.create_task(tell_heads(journals.heads, self._tell_heads, self.clock), name="heads")
+            group.create_task(
+                tell_heads(self._heads_of(journals), self._tell_heads, self.clock), name="heads"
+            )
             group.create_task(self.rotating.run(), name="rotating")
             for use, session in self.vaults.sessions.items():
                 group.create_task(session.run(), name=f"vault for {use}")
@@ -330,6 +332,9 @@ class _Process:
     def _cut_the_banned(self) -> None:
         for cut in self.cuts:
             cut(self.gateways.refused)
+
+    def _heads_of(self, journals: Journals) -> Callable[[], tuple[JournalHead, ...]]:
+        return lambda: tuple(one for one in journals.heads() if one.authority in self.authority.witnessed)
 
     def _tell_heads(self, heads: tuple[JournalHead, ...]) -> None:
         self.publisher.set(JOURNAL, Heads(self.settings.cluster, heads))

@@ -20,6 +20,7 @@ from federation.api.ban_routes import BanRoutes
 from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.hub_routes import HubRoutes
 from federation.api.messages import CheckGroup, ClusterInfo, HubStatus
+from federation.api.rotation_routes import HubRotationRoutes
 from federation.api.server import TcpDoor, UnixDoor, api_application, health_application, serving, with_health
 from federation.api.tls import served
 from federation.app.auditing import ConnectedAgents, tell_heads
@@ -151,8 +152,8 @@ class _Process:
         if isinstance(self.ceremony, HubCeremony):
             self.ceremony.hub = self.hub
         await self.revoked.start()
-        self.hub.bans.on_change(lambda *_: self.sync.cut_the_banned())
         await self.hub.bans.compare(self.journals)
+        self.hub.bans.on_change(lambda *_: self.sync.cut_the_banned())
         settings, folder, agents = self.settings, Path(self.settings.directory), ConnectedAgents(self.hub)
         successors = Successors(
             settings.base, self.hub.registry, self.root, self.hub.keep_successor, self.clock
@@ -199,6 +200,7 @@ class _Process:
             self.clock,
         )
         routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root_is).routes() + bundles.routes()
+        routes += HubRotationRoutes(self.hub).routes()
         routes += CeremonyRoutes(self.ceremony, self.clock).routes()
         routes += AuditRoutes(
             HUB, self.journals, folder, lambda: self.hub.witness.kept, self.hub.witness.accept, agents

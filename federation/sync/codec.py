@@ -27,17 +27,19 @@ from federation.events import (
     LoadGone,
     MemberChanged,
     MemberGone,
+    RootAsked,
 )
 from federation.heads import Heads
 from federation.held import Held
 from federation.model import Cluster, ExportSpec, Load, Member, Position, Service
+from federation.root_request import RootRequest
 from federation.sync import forms
 from federation.sync import sync_pb2 as pb
 from pki.bundle import Bundle
 from pki.errors import InvalidBundle, InvalidSpiffeId, Untrusted
 from pki.spiffe import TrustDomain
 
-Fact = ExportSpec | Load | Cluster | Member | Bundle | Heads | Held | Ban
+Fact = ExportSpec | Load | Cluster | Member | Bundle | Heads | Held | RootRequest | Ban
 """What an entry can say."""
 
 LONGEST_ENTRY = 192 * 1024
@@ -48,6 +50,7 @@ CLUSTER = "cluster"
 BUNDLE = "bundle"
 JOURNAL = "journal"
 HELD = "held"
+REQUEST = "request"
 
 
 def key_of(fact: Fact) -> str:
@@ -67,6 +70,8 @@ def key_of(fact: Fact) -> str:
             return JOURNAL
         case Held():
             return HELD
+        case RootRequest():
+            return REQUEST
         case Ban():
             return fact.key
 
@@ -92,6 +97,8 @@ def encode(key: str, seq: int, fact: Fact) -> bytes:
             entry.journals.CopyFrom(forms.heads_out(fact))
         case Held():
             entry.held.CopyFrom(forms.held_out(fact))
+        case RootRequest():
+            entry.request.CopyFrom(pb.RootRequest(csr=fact.csr, anchor=fact.anchor))
         case Ban():
             entry.ban.CopyFrom(forms.ban_out(fact))
     return entry.SerializeToString(deterministic=True)
@@ -152,6 +159,8 @@ def changed(owner: str, fact: Fact) -> Event:
             return HeadsTold(fact)
         case Held():
             return HeldTold(fact)
+        case RootRequest():
+            return RootAsked(owner)
         case Ban():
             return BanChanged(fact)
 
@@ -191,6 +200,8 @@ def _fact(owner: str, at: Position, entry: pb.Entry, base: str) -> Fact | None:
             return forms.heads_in(owner, entry.journals)
         case "held":
             return forms.held_in(owner, entry.held)
+        case "request":
+            return forms.request_in(owner, entry.request)
         case "ban":
             return forms.ban_in(entry.ban, base)
         case _:

@@ -17,6 +17,7 @@ from federation.banned import Ban
 from federation.heads import Heads
 from federation.held import Held
 from federation.model import HUB, Cluster, ExportSpec, Load, Member, Position
+from federation.root_request import RootRequest
 from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
@@ -255,7 +256,7 @@ class Exchange:
                 return admit.cluster(fact, owner.member)
             case Member() | Ban():
                 return Refused("owner", f"{owner.member.name} does not keep the registry")
-            case Held():
+            case Held() | RootRequest():
                 return None
             case _:
                 return self._vouch(owner.member.name, fact)

@@ -28,6 +28,7 @@ from federation.model import (
     Position,
     Service,
 )
+from federation.root_request import LONGEST_REQUEST, RootRequest
 from federation.sync import sync_pb2 as pb
 from pki.bundle import (
     FIRST_GENERATION,
@@ -225,6 +226,13 @@ def member_in(at: Position, key: str, member: pb.Member) -> Member:
         at=at,
         rooted=member.root_signed,
     )
+
+
+def request_in(owner: str, request: pb.RootRequest) -> RootRequest:
+    for what in (request.csr, request.anchor):
+        if not 1 <= len(what) <= LONGEST_REQUEST:
+            raise ValueError(f"{len(what)} bytes, expected 1 to {LONGEST_REQUEST}")
+    return RootRequest(owner, request.csr, request.anchor)
 
 
 def held_in(owner: str, held: pb.Held) -> Held:

@@ -9,6 +9,7 @@ import click
 from federation.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, str] = {
+    "rotate": "federation.cli.ca.rotate:rotate",
     "show": "federation.cli.ca.show:show",
     "tree": "federation.cli.ca.tree:tree",
     "export": "federation.cli.ca.export:export",

@@ -1,0 +1,129 @@
+"""The root's word for authorities that follow: a member's agent asks, over its own stream, and the hub has it signed.
+
+The request proves the key, the stream proves whose it is. Only a newer epoch than any that the name has had is signed.
+Signing may take as long as the root's place needs (a vault that is sealed, a ceremony): nobody else waits for it, and
+what failed is tried again until it is done or another request takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+from cryptography import x509
+
+from federation.clock import Clock
+from federation.registry import AuthorityRow, MemberRow, Registry
+from federation.retry import Backoff
+from federation.root_request import RootRequest
+from pki.algorithms import spki_hash
+from pki.certificate import authority_trust_domain, der, load_der, public_key, signed_by
+from pki.errors import PkiError
+from pki.spiffe import TrustDomain
+from pki.subordinate import Subordinate, read_request
+from pki.upstream import Root
+
+SHORTEST, LONGEST = 1.0, 60.0
+"""Seconds between attempts to have something signed."""
+
+log = structlog.get_logger()
+
+Keep = Callable[[str, Callable[[MemberRow], MemberRow], AuthorityRow], Awaitable[None]]
+"""Change a member's row, under the lock of the registry, and note the newest authority of its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that was read, and may be signed."""
+
+    request: RootRequest
+    subordinate: Subordinate
+    key: str
+
+
+class Successors:
+    def __init__(self, base: str, registry: Registry, root: Root, keep: Keep, clock: Clock) -> None:
+        self._base = base
+        self._registry = registry
+        self._root = root
+        self._keep = keep
+        self._clock = clock
+        self._signing: dict[str, tuple[str, asyncio.Task[None]]] = {}
+
+    def hear(self, request: RootRequest) -> None:
+        """Begin to have it signed, unless it is, or may not be."""
+        asked = self._read(request)
+        if asked is None:
+            return
+        if request.owner in self._signing:
+            key, task = self._signing[request.owner]
+            if key == asked.key and not task.done():
+                return
+            task.cancel()
+        task = asyncio.create_task(self._sign(asked), name=f"root-signing-{request.owner}")
+        self._signing[request.owner] = asked.key, task
+
+    async def close(self) -> None:
+        for _, task in self._signing.values():
+            task.cancel()
+        await asyncio.gather(*(task for _, task in self._signing.values()), return_exceptions=True)
+
+    def _read(self, request: RootRequest) -> Asked | None:
+        row = self._registry.find(request.owner)
+        if row is None:
+            return None
+        domain = TrustDomain.of_cluster(request.owner, self._base)
+        try:
+            found = read_request(request.csr, domain, self._base)
+            key = spki_hash(found.key)
+            anchor = load_der(request.anchor)
+            why = self._objection(row, found, key, anchor)
+        except PkiError as error:
+            why = str(error)
+        if why is not None:
+            log.warning("the next authority of a cluster is not signed", cluster=request.owner, reason=why)
+            return None
+        held = load_der(row.rooted) if row.rooted else None
+        if held is not None and spki_hash(public_key(held)) == key:
+            return None
+        return Asked(request, found, key)
+
+    def _objection(
+        self, row: MemberRow, asked: Subordinate, key: str, anchor: x509.Certificate
+    ) -> str | None:
+        newest = self._registry.authority(row.name)
+        if newest is not None and newest.key != key and asked.epoch <= newest.epoch:
+            return f"its epoch is {asked.epoch}, and one of epoch {newest.epoch} is known"
+        mine = authority_trust_domain(anchor) == asked.trust_domain and signed_by(anchor, anchor)
+        if not mine or spki_hash(public_key(anchor)) != key:
+            return "its anchor is not the self-signed form of the same key"
+        return None
+
+    async def _sign(self, asked: Asked) -> None:
+        name, backoff = asked.request.owner, Backoff(self._clock, SHORTEST, LONGEST)
+        while True:
+            try:
+                rooted = await self._root.sign_cluster_ca(
+                    asked.request.csr, asked.subordinate.trust_domain, who=name, why="its next authority"
+                )
+                break
+            except PkiError as error:
+                log.error(
+                    "the next authority of a cluster cannot be signed now", cluster=name, reason=str(error)
+                )
+                await backoff.wait()
+
+        def changed(row: MemberRow) -> MemberRow:
+            """Until a ceremony has signed it, what was asked for waits in the registry."""
+            return msgspec.structs.replace(
+                row,
+                rooted=row.rooted if rooted is None else der(rooted),
+                anchor=asked.request.anchor,
+                request=asked.request.csr if rooted is None else b"",
+            )
+
+        await self._keep(name, changed, AuthorityRow(asked.key, asked.subordinate.epoch))
+        log.info("the next authority of a cluster", cluster=name, signed=rooted is not None)
