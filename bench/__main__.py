@@ -18,7 +18,7 @@ from statistics import median
 
 import msgspec
 
-from bench import decision, demo, faults, tunnels
+from bench import decision, demo, faults, issuance, tunnels
 from bench.harness import Judged, Row, spread
 from federation.errors import FederationError
 
@@ -29,6 +29,7 @@ BENCHMARKS: Mapping[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "freeze": faults.freeze,
     "failover": faults.failover,
     "decision": decision.decision,
+    "issuance": issuance.issuance,
     "demo": demo.demo,
 }
 RESULTS = Path(__file__).parent / "results"

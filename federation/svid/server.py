@@ -2,7 +2,7 @@
 
 The certificate of the connection is verified here again by our own trust domain alone, and counts at each call, not
 once a connection. What is asked for beyond `MOST_WAITING` certificates at once is refused with a time to wait, so that
-memory stays bounded; one caller has at most a quarter of that.
+memory stays bounded; one caller, which is one key, has at most a quarter of that.
 """
 
 from __future__ import annotations
@@ -103,20 +103,20 @@ class SvidServer:
         except Malformed as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         size = len(call.wishes)
-        if not self._has_room(caller.identity, size):
+        if not self._has_room(caller.held.spki, size):
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{self._waiting.total()} certificates are waited for; try again in {RETRY_AFTER_MS} ms",
                 ((PUSHBACK, str(RETRY_AFTER_MS)),),
             )
-        self._waiting[caller.identity] += size
+        self._waiting[caller.held.spki] += size
         try:
             wishes = await _vetted(call, caller.held)
             return encode_answer(await self._issue(Demand(caller.identity, call.request_id, wishes)))
         finally:
-            self._waiting[caller.identity] -= size
-            if not self._waiting[caller.identity]:
-                del self._waiting[caller.identity]
+            self._waiting[caller.held.spki] -= size
+            if not self._waiting[caller.held.spki]:
+                del self._waiting[caller.held.spki]
 
     def _has_room(self, caller: str, size: int) -> bool:
         return self._waiting.total() + size <= MOST_WAITING and self._waiting[caller] + size <= MOST_OF_ONE
