@@ -189,7 +189,8 @@ class HubAuthorityRoutes:
         bundle = row.trusted(self._hub.base)
         rooted = (load_der(row.rooted),) if row.rooted else ()
         forms = [
-            (anchor, *(one for one in rooted if one.subject == anchor.subject)) for anchor in bundle.anchors
+            (anchor, *(one for one in rooted if one.subject == anchor.subject and one != anchor))
+            for anchor in bundle.anchors
         ]
         own, problem = None, ""
         if known.connected:
