@@ -19,8 +19,9 @@ from federation.vault_settings import VaultEngine, VaultIssuer, VaultLogin, Vaul
 from pki.errors import PkiError
 from pki.keys.transit import Engine, TransitKeyStore
 from pki.vault.capabilities import Verdict
+from pki.vault.issuer import Issuer
 from pki.vault.login import AppRole, Certificate, Jwt, Kubernetes, Method, Token
-from pki.vault.root import Issuer, VaultRoot
+from pki.vault.root import VaultRoot
 from pki.vault.session import Session
 from pki.vault.wire import ClientCertificate, Place
 

@@ -29,7 +29,7 @@ from pki.errors import KeyFileError, KeyMissing, VaultError, VaultFault, WriteEr
 from pki.names import dns_label
 from pki.vault.capabilities import Needs
 from pki.vault.session import Session
-from pki.vault.wire import Vault
+from pki.vault.wire import Vault, part
 
 KIND = "ecdsa-p256"
 DIGEST = 32
@@ -258,9 +258,7 @@ def _make(path: str, public: Path, ours: bool, vault: Vault) -> ec.EllipticCurve
 
 def _found(path: str, public: Path, vault: Vault) -> ec.EllipticCurvePublicKey:
     """The public key of a key in Vault, if that is one that only signs and never leaves. Raises `KeyFileError`."""
-    data = vault.get(path).get("data")
-    if not isinstance(data, Mapping):
-        raise VaultError(vault.place.address, VaultFault.STRANGE, f"GET {path}", "no `data` in it")
+    data = part(vault.get(path), "data")
     loose = [
         name for name in ("exportable", "allow_plaintext_backup", "derived") if data.get(name) is not False
     ]
@@ -294,9 +292,7 @@ def _is_missing(path: str, vault: Vault) -> bool:
 
 
 def _signature(vault: Vault, path: str, answer: Mapping[str, Any]) -> bytes:
-    data = answer.get("data")
-    text = data.get("signature") if isinstance(data, Mapping) else None
-    scheme, _, encoded = str(text).rpartition(":")
+    scheme, _, encoded = str(part(answer, "data").get("signature")).rpartition(":")
     try:
         if scheme != "vault:v1":
             raise ValueError("not a signature of the first version")

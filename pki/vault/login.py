@@ -17,7 +17,7 @@ import msgspec
 
 from pki import durable
 from pki.errors import KeyFileError, VaultError, VaultFault
-from pki.vault.wire import ClientCertificate, Vault
+from pki.vault.wire import ClientCertificate, Vault, part
 
 LONGEST_SECRET = 16 * 1024
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -100,8 +100,7 @@ def revoke(vault: Vault, token: str) -> None:
 
 
 def _given(vault: Vault, token: str) -> tuple[str, dict[str, Any]]:
-    found = vault.get("auth/token/lookup-self", token=token).get("data")
-    return token, found if isinstance(found, dict) else {}
+    return token, part(vault.get("auth/token/lookup-self", token=token), "data")
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,7 +133,7 @@ def _unwrapped(vault: Vault, method: AppRole, wrapping: str) -> str:
             raise KeyFileError(
                 file, "holds a wrapping token that was not made for a secret id; it was not opened"
             )
-        secret = (vault.unwrap(wrapping).get("data") or {}).get("secret_id")
+        secret = part(vault.unwrap(wrapping), "data").get("secret_id")
     except VaultError as error:
         if error.fault not in (VaultFault.REFUSED, VaultFault.DENIED, VaultFault.MISSING):
             raise

@@ -11,78 +11,36 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import durable
 from pki.algorithms import spki_hash
-from pki.certificate import UNREADABLE, der, load_pem, pem, public_key
-from pki.csr import request_extensions
-from pki.errors import Distrust, KeyFileError, Refused, Untrusted, VaultError, VaultFault
+from pki.certificate import der, load_pem, pem, public_key
+from pki.errors import KeyFileError, Refused, Untrusted, VaultError, VaultFault
 from pki.folder import JOURNAL, SELF_SIGNED, Folder
 from pki.issue import Template
 from pki.journal import Head, Journal
 from pki.ledger import Entry, Failed, Released
 from pki.root_rules import check_root
 from pki.signer import Clock, check_newer, intent_of
-from pki.skew import MOST_SKEW, Course, Reading, check_course, check_forward, follow
+from pki.skew import Course, Reading, check_course, check_forward, follow
 from pki.spiffe import TrustDomain
 from pki.subordinate import Subordinate, read_request
-from pki.validate import check_issued
-from pki.vault.capabilities import Needs, Verdict
+from pki.vault.capabilities import Verdict
+from pki.vault.issuer import Issuer, check_answer, check_request, wanted
 from pki.vault.session import Session
-from pki.vault.wire import Vault
+from pki.vault.wire import Vault, part
 
-
-@dataclass(frozen=True, slots=True)
-class Issuer:
-    """One issuer, by its id, of the PKI engine that is mounted at `mount`."""
-
-    mount: str
-    id: str
-
-    @property
-    def path(self) -> str:
-        return f"{self.mount}/issuer/{self.id}"
-
-    @property
-    def signing(self) -> str:
-        return f"{self.path}/sign-intermediate"
-
-    @property
-    def needs(self) -> Needs:
-        """What a policy must allow, and what it had better not."""
-        anything, another = "signs whatever it is given", "makes another issuer here"
-        return Needs(
-            {
-                self.path: "read",
-                self.signing: "update",
-                "auth/token/lookup-self": "read",
-                "auth/token/renew-self": "update",
-                "auth/token/revoke-self": "update",
-            },
-            {
-                f"{self.path}/sign-verbatim": anything,
-                f"{self.mount}/sign-verbatim": anything,
-                f"{self.path}/sign-self-issued": anything,
-                f"{self.mount}/root/generate/internal": another,
-                f"{self.mount}/issuers/generate/root/exported": f"{another}, and hands out its key",
-                f"{self.mount}/config/ca": another,
-                f"{self.mount}/config/urls": "adds extensions to what is signed",
-                f"{self.mount}/root": "removes every issuer",
-                f"{self.mount}/roles/any": "changes what others may get",
-                "sys/policies/acl/any": "gives itself more",
-                f"sys/mounts/{self.mount}": "removes the root with its key",
-            },
-        )
+T = TypeVar("T")
 
 
 class VaultRoot:
@@ -104,7 +62,7 @@ class VaultRoot:
         self._journal = journal
         self._clock = clock
         self._course: Course | None = None
-        self._signing = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="root")
 
     @staticmethod
     def exists(directory: Path) -> bool:
@@ -115,15 +73,15 @@ class VaultRoot:
     async def open(cls, directory: Path, session: Session, issuer: Issuer, base: str, clock: Clock) -> Self:
         """The root that is pinned in `directory`, or, at the first start, the issuer's certificate, pinned now.
 
-        Raises `VaultError` (only when nothing is pinned yet, or the issuer is another one than that), `KeyFileError`,
-        `Untrusted` for a certificate that cannot be a root, `JournalError`.
+        Raises `VaultError` when nothing is pinned and Vault is of no use, `KeyFileError`, also for an issuer that is
+        another one than the pinned root, `Untrusted` for a certificate that cannot be a root, `JournalError`.
         """
         folder = Folder(directory)
         pinned = await folder.read(SELF_SIGNED) if folder.exists() else None
         try:
             offered: x509.Certificate | None = await session.ask(partial(_offered, issuer))
-        except VaultError as error:
-            if pinned is None or error.fault in (VaultFault.MISSING, VaultFault.STRANGE):
+        except (VaultError, KeyFileError):
+            if pinned is None:
                 raise
             offered = None
         if pinned is None:
@@ -174,50 +132,45 @@ class VaultRoot:
         Then nothing was released, whatever Vault may have signed.
         """
         asked = self._read(request, trust_domain)
-        async with self._signing:
-            now = self._now()
-            template = self._plan(asked, now)
-            intent = intent_of(template, now, who, why)
-            check_newer(intent, self._journal.newest(intent.identity))
-            await asyncio.to_thread(self._journal.append, intent)
-            released = False
-            try:
-                body = _wanted(request, template, now)
-                answer = await self._session.ask(lambda vault: vault.post(self._issuer.signing, body))
-                certificate = check_answer(answer, template, self.certificate, self._clock.now())
-                number, digest = (
-                    f"{certificate.serial_number:x}",
-                    hashlib.sha256(der(certificate)).hexdigest(),
-                )
-                result = Released(self._clock.now(), intent.serial, digest, number)
-                await asyncio.to_thread(self._journal.append, result)
-                released = True
-            finally:
-                if not released:
-                    failed = Failed(
-                        self._clock.now(), intent.serial, "not signed by Vault, or not as planned"
-                    )
-                    self._journal.append(failed)
-        return certificate
+        return await self._in_thread(lambda: self._sign(asked, request, who, why))
 
     async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
         """The key of `request`, if our rule lets Vault sign it now. Raises `Refused` where that does not."""
         asked = self._read(request, trust_domain)
-        self._plan(asked, self._clock.now())
+        await self._in_thread(lambda: self._plan(asked, self._clock.now()))
         return asked.key
 
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""
-        async with self._signing:
-            self._journal.close()
+        await asyncio.to_thread(self._thread.shutdown)
+        self._journal.close()
 
     def _read(self, request: bytes, trust_domain: TrustDomain) -> Subordinate:
-        """What is asked for; Vault copies every extension of a request, so there must be the one that we want."""
         asked = read_request(request, trust_domain, self.base)
-        wanted = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(trust_domain.uri)])
-        if request_extensions(request) != [wanted]:
-            raise Refused("csr", f"it has to ask for the URI SAN {trust_domain.uri}, and for nothing besides")
+        check_request(request, trust_domain)
         return asked
+
+    def _sign(self, asked: Subordinate, request: bytes, who: str, why: str) -> x509.Certificate:
+        """In the one thread that signs: whoever gives up waiting does not end it in the middle."""
+        now = self._now()
+        template = self._plan(asked, now)
+        intent = intent_of(template, now, who, why)
+        check_newer(intent, self._journal.newest(intent.identity))
+        self._journal.append(intent)
+        released = False
+        try:
+            body = wanted(request, template, now)
+            answer = self._session.call(lambda vault: vault.post(self._issuer.signing, body))
+            certificate = check_answer(answer, template, self.certificate, self._clock.now())
+            digest = hashlib.sha256(der(certificate)).hexdigest()
+            number = f"{certificate.serial_number:x}"
+            self._journal.append(Released(self._clock.now(), intent.serial, digest, number))
+            released = True
+        finally:
+            if not released:
+                reason = "not signed by Vault, or not as planned"
+                self._journal.append(Failed(self._clock.now(), intent.serial, reason))
+        return certificate
 
     def _now(self) -> datetime:
         """The time, unless it cannot be right; raises `ClockError`."""
@@ -227,6 +180,9 @@ class VaultRoot:
         self._course = follow(self._course, reading)
         check_course(self._course, reading)
         return reading.wall
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _plan(self, asked: Subordinate, now: datetime) -> Template:
         self._journal.forget(now)
@@ -240,49 +196,9 @@ class VaultRoot:
         return template
 
 
-def check_answer(
-    answer: Mapping[str, Any], template: Template, root: x509.Certificate, now: datetime
-) -> x509.Certificate:
-    """The certificate in an answer of Vault, if it says what `template` says, and nothing besides.
-
-    Vault chooses the serial number, and counts the beginning on its own clock: it must have begun by now, and not more
-    than 5 minutes before what was planned. Pure; raises `Untrusted`.
-    """
-    data = answer.get("data")
-    text = data.get("certificate") if isinstance(data, Mapping) else None
-    if not isinstance(text, str):
-        raise Untrusted(Distrust.NOT_AS_PLANNED, "there is no certificate in Vault's answer")
-    (certificate,) = load_pem(text.encode(), most=1)
-    try:
-        begins, number = certificate.not_valid_before_utc, certificate.serial_number
-    except UNREADABLE as error:
-        raise Untrusted(Distrust.MALFORMED, "a part of what Vault signed cannot be parsed") from error
-    if not template.not_before - MOST_SKEW <= begins <= now:
-        raise Untrusted(
-            Distrust.NOT_AS_PLANNED,
-            f"Vault lets it begin at {begins.isoformat()}, and our clock says {now.isoformat(timespec='seconds')};"
-            " correct the clocks (NTP)",
-        )
-    return check_issued(certificate, replace(template, serial=number, not_before=begins), (root,))
-
-
-def _wanted(request: bytes, template: Template, now: datetime) -> dict[str, Any]:
-    """All that Vault is told. Subject and SAN are those of the request: it has no parameter for our kind of subject."""
-    backdated = now - template.not_before
-    return {
-        "csr": request.decode("ascii"),
-        "use_csr_values": True,
-        "format": "pem",
-        "max_path_length": str(template.profile.path_length),
-        "not_before_duration": f"{max(int(backdated.total_seconds()), 0)}s",
-        "not_after": template.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-
-
 def _offered(issuer: Issuer, vault: Vault) -> x509.Certificate:
     """The certificate of an issuer, as Vault has it."""
-    data = vault.get(issuer.path).get("data")
-    text = data.get("certificate") if isinstance(data, Mapping) else None
+    text = part(vault.get(issuer.path), "data").get("certificate")
     try:
         (certificate,) = load_pem(text.encode() if isinstance(text, str) else b"", most=1)
     except Untrusted as error:

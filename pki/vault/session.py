@@ -18,7 +18,7 @@ from pki.errors import PkiError, VaultError, VaultFault
 from pki.vault.capabilities import Needs, Verdict, judge
 from pki.vault.lease import SHORTEST_RETRY, Act, Lease, due, retry_in
 from pki.vault.login import Certificate, Method, Token, log_in, revoke
-from pki.vault.wire import Place, Vault
+from pki.vault.wire import Place, Vault, part
 
 T = TypeVar("T")
 
@@ -109,8 +109,8 @@ class Session:
     async def examine(self, needs: Needs) -> Verdict:
         """What the policy of our token lacks, and what it has too much of. Raises as `call` does."""
         body = {"paths": list(needs.paths)}
-        found = (await self.ask(lambda vault: vault.post("sys/capabilities-self", body))).get("data")
-        return judge(needs, found if isinstance(found, dict) else {})
+        found = await self.ask(lambda vault: vault.post("sys/capabilities-self", body))
+        return judge(needs, part(found, "data"))
 
     async def run(self) -> None:
         """Keep the token alive until cancelled."""
@@ -162,7 +162,7 @@ class Session:
 
     def _renew(self) -> None:
         try:
-            granted = self.vault.post("auth/token/renew-self").get("auth")
+            granted = part(self.vault.post("auth/token/renew-self"), "auth")
         except VaultError as error:
             if error.fault is not VaultFault.DENIED:
                 raise
@@ -170,7 +170,7 @@ class Session:
             return
         with self._entering:
             if self._lease is not None:
-                self._lease = self._lease.renewed(granted or {}, self._clock.monotonic())
+                self._lease = self._lease.renewed(granted, self._clock.monotonic())
 
     def _rehearse(self) -> None:
         """On a way of its own, so that nobody who asks meanwhile does it with the rehearsed token."""

@@ -77,16 +77,6 @@ class Vault:
         """
         return self._ask("get", path, token)
 
-    def list(self, path: str) -> tuple[str, ...]:
-        """The names below `path`; none where there is nothing."""
-        try:
-            found = self._ask("list", path)
-        except VaultError as error:
-            if error.fault is VaultFault.MISSING:
-                return ()
-            raise
-        return tuple(map(str, found.get("data", {}).get("keys", ())))
-
     def post(
         self, path: str, body: Mapping[str, Any] | None = None, token: str | None = None
     ) -> dict[str, Any]:
@@ -99,10 +89,7 @@ class Vault:
     def login(self, mount: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The `auth` part of the answer to a login at `auth/<mount>`, on a new connection and without a token."""
         self.reconnect()
-        found = self._ask("post", f"auth/{mount}/login", token="", json=dict(body)).get("auth")
-        if not isinstance(found, dict):
-            raise VaultError(self.place.address, VaultFault.STRANGE, f"auth/{mount}/login", "no `auth` in it")
-        return found
+        return part(self._ask("post", f"auth/{mount}/login", "", json=dict(body)), "auth")
 
     def unwrap(self, wrapping: str) -> dict[str, Any]:
         """What a wrapping token stands for. It opens once."""
@@ -110,7 +97,7 @@ class Vault:
 
     def wrapped_by(self, wrapping: str) -> str:
         """The path whose answer is in a wrapping token, which stays closed."""
-        found = self._ask("post", "sys/wrapping/lookup", "", json={"token": wrapping}).get("data") or {}
+        found = part(self._ask("post", "sys/wrapping/lookup", "", json={"token": wrapping}), "data")
         return str(found.get("creation_path", ""))
 
     def reconnect(self) -> None:
@@ -164,6 +151,12 @@ class Vault:
             reason = error.strerror if isinstance(error, FileNotFoundError) else "is no PEM that TLS can use"
             raise KeyFileError(path, f"{reason}; it is needed to speak to Vault") from error
         return context
+
+
+def part(answer: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The object `data` or `auth` of an answer; empty where there is none."""
+    found = answer.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 class _Limit(threading.local):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from federation.clock import Clock, SystemClock
 from federation.demo.openbao import find_bao
+from pki.vault.issuer import Issuer
 from pki.vault.login import AppRole, Method
-from pki.vault.root import Issuer
 from pki.vault.session import Session
 from pki.vault.wire import Place
 from tests.pki.vault.server import Bao

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pki.vault.capabilities import Needs, Verdict, judge
-from pki.vault.root import Issuer
+from pki.vault.issuer import Issuer
 
 NEEDS = Needs({"a/sign": "update", "a": "read"}, {"a/verbatim": "signs anything"})
 

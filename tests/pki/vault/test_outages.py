@@ -32,6 +32,7 @@ pytestmark = pytest.mark.live
 
 CLOCK = SystemClock()
 EAST = TrustDomain.of_cluster("east", BASE)
+KEY = new_key()
 
 Outage = Callable[[Prepared], AbstractContextManager[None]]
 
@@ -102,8 +103,7 @@ async def signing(prepared: Prepared, folder: Path) -> AsyncIterator[tuple[Vault
 
 
 async def sign(root: VaultRoot) -> None:
-    key = new_key()
-    request = csr.request(key, authority_subject(EAST.name, 1, key.public_key()), EAST.uri)
+    request = csr.request(KEY, authority_subject(EAST.name, 1, KEY.public_key()), EAST.uri)
     await root.sign_cluster_ca(request, EAST, who="east", why="a test")
 
 

@@ -24,7 +24,8 @@ from pki.folder import JOURNAL
 from pki.keys.file import FileKeyStore
 from pki.profiles import CLUSTER_CA_ROOTED, authority_subject
 from pki.spiffe import TrustDomain
-from pki.vault.root import Issuer, VaultRoot
+from pki.vault.issuer import Issuer
+from pki.vault.root import VaultRoot
 from pki.vault.session import Session
 from tests.pki.vault.prepared import BASE, Prepared, prepare
 from tests.pki.vault.server import Bao
@@ -151,6 +152,17 @@ async def test_r5_a_key_has_one_identity_also_where_the_root_is_in_vault(
         }
         with pytest.raises(Refused, match="belongs to spiffe://east"):
             await root.check_cluster_ca(request(WEST, key), WEST)
+
+
+async def test_another_key_for_a_name_needs_a_higher_epoch(prepared: Prepared, tmp_path: Path) -> None:
+    first, second = new_key(), new_key()
+    async with opened(prepared, tmp_path / "root") as root:
+        await sign(root, EAST, first)
+        with pytest.raises(Refused, match="epoch"):
+            await sign(root, EAST, second)
+        later = request(EAST, second, epoch=2)
+        await root.sign_cluster_ca(later, EAST, who="east", why="a test")
+        assert len(root.ledger(CLOCK.now())) == 2
 
 
 async def test_v3_what_vault_adds_is_refused_and_nothing_is_released(
