@@ -57,6 +57,14 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "ca sign",
         "ca install",
         "ca import-root",
+        "ca audit verify",
+        "ca audit heads",
+        "ca audit accept",
+        "ca ban",
+        "ca unban",
+        "ca bans",
+        "ca crl",
+        "ca revoke",
     }
     assert {" ".join(words) for words, _ in EVERY} == set(promised.split(", ")) | authorities
 
