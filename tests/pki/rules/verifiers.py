@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,57 +15,37 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from pki.certificate import pem
+from pki.spiffe import TrustDomain
+from tests.pki.verifying import real
 from tests.pki.world import openssl_verify
-
-HERE = Path(__file__).parent
 
 openssl = openssl_verify
 
 
 def library(folder: Path, anchor: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime) -> str:
     """The verifier of pyca/cryptography, as a server that verifies its client."""
-    verifier = PolicyBuilder().store(Store([anchor])).time(now.replace(tzinfo=None)).build_client_verifier()
-    try:
-        verifier.verify(chain[0], list(chain[1:]))
-    except VerificationError as error:
-        return str(error)
-    return "OK"
+    return _said(real.pyca([_case(anchor, chain, now)], folder))
 
 
 def go(folder: Path, anchor: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime) -> str:
-    """crypto/x509 of Go; its program is built once for all tests of a run."""
-    program = folder.parent / "verify-go"
-    if not program.exists():
-        build = ["go", "build", "-o", str(program), str(HERE / "verify.go")]
-        subprocess.run(build, check=True, capture_output=True)
-    return _run([str(program)], folder, anchor, chain, now)
+    """crypto/x509 of Go."""
+    return _said(real.go([_case(anchor, chain, now)], folder))
 
 
 def java(folder: Path, anchor: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime) -> str:
-    """CertPathBuilder "PKIX" of Java, without revocation; its class is built once for all tests of a run."""
-    classes = folder.parent / "verify-java"
-    if not classes.exists():
-        subprocess.run(
-            ["javac", "-d", str(classes), str(HERE / "Verify.java")], check=True, capture_output=True
-        )
-    return _run(["java", "-Xshare:auto", "-cp", str(classes), "Verify"], folder, anchor, chain, now)
+    """The trust manager of Java's TLS, without revocation."""
+    return _said(real.java([_case(anchor, chain, now)], folder))
 
 
-def _run(
-    command: list[str],
-    folder: Path,
-    anchor: x509.Certificate,
-    chain: Sequence[x509.Certificate],
-    now: datetime,
-) -> str:
-    (folder / "anchor.pem").write_bytes(pem([anchor]))
-    (folder / "chain.pem").write_bytes(pem(chain))
-    arguments = [str(folder / "anchor.pem"), str(folder / "chain.pem"), str(int(now.timestamp()))]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def _case(anchor: x509.Certificate, chain: Sequence[x509.Certificate], now: datetime) -> real.Case:
+    return real.Case("", tuple(chain), (anchor,), TrustDomain("mesh.example"), now)
+
+
+def _said(reasons: Sequence[str]) -> str:
+    [reason] = reasons
+    return reason or "OK"
 
 
 def handshake(

@@ -1,6 +1,7 @@
 """The real verifiers, asked about chains: what each says of a list of cases, an empty text where it believes.
 
-Go and Java are compiled once into a folder of the test run. They are what a developer's machine has.
+`folder` is that of one test; programs in Go and Java are compiled once, into the folder of the whole run above it. They
+are what a developer's machine has.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def go(cases: Sequence[Case], folder: Path) -> list[str]:
 
 def ask_go(asked: Sequence[Mapping[str, object]], folder: Path) -> list[str]:
     """Each may carry `Key` and `Pem`, which then have to be a pair."""
-    program = folder / "verify-go"
+    program = folder.parent / "verify-go"
     if not program.exists():
         environment = {**os.environ, "GO111MODULE": "off", "GOCACHE": str(folder / "go"), "GOFLAGS": ""}
         _run([_found("go"), "build", "-o", str(program), str(HERE / "verify.go")], environment)
@@ -99,8 +100,9 @@ def ask_go(asked: Sequence[Mapping[str, object]], folder: Path) -> list[str]:
 
 
 def java(cases: Sequence[Case], folder: Path) -> list[str]:
-    if not (folder / "Verify.class").exists():
-        _run([_found("javac"), "-d", str(folder), str(HERE / "Verify.java")])
+    classes = folder.parent / "verify-java"
+    if not classes.exists():
+        _run([_found("javac"), "-d", str(classes), str(HERE / "Verify.java")])
     lines = []
     for case in cases:
         presented, anchors = (
@@ -108,7 +110,9 @@ def java(cases: Sequence[Case], folder: Path) -> list[str]:
             for each in (case.presented, case.anchors)
         )
         lines.append(f"{int(case.now.timestamp())}\t{presented}\t{anchors}\t{case.role.value}\n")
-    return _run([_found("java"), "-cp", str(folder), "Verify"], given="".join(lines)).splitlines()
+    return _run(
+        [_found("java"), "-Xshare:auto", "-cp", str(classes), "Verify"], given="".join(lines)
+    ).splitlines()
 
 
 def _found(name: str) -> str:
