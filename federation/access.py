@@ -158,6 +158,10 @@ class HubAccess:
 
     async def bearer(self, secret: str) -> Principal | None:
         operator = await self._operators.by_secret(secret)
+        if operator is not None:
+            identity = SpiffeId.operator(self._bundle().trust_domain, operator.name)
+            if (reason := self._why_banned(identity, "")) is not None:
+                raise turned_away(reason)
         return Principal(operator.name, ROLES[operator.role]) if operator else None
 
 

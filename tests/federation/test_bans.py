@@ -188,6 +188,11 @@ async def test_a_banned_operator_is_refused_whatever_his_role() -> None:
     assert known.access is Access.OPERATOR
     with pytest.raises(ApiProblem, match="is banned: left"):
         await access.certificate(der(eve))
+    secrets = {name: await operators.create(f"{name}-2", "viewer") for name in ("ada", "eve")}
+    await held.ban(BanKind.IDENTITY, str(SpiffeId.operator(hub, "eve-2")), "left")
+    assert await access.bearer(secrets["ada"] or "")
+    with pytest.raises(ApiProblem, match="is banned: left"):
+        await access.bearer(secrets["eve"] or "")
 
 
 async def test_routes_ban_list_and_take_back() -> None:

@@ -129,13 +129,16 @@ def _look_at(ctx: click.Context, file: Path, heads: tuple[str, ...], alone: bool
             vouchers[f"{one['authority']}:{one['lines']}:{one['hash']}"] = f"{one['owner']} ({one['kind']})"
     known = dict(zip(parse_heads(vouchers), vouchers.values(), strict=True))
     found = verdict(file, None, tuple(known))
+    exchanged = (
+        "is the journal of another authority than the heads given" if heads and not found.kept else None
+    )
     return {
         "owner": "-",
         "journal": str(file),
         "authority": found.head.authority if found.head else None,
         "since": found.since,
         "lines": found.head.lines if found.head else 0,
-        "problem": found.problem,
+        "problem": found.problem or exchanged,
         "vouched_by": sorted({known[head] for head in found.kept}),
         "vouched_lines": max((head.lines for head in found.kept), default=0),
     }
