@@ -32,6 +32,7 @@ from pki import csr, durable
 from pki.errors import KeyMissing, PkiError, WrongPassphrase
 from pki.keys.file import FileKeyStore
 from pki.keys.passphrase import Passphrase
+from pki.profiles import BACKDATE
 from pki.renewal import renew_at
 from pki.token import JoinToken
 
@@ -150,7 +151,7 @@ class GatewayIdentity:
         if word.bundle:
             await self._trust(word.bundle)
         current = self.current
-        began = int(current.certificate.not_valid_before_utc.timestamp() * 1000)
+        began = int((current.certificate.not_valid_before_utc + BACKDATE).timestamp() * 1000)
         if (word.issuer and word.issuer != current.issuer) or began < word.issued_after_ms:
             self._hasten(word.within_s)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +18,20 @@ from gateway import names
 from gateway.credential import Credential
 from gateway.identity import LATEST_RETRY, GatewayIdentity, retry_after
 from gateway.pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
+from gateway.report_pb2 import ReportAck
+from pki import bundle as bundles
 from pki import durable
-from pki.errors import PkiError, WrongPassphrase
+from pki.bundle import Proof
+from pki.certificate import subject_key_id
+from pki.errors import PkiError, WriteError, WrongPassphrase
 from pki.keys import pkcs8
 from pki.keys.passphrase import Passphrase
+from pki.lineage import Lineage
+from pki.profiles import BACKDATE
+from pki.rotation import Phase, advance
 from pki.token import JoinToken
 from tests.gateway.agent_api import agent_api
+from tests.gateway.certificates import ca
 
 CLOCK = SystemClock()
 XDS = "127.0.0.1:4444"
@@ -184,6 +194,128 @@ async def test_a_clock_that_is_ahead_does_not_renew_without_a_pause(tmp_path: Pa
         clock.advance(timedelta(hours=13).total_seconds())
         async with renewing(identity, clock):
             assert len(told) == 1
+
+
+# ---- what the agent says of its authorities --------------------------------------------------------------------------
+
+
+async def rotate(lineage: Lineage, until: Phase) -> None:
+    """Nobody else holds it up."""
+    rotation = await lineage.begin("ada", "")
+    while rotation.phase is not until:
+        rotation = advance(rotation, frozenset(), {})
+        await lineage.enter(rotation)
+
+
+def word(lineage: Lineage, **more: Any) -> ReportAck:
+    issuer = subject_key_id(lineage.self_signed)
+    return ReportAck(issuer=issuer, bundle=bundles.encode(lineage.bundle()), **more)
+
+
+async def test_a_newer_bundle_is_on_disk_before_it_is_used_and_outlives_a_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "gateway"
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", folder, CLOCK)
+        await identity.start(await api.token(tmp_path))
+        first = api.authority.bundle()
+        await rotate(api.authority, Phase.PUBLISHED)
+        await identity.told(word(api.authority))
+        assert identity.current.bundle.anchors == api.authority.bundle().anchors
+        assert identity.dial().roots == api.authority.bundle().pem()
+        again = GatewayIdentity("gateway-1", folder, CLOCK)
+        await again.start(None)
+        assert again.current.bundle == identity.current.bundle
+        await identity.told(ReportAck(bundle=bundles.encode(first)))
+        assert identity.current.bundle == again.current.bundle, "an older one changes nothing"
+
+
+async def test_a_bundle_that_does_not_follow_from_ours_is_not_believed(tmp_path: Path) -> None:
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", CLOCK)
+        await identity.start(await api.token(tmp_path))
+        before = identity.current
+        await rotate(api.authority, Phase.PUBLISHED)
+        good = api.authority.bundle()
+        foreign = ca("west").bundle
+        for bundle in (
+            replace(good, proof=Proof()),
+            replace(good, anchors=good.anchors[1:]),
+            replace(good, generation=2, anchors=good.anchors[1:]),
+            foreign,
+        ):
+            await identity.told(ReportAck(bundle=bundles.encode(bundle)))
+            assert identity.current is before
+        await identity.told(ReportAck(bundle=b"nonsense"))
+        assert identity.current is before
+
+
+async def test_a_bundle_that_cannot_be_stored_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", CLOCK)
+        await identity.start(await api.token(tmp_path))
+        before = identity.current
+        await rotate(api.authority, Phase.PUBLISHED)
+
+        def full(path: Path, data: bytes) -> None:
+            raise WriteError(path, "no space left")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, "write", full)
+            await identity.told(word(api.authority))
+        assert identity.current is before
+        await identity.told(word(api.authority))
+        assert identity.current.bundle.sequence == 2
+
+
+async def test_a_certificate_of_an_authority_that_has_ceased_to_issue_is_renewed_soon_and_once(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock(CLOCK.now())
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", clock)
+        await identity.start(await api.token(tmp_path))
+        told: list[Credential] = []
+        identity.listener = told.append
+        async with renewing(identity, clock):
+            await identity.told(word(api.authority, within_s=10))
+            assert told == [], "it is of the authority that issues"
+            await rotate(api.authority, Phase.ACTIVE)
+            for _ in range(3):
+                await identity.told(word(api.authority, within_s=10))
+            clock.advance(10)
+            await eventually(lambda: len(told) == 1)
+            assert told[0].issuer == subject_key_id(api.authority.self_signed)
+            await identity.told(word(api.authority, within_s=10))
+            clock.advance(10)
+            await at_rest(clock)
+            assert len(told) == 1
+
+
+async def test_all_certificates_from_before_a_moment_are_renewed_once(tmp_path: Path) -> None:
+    clock = ManualClock(CLOCK.now())
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", clock)
+        await identity.start(await api.token(tmp_path))
+        told: list[Credential] = []
+        identity.listener = told.append
+        began = identity.current.certificate.not_valid_before_utc + BACKDATE
+        async with renewing(identity, clock):
+            for moment, renewals in ((began, 0), (began + timedelta(seconds=1), 1)):
+                milliseconds = int(moment.timestamp() * 1000)
+                await asyncio.sleep(1.1)  # what is renewed now begins later than the moment, in whole seconds
+                await identity.told(word(api.authority, issued_after_ms=milliseconds))
+                await eventually(lambda wanted=renewals: len(told) == wanted)  # type: ignore[misc]
+            await identity.told(word(api.authority, issued_after_ms=milliseconds))
+            await at_rest(clock)
+            assert len(told) == 1
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
