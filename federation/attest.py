@@ -120,6 +120,7 @@ class Attestor:
         clock: Clock,
         why_banned: WhyBanned = nobody_is_banned,
         issuer: Issuer | None = None,
+        workloads: HostPort | None = None,
     ) -> None:
         self._authority = authority
         self._root = root
@@ -132,6 +133,7 @@ class Attestor:
         self._clock = clock
         self._why_banned = why_banned
         self._issuer = issuer
+        self._workloads = workloads or xds
 
     async def create(self, gateway_class: str, lifetime: timedelta) -> tuple[str, TokenRecord]:
         """A new token for a gateway of this class: its text, shown once, and what is kept."""
@@ -193,9 +195,9 @@ class Attestor:
         return Redeemed(bundle=self._bundle(), certificates=(chain,), base=self._base, address=str(self._xds))
 
     async def _attest_workload(self, issuer: Issuer, secret: bytes, request: str) -> Redeemed:
-        """The first certificate of a workload; it renews on the port for gateways. Raises ApiProblem."""
+        """The first certificate of a workload, and where it renews. Raises ApiProblem."""
         wish = Vetted(spki(csr.parse(request.encode()).public_key), Secret(secret))
-        answer = await issuer.issue(Demand("one-time token", os.urandom(REQUEST_ID_BYTES), (wish,)))
+        answer = await issuer.issue(Demand("one-time token", "", os.urandom(REQUEST_ID_BYTES), (wish,)))
         (outcome,) = answer.outcomes
         if isinstance(outcome, Refusal):
             if outcome.field == "token":
@@ -203,7 +205,9 @@ class Attestor:
             status = 503 if outcome.retry_after else 403
             raise ApiProblem(status, outcome.field, outcome.reason, "see `issuing` in the agent's settings")
         chain = pem(map(load_der, outcome.chain)).decode()
-        return Redeemed(bundle=self._bundle(), certificates=(chain,), base=self._base, address=str(self._xds))
+        return Redeemed(
+            bundle=self._bundle(), certificates=(chain,), base=self._base, address=str(self._workloads)
+        )
 
     async def renew(self, request: str, identity: SpiffeId, current: x509.Certificate) -> str:
         """A new chain (PEM) for the holder of `current`. Raises ApiProblem."""

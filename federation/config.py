@@ -180,6 +180,14 @@ class Tunnels(Setting, frozen=True, kw_only=True):
     connect: Attempt = Attempt.parse("1s")
 
 
+class IssuingDoors(Setting, frozen=True, kw_only=True):
+    """Processes of their own at a port of their own, where workloads renew. `advertise` is where they reach it."""
+
+    listen: Listening
+    advertise: Reached
+    processes: Annotated[int, Meta(ge=1, le=16)] = 1
+
+
 class Issuing(Setting, frozen=True, kw_only=True):
     """What the authority gives to workloads at most, whatever they ask for; `rate` is a second and identity."""
 
@@ -188,6 +196,7 @@ class Issuing(Setting, frozen=True, kw_only=True):
     keys: Annotated[tuple[KeyKind, ...], Meta(min_length=1)] = (KeyKind.P256, KeyKind.P384, KeyKind.RSA)
     names: tuple[NameTemplate, ...] = (NameTemplate("/ns/*/sa/*"),)
     rate: Annotated[int, Meta(ge=1, le=100_000)] = 50
+    doors: IssuingDoors | None = None
 
 
 class AgentSettings(Setting, frozen=True, kw_only=True):
@@ -350,6 +359,10 @@ def _of_agent(settings: AgentSettings) -> Iterator[Contradiction]:
         yield "cluster", "is the name of the federation service itself", "any other DNS label"
     if settings.ports.first > settings.ports.last:
         yield "ports.first", "lies after ports.last", f"at most {settings.ports.last}"
+    for name, one in _listening(settings) if settings.issuing.doors else ():
+        if settings.issuing.doors and collide(one, settings.issuing.doors.listen):
+            problem = f"{settings.issuing.doors.listen} meets listen.{name}, which is {one}"
+            yield "issuing.doors.listen", problem, "another port"
     if settings.issuing.shortest > settings.issuing.longest:
         yield "issuing.shortest", "is longer than issuing.longest", f"at most {settings.issuing.longest}"
     if settings.leases.suspect >= settings.leases.expired:

@@ -110,6 +110,8 @@ class Issuer:
 
     async def issue(self, demand: Demand) -> Answer:
         """An outcome for each wish. What the authority's key raises goes through."""
+        if demand.key and (reason := self._why_banned(SpiffeId.parse(demand.caller), demand.key)) is not None:
+            return Answer((Refusal("caller", reason),) * len(demand.wishes), self._encoded_bundle())
         outcomes: list[Refusal | asyncio.Future[Outcome]] = []
         begun: list[_Begun] = []
         for wish in demand.wishes:

@@ -37,6 +37,7 @@ from federation.app.agent_state import AgentState
 from federation.app.auditing import KeptByAgent, tell_heads
 from federation.app.bundles import BundleExchange
 from federation.app.gateway_reports import read_report
+from federation.app.issuing_doors import IssuingDoors
 from federation.app.keys import authority_keys
 from federation.app.vault import Vaults
 from federation.attest import Attestor, Instances
@@ -59,6 +60,7 @@ from federation.opening import Known, Opening
 from federation.rooting import Rooting
 from federation.rotating import Rotating
 from federation.store import SqliteStore
+from federation.svid.doors import Served
 from federation.svid.server import Callers, SvidServer
 from federation.sync.client import Credentials, Ports, SyncClient
 from federation.sync.codec import JOURNAL
@@ -70,7 +72,7 @@ from gateway.report_pb2 import GatewayReport, ReportAck
 from gateway.xds.reports import ReportServer
 from gateway.xds.server import AdsServer, Client, ServerCredentials, add_secure_port, new_server
 from pki import durable
-from pki.bundle import accept
+from pki.bundle import accept, encode
 from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
 from pki.lineage import Lineage
@@ -159,6 +161,7 @@ class _Process:
             clock,
             why_banned=self._why_banned,
             issuer=self.issuer,
+            workloads=settings.issuing.doors.advertise if settings.issuing.doors else None,
         )
 
     async def run(self) -> None:
@@ -266,6 +269,8 @@ class _Process:
             for use, session in self.vaults.sessions.items():
                 group.create_task(session.run(), name=f"vault for {use}")
             group.create_task(self.rooting.run(), name="rooting")
+            if (doors := self._issuing_doors()) is not None:
+                group.create_task(doors.run(), name="issuing doors")
             await self._serve(routes, state)
 
     async def _serve(self, routes: Iterable[Route], state: AgentState) -> None:
@@ -325,6 +330,18 @@ class _Process:
             yield
         finally:
             await server.stop(grace=0.5)
+
+    def _issuing_doors(self) -> IssuingDoors | None:
+        """The processes where workloads renew, if there are any besides this one."""
+        wanted = self.settings.issuing.doors
+        if wanted is None:
+            return None
+        path = self.folder / "doors.sock"
+        return IssuingDoors(path, wanted.listen, wanted.processes, self.issuer.issue, self._served, self.clock)
+
+    def _served(self) -> Served:
+        leaf = self.identity.current
+        return Served(leaf.chain, leaf.key, encode(self.authority.bundle()))
 
     def _why_banned(self, identity: SpiffeId, key: str) -> str | None:
         return self.gateways.why_banned(identity, key)

@@ -61,9 +61,12 @@ Outcome = Given | Refusal
 
 
 class Demand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One call: who has connected, its own number for the call, and its wishes; some may be refused already."""
+    """One call: who has connected, with which key (SPKI hash, hex), its own number for the call, and its wishes, some
+    of which may be refused already.
+    """
 
     caller: str
+    key: str
     request_id: bytes
     wishes: tuple[Vetted | Refusal, ...]
 

@@ -19,7 +19,7 @@ import structlog
 
 from federation.svid import svid_pb2 as pb
 from federation.svid.demand import Answer, Demand, Held, Refusal, Vetted
-from federation.svid.wire import METHOD, SERVICE, Malformed, decode_call, encode_answer, vet
+from federation.svid.wire import LONGEST_CALL, METHOD, SERVICE, Malformed, decode_call, encode_answer, vet
 from pki.algorithms import spki_hash
 from pki.bundle import Bundle
 from pki.certificate import load_pem, presented_chain, public_key
@@ -37,6 +37,13 @@ MOST_KNOWN = 4096
 
 PUSHBACK = "grpc-retry-pushback-ms"
 """The trailer by which a server says when to try again (gRPC proposal A6)."""
+
+OPTIONS = (
+    ("grpc.so_reuseport", 1),
+    ("grpc.max_receive_message_length", LONGEST_CALL + 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
 
 log = structlog.get_logger()
 
@@ -112,7 +119,9 @@ class SvidServer:
         self._waiting[caller.held.spki] += size
         try:
             wishes = await _vetted(call, caller.held)
-            return encode_answer(await self._issue(Demand(caller.identity, call.request_id, wishes)))
+            return encode_answer(
+                await self._issue(Demand(caller.identity, caller.held.spki, call.request_id, wishes))
+            )
         finally:
             self._waiting[caller.held.spki] -= size
             if not self._waiting[caller.held.spki]:
@@ -120,6 +129,13 @@ class SvidServer:
 
     def _has_room(self, caller: str, size: int) -> bool:
         return self._waiting.total() + size <= MOST_WAITING and self._waiting[caller] + size <= MOST_OF_ONE
+
+
+def new_server(svids: SvidServer) -> grpc.aio.Server:
+    """A server for nothing else, which shares its port with other processes; the caller adds that, and starts it."""
+    server = grpc.aio.server(options=OPTIONS)
+    server.add_generic_rpc_handlers((svids.handler(),))
+    return server
 
 
 async def _vetted(call: pb.IssueRequest, connection: Held) -> tuple[Vetted | Refusal, ...]:

@@ -253,14 +253,21 @@ class ServerCredentials:
 
 
 def add_secure_port(
-    server: grpc.aio.Server, address: HostPort, current: Callable[[], ServerCredentials]
+    server: grpc.aio.Server,
+    address: HostPort,
+    current: Callable[[], ServerCredentials],
+    *,
+    shared: bool = False,
 ) -> None:
     """Listen at `address` over mutual TLS; `current` is asked at each handshake. Raises CannotListen.
+
+    If it is `shared`, other processes listen there too, each on a socket of its own.
 
     gRPC is told of credentials only when they are new: it frees the old ones while another handshake may be using
     them (https://github.com/grpc/grpc/issues/36693), so each change risks the process.
     """
-    ensure_free(address)
+    if not shared:
+        ensure_free(address)
     served = current()
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:

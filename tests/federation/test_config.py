@@ -33,6 +33,7 @@ SHOWN_ON = {"keys.passphrase"}
 
 SHOWN_WITHOUT_DEFAULT = {
     "zone", "join_token", "token", "envoy.path", "bundle_endpoint", "federates", "keys.vault",
+    "issuing.doors",
 }  # fmt: skip
 """Settings whose default is that there is none: the example shows what one looks like."""
 
@@ -300,3 +301,15 @@ def test_a_file_that_is_not_there_or_no_file_is_told(tmp_path: Path) -> None:
     for path, why in ((tmp_path / "missing.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(InputError, match=why):
             read_settings(path, HubSettings)
+
+
+def test_doors_for_certificates_need_a_port_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    doors = "issuing: {doors: {listen: '0.0.0.0:8446', advertise: '10.1.0.2:8446', processes: 2}}\n"
+    file.write_text(MINIMAL["agent"] + KEYS + doors)
+    with pytest.raises(InputError, match=r"issuing\.doors\.listen: .* meets listen\.xds"):
+        read_settings(file, AgentSettings)
+    file.write_text(MINIMAL["agent"] + KEYS + doors.replace("8446", "8447"))
+    settings = read_settings(file, AgentSettings)
+    assert settings.issuing.doors is not None
+    assert settings.issuing.doors.processes == 2

@@ -53,7 +53,7 @@ class Cluster:
         return made.secret
 
     async def ask(self, *wishes: Vetted, request_id: bytes | None = None) -> Answer:
-        return await self.issuer.issue(Demand(GATEWAY, request_id or os.urandom(16), wishes))
+        return await self.issuer.issue(Demand(GATEWAY, "00" * 32, request_id or os.urandom(16), wishes))
 
     async def first(self, key: ec.EllipticCurvePrivateKey, identity: SpiffeId = CART) -> Given:
         """The first certificate of a workload."""
