@@ -6,7 +6,7 @@ said in `problem`, and is tried again: every step may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import structlog
@@ -18,7 +18,7 @@ from federation.banned import banned_cluster
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.gateways import Gateways
-from federation.held import Held
+from federation.held import Held, Version
 from federation.identity import Identity
 from federation.model import HUB, MemberState
 from federation.root_request import RootRequest
@@ -44,7 +44,10 @@ log = structlog.get_logger()
 
 
 class Rotating:
-    """The driver of one cluster's rotations. `run` it; ask `status`; `start`, `abort` and `go_on` are an operator's."""
+    """The driver of one cluster's rotations. `run` it; ask `status`; `start`, `abort` and `go_on` are an operator's.
+
+    `on_word` is called when `word_for` the gateways has changed.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,8 @@ class Rotating:
         self._bundle = lineage.bundle()
         self._asked: int | None = None
         self._issued_after: datetime | None = None
+        self._word = self._same_for_all()
+        self.on_word: Callable[[], None] = lambda: None
         self.problem: str | None = None
 
     async def run(self) -> None:
@@ -129,6 +134,7 @@ class Rotating:
     async def renew_all(self) -> None:
         """Ask everybody of this cluster for whom we issue to come for a new certificate, and get one ourselves."""
         self._issued_after = self._clock.now()
+        self._tell_gateways()
         await self._identity.renew()
 
     def status(self) -> RotationStatus:
@@ -190,8 +196,20 @@ class Rotating:
         if bundle != self._bundle:
             self._publisher.set("bundle", bundle)
             self._bundle = bundle
+        self._tell_gateways()
         if authority_key_id(self._identity.current.certificate) != subject_key_id(self._lineage.self_signed):
             await self._identity.renew()
+
+    def _tell_gateways(self) -> None:
+        """At once, instead of with the answers to their next reports."""
+        if self._word != (word := self._same_for_all()):
+            self._word = word
+            self.on_word()
+
+    def _same_for_all(self) -> tuple[Version, bytes, datetime | None]:
+        """What the words for all gateways are made of."""
+        lineage = self._lineage
+        return lineage.bundle().version, subject_key_id(lineage.self_signed), self._issued_after
 
     def _tell_held(self) -> None:
         held = Held(

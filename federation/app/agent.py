@@ -68,7 +68,7 @@ from federation.sync.importer import Importer
 from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
 from federation.tokens import TokenStore
-from gateway.report_pb2 import GatewayReport, ReportAck
+from gateway.report_pb2 import GatewayReport
 from gateway.xds.reports import ReportServer
 from gateway.xds.server import AdsServer, Client, ServerCredentials, add_secure_port, new_server
 from pki import durable
@@ -319,7 +319,13 @@ class _Process:
             self.gateways.stream_changed,
             self.gateways.stream_ended,
         )
-        reports = ReportServer(self.gateways.authorize, self._reported, self.gateways.fell_silent)
+        reports = ReportServer(
+            self.gateways.authorize,
+            self._reported,
+            self.gateways.fell_silent,
+            lambda client: self.rotating.word_for(client.instance),
+        )
+        self.rotating.on_word = reports.tell
         self.cuts = (ads.cut, reports.cut)
         svids = SvidServer(Callers(self.authority.bundle, self.clock.now), self.issuer.issue)
         server = new_server(ads.handler(), reports.handler(), svids.handler())
@@ -360,7 +366,6 @@ class _Process:
         leaf = self.identity.current
         return ServerCredentials(leaf.chain, leaf.key, self.authority.bundle().pem())
 
-    def _reported(self, client: Client, message: GatewayReport) -> ReportAck:
+    def _reported(self, client: Client, message: GatewayReport) -> None:
         seen = read_report(client, message, self.clock.now())
         self.gateways.reported(client, seen.gateway, seen.report, seen.paths, seen.failed)
-        return self.rotating.word_for(client.instance)
