@@ -12,10 +12,10 @@ import pytest_asyncio
 from federation.demo.asking import ask, until
 from federation.demo.clusters import BASE
 from federation.demo.world import World
-from tests.scenarios.changes import REMOTE, planned, reach, settled
+from tests.scenarios.changes import REMOTE, add_service, planned, reach, settled
 from tests.scenarios.command import Finished
 from tests.scenarios.command import federation as run
-from tests.scenarios.traffic import struck
+from tests.scenarios.traffic import answered_by, kept, struck
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
@@ -102,6 +102,32 @@ async def test_a_banned_cluster_is_cut_off_under_load_and_comes_back_when_the_ba
 
 async def nothing() -> None:
     """No fault."""
+
+
+async def test_established_tunnels_from_and_to_a_banned_cluster_end_as_well(world: World) -> None:
+    """A drain's length later, 1 s here; between the others they stay."""
+    for cluster, service in (("central", "inward"), ("west", "outward")):
+        add_service(world, cluster, service)
+    ways = {
+        ("west", "inward"): "central",
+        ("east", "outward"): "west",
+        ("east", "inward"): "central",
+    }
+    places = {way: await reach(world, *way) for way in ways}
+    for way, who in ways.items():
+        await until(f"the answer of {who}", answered_by(places[way], who))
+    async with (
+        kept(places["west", "inward"]) as inward,
+        kept(places["east", "outward"]) as outward,
+        kept(places["east", "inward"]) as other,
+    ):
+        await at_hub(world, "ca", "ban", "west", "--reason", "test")
+
+        async def ended() -> bool:
+            return not inward.lives and not outward.lives
+
+        await within("the end of its tunnels", ended)
+        assert await other.goes_on(), other.ended
 
 
 async def test_the_banned_identity_of_gateways_is_refused_by_its_own_agent_and_by_its_peers(
