@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 
 from bench.harness import Cost, Judged, Row, alternate
+from bench.issuer import DOOR
 from bench.issuing import CLIENTS, Bao, Fleet, Load
 from bench.processes import (
     LOAD_CPU,
@@ -60,7 +61,26 @@ async def issuance(folder: Path) -> list[Row]:
         rows.append(
             Row("issuance-memory", "MiB", grown, (resident_bytes(peer) / 2**20,), Judged.RATIO, None, note)
         )
-    return rows
+    return [*rows, await _two_processes(folder)]
+
+
+async def _two_processes(folder: Path) -> Row:
+    """Time a certificate with a door in front of the issuer, beside the issuer alone; both are loaded to the full."""
+    async with (
+        _ours(folder, "alone") as (fleet, _),
+        _ours(folder, "with-door", door=True) as (fleet_of_two, _),
+    ):
+
+        def renewing(which: Fleet) -> Callable[[], Awaitable[Cost]]:
+            async def renew() -> Cost:
+                load = await which.renew(BATCH, SLICE)
+                return Cost(load.seconds * 1e6, load.certificates)
+
+            return renew
+
+        two, one = await alternate(renewing(fleet_of_two), renewing(fleet), 1)
+    note = f"time a certificate, {BATCH} a call: issuer and one door, and the issuer alone"
+    return Row("issuance-two", "µs", two, one, Judged.RATIO, 1 / 1.7, note)
 
 
 async def _compared(
@@ -98,15 +118,19 @@ async def _compared(
 
 
 @asynccontextmanager
-async def _ours(folder: Path) -> AsyncIterator[tuple[Fleet, int]]:
-    """Our issuer's clients, and its process."""
-    home = durable.private_folder(folder / "issuer")
+async def _ours(
+    folder: Path, name: str = "issuer", *, door: bool = False
+) -> AsyncIterator[tuple[Fleet, int]]:
+    """Our issuer's clients, and its process. A door has the CPU of the load."""
+    home = durable.private_folder(folder / name)
     (host,) = loopback(1, [8446])
     address = HostPort.of(host, 8446)
     command = (sys.executable, "-m", "bench.issuer", str(home), str(address), str(WORKLOADS))
     pin((os.getpid(),), LOAD_CPU)
-    async with running("issuer", command, folder, SERVER_CPU) as process:
+    async with running(name, (*command, *(["door"] if door else [])), folder, SERVER_CPU) as process:
         await listening(process, address)
+        if door:
+            pin((int((home / DOOR).read_text()),), LOAD_CPU)
         fleet = Fleet(home, address)
         try:
             yield fleet, process.pid

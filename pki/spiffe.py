@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from pki.errors import InvalidName, InvalidSpiffeId
@@ -18,6 +19,8 @@ from pki.names import dns_label, is_dns_label
 SCHEME = "spiffe://"
 LONGEST_ID = 2048
 """Bytes of a whole SPIFFE ID (SPIFFE-ID §2.3)."""
+MOST_KEPT = 4096
+"""Identities that are not parsed again; those that are refused are not kept."""
 LONGEST_TRUST_DOMAIN = 255
 """Bytes of a trust domain's name (SPIFFE-ID §2.3)."""
 
@@ -98,6 +101,7 @@ class SpiffeId:
             raise InvalidSpiffeId(str(self), f"it is longer than {LONGEST_ID} bytes")
 
     @classmethod
+    @lru_cache(maxsize=MOST_KEPT)
     def parse(cls, text: str) -> Self:
         """Parse `spiffe://<trust domain>/<path>`; raises `InvalidSpiffeId`."""
         if not text.startswith(SCHEME):
