@@ -17,10 +17,11 @@ from datetime import timedelta
 from enum import StrEnum
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from pki import csr
 from pki.algorithms import PublicKey
 from pki.errors import Refused
 from pki.names import LONGEST_DNS_NAME
@@ -70,6 +71,23 @@ class Grant:
             ]
         )
 
+    def request(self, key: ec.EllipticCurvePrivateKey) -> bytes:
+        """A CSR (PEM) by the holder of `key`, with the subject and the names that are granted.
+
+        A root that is here reads its key alone; one in Vault takes the rest from it, after comparing.
+        """
+        builder = x509.CertificateSigningRequestBuilder().subject_name(self.subject(key.public_key()))
+        if self.names is not None:
+            builder = builder.add_extension(self.names, critical=False)
+        return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    @property
+    def names(self) -> x509.SubjectAlternativeName | None:
+        """Its alternative names, if it has any."""
+        uri: list[x509.GeneralName] = [] if self.uri is None else [x509.UniformResourceIdentifier(self.uri)]
+        names = [*uri, *(x509.DNSName(name) for name in self.dns_names)]
+        return x509.SubjectAlternativeName(names) if names else None
+
     @property
     def uri(self) -> str | None:
         """The SPIFFE ID of the trust domain that it signs for, as X509-SVID §3.1 has it in a signing certificate."""
@@ -108,14 +126,6 @@ def decide(
     return Grant(
         consumer, cluster, base, wanted, f"{consumer.value} of {cluster}"[:LONGEST_COMMON_NAME], domain
     )
-
-
-def read_key(request: bytes) -> PublicKey:
-    """The key of a CSR of at most 16 KiB, if an intermediate may have it. Raises `Refused`."""
-    key = csr.parse(request).public_key
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != CURVE:
-        raise Refused("csr", "the key of an intermediate is ECDSA on P-256")
-    return key
 
 
 def _linkerd(cluster: str, base: str, domain: TrustDomain, lifetime: timedelta) -> Grant:

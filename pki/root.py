@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -28,7 +29,7 @@ from pki.revoking import Revocations
 from pki.root_rules import check_root
 from pki.signer import Clock, Plan, Signer
 from pki.spiffe import TrustDomain
-from pki.subordinate import Subordinate, read_request
+from pki.subordinate import Subordinate, read_foreign, read_request
 
 TAKEN_OVER = "taken-over"
 """The file that says for which base a root serves that others made: its subject does not."""
@@ -161,12 +162,9 @@ class RootAuthority:
 
         Raises `Refused`, or as `Signer.sign` does.
         """
-        key = intermediate.read_key(request)
+        asked = read_foreign(request, grant)
         return await self._signer.sign(
-            lambda serial, now: issue.intermediate_authority(grant, key, self.certificate, serial, now),
-            (self.certificate,),
-            who=who,
-            why=why,
+            partial(asked.template, self.certificate), (self.certificate,), who=who, why=why
         )
 
     def revocations(self, clock: Clock) -> Revocations:

@@ -320,6 +320,11 @@ def check_newer(intent: Intent, newest: Entry | None) -> None:
         )
 
 
+def identity_of(template: Template) -> str:
+    """Whose certificate it will be, as the journal names it."""
+    return template.uri or template.subject.rfc4514_string()
+
+
 def intent_of(template: Template, now: datetime, who: str, why: str, replaces: int | None = None) -> Intent:
     """What the journal records before `template` is signed; `replaces` is a serial number."""
     return Intent(
@@ -327,7 +332,7 @@ def intent_of(template: Template, now: datetime, who: str, why: str, replaces: i
         serial=f"{template.serial:x}",
         digest=template.digest().hex(),
         profile=template.profile.name,
-        identity=template.uri or template.subject.rfc4514_string(),
+        identity=identity_of(template),
         spki=hashlib.sha256(template.key_bytes).hexdigest(),
         not_after=template.not_after,
         who=who,

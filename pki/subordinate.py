@@ -22,6 +22,7 @@ from pki.certificate import (
     signed_by,
 )
 from pki.errors import Refused, Untrusted
+from pki.intermediate import CURVE, Grant
 from pki.issue import Template
 from pki.profiles import CLUSTER_CA_ROOTED, HIGHEST_EPOCH, Profile, authority_subject, epoch_of
 from pki.spiffe import TrustDomain
@@ -45,6 +46,26 @@ class Subordinate:
     ) -> Template:
         """What `root` is to sign, with name constraints or without. Raises `Refused` when the root ends too early."""
         return issue.rooted_authority(self.trust_domain, self.epoch, self.key, root, serial, now, profile)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """An authority of another system, as granted, for whoever holds `key`."""
+
+    grant: Grant
+    key: ec.EllipticCurvePublicKey
+
+    def template(self, root: x509.Certificate, serial: int, now: datetime) -> Template:
+        """What `root` is to sign. Raises `Refused` when the root ends too early."""
+        return issue.intermediate_authority(self.grant, self.key, root, serial, now)
+
+
+def read_foreign(request: bytes, grant: Grant) -> Foreign:
+    """What is granted, for the key of a CSR of at most 16 KiB. Raises `Refused`."""
+    key = csr.parse(request).public_key
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != CURVE:
+        raise Refused("csr", "the key of an intermediate is ECDSA on P-256")
+    return Foreign(grant, key)
 
 
 def read_request(request: bytes, trust_domain: TrustDomain, base: str) -> Subordinate:

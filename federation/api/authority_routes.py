@@ -162,7 +162,7 @@ class HubAuthorityRoutes:
                 409,
                 "offline",
                 f"the key of the root is not here ({self._mode}), so this hub signs no authority for another system",
-                "only a root whose key is online in the hub does",
+                "a root whose key is online or in Vault does",
             )
         try:
             domain = None if body.trust_domain is None else TrustDomain.parse(body.trust_domain)

@@ -15,11 +15,10 @@ from typing import Any
 from cryptography import x509
 
 from pki.certificate import UNREADABLE, load_pem
-from pki.csr import request_extensions
+from pki.csr import parse, request_extensions
 from pki.errors import Distrust, Refused, Untrusted
 from pki.issue import Template
 from pki.skew import MOST_SKEW
-from pki.spiffe import TrustDomain
 from pki.validate import check_issued
 from pki.vault.capabilities import Needs
 
@@ -67,11 +66,20 @@ class Issuer:
         )
 
 
-def check_request(request: bytes, trust_domain: TrustDomain) -> None:
-    """Raise `Refused` for a CSR that asks for anything but the SAN of its trust domain."""
-    wanted = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(trust_domain.uri)])
-    if request_extensions(request) != [wanted]:
-        raise Refused("csr", f"it has to ask for the URI SAN {trust_domain.uri}, and for nothing besides")
+def check_request(
+    request: bytes, names: x509.SubjectAlternativeName | None, subject: x509.Name | None = None
+) -> None:
+    """Raise `Refused` for a CSR that asks for anything but these names, or for another subject than this."""
+    if request_extensions(request) != ([] if names is None else [names]):
+        shown = ", ".join(_shown(name) for name in names or ()) or "no alternative name"
+        raise Refused("csr", f"it has to ask for {shown}, and for nothing besides")
+    if subject is not None and parse(request).subject != subject:
+        raise Refused("csr", f"its subject has to be {subject.rfc4514_string()}")
+
+
+def _shown(name: x509.GeneralName) -> str:
+    kind = "URI" if isinstance(name, x509.UniformResourceIdentifier) else "DNS"
+    return f"the {kind} SAN {name.value}"
 
 
 def check_answer(

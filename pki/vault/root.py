@@ -27,14 +27,15 @@ from pki.algorithms import spki_hash
 from pki.certificate import der, load_pem, pem, public_key
 from pki.errors import KeyFileError, Refused, Untrusted, VaultError, VaultFault
 from pki.folder import JOURNAL, SELF_SIGNED, Folder
+from pki.intermediate import Grant
 from pki.issue import Template
 from pki.journal import Head, Journal
 from pki.ledger import Entry, Failed, Released
 from pki.root_rules import check_root
-from pki.signer import Clock, check_newer, intent_of
+from pki.signer import Clock, check_newer, identity_of, intent_of
 from pki.skew import Course, Reading, check_course, check_forward, follow
 from pki.spiffe import TrustDomain
-from pki.subordinate import Subordinate, read_request
+from pki.subordinate import Foreign, Subordinate, read_foreign, read_request
 from pki.vault.capabilities import Verdict
 from pki.vault.issuer import Issuer, check_answer, check_request, wanted
 from pki.vault.session import Session
@@ -134,6 +135,17 @@ class VaultRoot:
         asked = self._read(request, trust_domain)
         return await self._in_thread(lambda: self._sign(asked, request, who, why))
 
+    async def sign_intermediate(
+        self, request: bytes, grant: Grant, *, who: str, why: str
+    ) -> x509.Certificate:
+        """The authority of another system, as granted, for a CSR that asks for just that.
+
+        Raises as `sign_cluster_ca` does.
+        """
+        asked = read_foreign(request, grant)
+        check_request(request, grant.names, grant.subject(asked.key))
+        return await self._in_thread(lambda: self._sign(asked, request, who, why))
+
     async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
         """The key of `request`, if our rule lets Vault sign it now. Raises `Refused` where that does not."""
         asked = self._read(request, trust_domain)
@@ -147,15 +159,18 @@ class VaultRoot:
 
     def _read(self, request: bytes, trust_domain: TrustDomain) -> Subordinate:
         asked = read_request(request, trust_domain, self.base)
-        check_request(request, trust_domain)
+        check_request(
+            request, x509.SubjectAlternativeName([x509.UniformResourceIdentifier(trust_domain.uri)])
+        )
         return asked
 
-    def _sign(self, asked: Subordinate, request: bytes, who: str, why: str) -> x509.Certificate:
+    def _sign(self, asked: Subordinate | Foreign, request: bytes, who: str, why: str) -> x509.Certificate:
         """In the one thread that signs: whoever gives up waiting does not end it in the middle."""
         now = self._now()
         template = self._plan(asked, now)
         intent = intent_of(template, now, who, why)
-        check_newer(intent, self._journal.newest(intent.identity))
+        if intent.epoch:
+            check_newer(intent, self._journal.newest(intent.identity))
         self._journal.append(intent)
         released = False
         try:
@@ -184,14 +199,14 @@ class VaultRoot:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _plan(self, asked: Subordinate, now: datetime) -> Template:
+    def _plan(self, asked: Subordinate | Foreign, now: datetime) -> Template:
         self._journal.forget(now)
         serial = x509.random_serial_number()
         template = asked.template(self.certificate, serial, now)
         if asked.key == public_key(self.certificate):
             raise Refused("key", "it is the key of the root itself")
         holder = self._journal.holder(spki_hash(asked.key))
-        if holder not in (None, template.uri):
+        if holder not in (None, identity_of(template)):
             raise Refused("key", f"it belongs to {holder} already; make a new one")
         return template
 

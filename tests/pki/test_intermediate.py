@@ -16,11 +16,12 @@ from pki import csr, issue
 from pki.bundle import Bundle, Proof, Rejected, accept
 from pki.certificate import extension
 from pki.errors import Refused, Untrusted
-from pki.intermediate import Consumer, Grant, decide, read_key
+from pki.intermediate import Consumer, Grant, decide
 from pki.keys.file import FileKeyStore
 from pki.profiles import authority_subject
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
+from pki.subordinate import read_foreign
 from pki.validate import check_issued, verify_peer
 from tests.pki.world import BASE, NOW, World, granted, new_key, serial
 
@@ -103,7 +104,7 @@ def test_it_does_not_outlive_the_root(world: World) -> None:
 
 def test_r3_only_p_256_because_linkerd_takes_no_other() -> None:
     with pytest.raises(Refused, match="P-256"):
-        read_key(csr.request(ec.generate_private_key(ec.SECP384R1())))
+        read_foreign(csr.request(ec.generate_private_key(ec.SECP384R1())), GRANTS[Consumer.ISTIO])
 
 
 def test_a_trust_domain_name_that_linkerd_cannot_hold_is_refused() -> None:

@@ -6,12 +6,13 @@ gives a certificate.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from federation.cli.call import ask, segment
+from federation.cli.call import WrongArgument, ask, segment
 from federation.cli.output import emit, output_option
 from federation.cli.paths import GivenPath
 from federation.errors import FederationError
@@ -104,19 +105,33 @@ def _keyed(
 ) -> Any:
     from federation.api.authority_info import NewIntermediate
     from federation.exporting import material, new_key, of_consumer
-    from pki import csr
 
     seconds = None if lifetime is None else _seconds(lifetime)
     listed = _list(ctx) if crl else b""
     key = new_key()
+    grant = _granted(ask(ctx, "GET", "/v1/status")["base"], consumer, cluster, trust_domain, seconds)
     body = NewIntermediate(
         consumer=consumer,  # type: ignore[arg-type]
-        csr=csr.request(key).decode(),
+        csr=grant.request(key).decode(),
         trust_domain=trust_domain,
         lifetime=seconds,
     )
     answer = ask(ctx, "POST", f"/v1/clusters/{segment(cluster)}/intermediates", body=body)
     return of_consumer(consumer, material(answer, key, listed), namespace)
+
+
+def _granted(base: str, consumer: str, cluster: str, trust_domain: str | None, lifetime: float | None) -> Any:
+    """What the hub will grant as well; it decides for itself. Raises WrongArgument."""
+    from pki.errors import InvalidSpiffeId, Refused
+    from pki.intermediate import Consumer, decide
+    from pki.spiffe import TrustDomain
+
+    try:
+        domain = None if trust_domain is None else TrustDomain.parse(trust_domain)
+        span = None if lifetime is None else timedelta(seconds=lifetime)
+        return decide(Consumer(consumer), cluster, base, domain, span)
+    except (Refused, InvalidSpiffeId) as error:
+        raise WrongArgument(str(error), "see `federation ca export --help`") from error
 
 
 def _trust(ctx: click.Context, consumer: str, cluster: str, crl: bool) -> Any:

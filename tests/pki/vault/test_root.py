@@ -21,6 +21,7 @@ from pki.bundle import is_rooted
 from pki.certificate import public_key
 from pki.errors import KeyFileError, Refused, Untrusted, VaultError, VaultFault
 from pki.folder import JOURNAL
+from pki.intermediate import Consumer, decide
 from pki.keys.file import FileKeyStore
 from pki.profiles import CLUSTER_CA_ROOTED, authority_subject
 from pki.spiffe import TrustDomain
@@ -91,6 +92,28 @@ async def test_an_authority_of_ours_takes_it_as_its_own(prepared: Prepared, tmp_
         await east.close()
     assert is_rooted(east.self_signed, signed, root.certificate)
     assert signed.subject.public_bytes() == east.self_signed.subject.public_bytes()
+
+
+@pytest.mark.parametrize("consumer", Consumer)
+async def test_v2_v3_another_system_gets_its_authority_as_granted(
+    prepared: Prepared, tmp_path: Path, consumer: Consumer
+) -> None:
+    domain = TrustDomain.parse("36cb52cd-4058-f811-0432-6798a240c5d3.consul")
+    grant = decide(consumer, "east", BASE, domain if consumer is Consumer.CONSUL else None, None)
+    async with opened(prepared, tmp_path / "root") as root:
+        for _ in range(2):
+            key = new_key()
+            made = await root.sign_intermediate(grant.request(key), grant, who="ada", why="a test")
+            assert (made.public_key(), made.subject) == (key.public_key(), grant.subject(key.public_key()))
+            found = [
+                one.value for one in made.extensions if isinstance(one.value, x509.SubjectAlternativeName)
+            ]
+            assert found == ([] if grant.names is None else [grant.names])
+        assert openssl_verify(tmp_path, root.certificate, [made], datetime.now(UTC)) == "OK"
+        with pytest.raises(Refused, match="csr"):
+            await root.sign_intermediate(request(EAST, new_key()), grant, who="ada", why="a test")
+        with pytest.raises(Refused, match="belongs to"):
+            await root.sign_cluster_ca(request(EAST, key), EAST, who="east", why="a test")
 
 
 def asking(
