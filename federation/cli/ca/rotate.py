@@ -54,7 +54,12 @@ cluster_argument = click.argument("cluster", required=False, metavar="[CLUSTER]"
 @output_option
 @click.pass_context
 def start(ctx: click.Context, cluster: str | None, why: str, manual: bool, output: str) -> None:
-    """Begin to replace the authority. Nothing changes for anybody before all are ready for it."""
+    """Begin to replace the authority. Nothing changes for anybody before all are ready for it.
+
+    \b
+    Example:
+      federation ca rotate cluster start west --why "the key was on a lost disk"
+    """
     _change(ctx, cluster, output, action="start", why=why, manual=manual)
 
 
@@ -63,7 +68,13 @@ def start(ctx: click.Context, cluster: str | None, why: str, manual: bool, outpu
 @output_option
 @click.pass_context
 def status(ctx: click.Context, cluster: str | None, output: str) -> None:
-    """Show the phase, and who holds it up. Exit code 1 if somebody does."""
+    """Show the phase, and who holds it up. Exit code 1 if somebody does.
+
+    \b
+    Examples:
+      federation ca rotate cluster status west
+      federation --hub unix:///var/lib/federation/agent/api.sock ca rotate cluster status
+    """
     found = ask(ctx, "GET", _path(cluster))
     emit(output, found, _show)
     if found["running"] and found["blocking"]:
@@ -72,15 +83,21 @@ def status(ctx: click.Context, cluster: str | None, output: str) -> None:
 
 @cluster.command()
 @cluster_argument
+@output_option
 @click.pass_context
-def watch(ctx: click.Context, cluster: str | None) -> None:
-    """Follow the rotation until it is over; exit code 1 if it was turned back."""
+def watch(ctx: click.Context, cluster: str | None, output: str) -> None:
+    """Follow the rotation until it is over; exit code 1 if it was turned back.
+
+    \b
+    Example:
+      federation ca rotate cluster watch west
+    """
     before: tuple[Any, ...] = ()
     while True:
         found = ask(ctx, "GET", _path(cluster))
         line = (found["phase"], tuple(_blocking(found)), found["problem"])
         if line != before:
-            _follow(found)
+            emit(output, found, _follow)
             before = line
         if not found["running"]:
             ctx.exit(0 if found["phase"] in (None, "done") else 1)
@@ -92,7 +109,12 @@ def watch(ctx: click.Context, cluster: str | None) -> None:
 @output_option
 @click.pass_context
 def abort(ctx: click.Context, cluster: str | None, output: str) -> None:
-    """Turn back, with the same care: leaves first, then the anchor. Too late once the old anchor is being let go."""
+    """Turn back, with the same care: leaves first, then the anchor. Too late once the old anchor is being let go.
+
+    \b
+    Example:
+      federation ca rotate cluster abort west
+    """
     _change(ctx, cluster, output, action="abort")
 
 
@@ -101,7 +123,12 @@ def abort(ctx: click.Context, cluster: str | None, output: str) -> None:
 @output_option
 @click.pass_context
 def advance(ctx: click.Context, cluster: str | None, output: str) -> None:
-    """Take the next step of a rotation that was started with --manual, if nobody holds it up."""
+    """Take the next step of a rotation that was started with --manual, if nobody holds it up.
+
+    \b
+    Example:
+      federation ca rotate cluster advance west
+    """
     _change(ctx, cluster, output, action="advance")
 
 
@@ -115,7 +142,12 @@ def leaves() -> None:
 @output_option
 @click.pass_context
 def start_leaves(ctx: click.Context, cluster: str | None, output: str) -> None:
-    """Have the agent and every gateway of a cluster get a new certificate now, spread over a while."""
+    """Have the agent and every gateway of a cluster get a new certificate now, spread over a while.
+
+    \b
+    Example:
+      federation ca rotate leaves start west
+    """
     _change(ctx, cluster, output, action="leaves")
 
 
