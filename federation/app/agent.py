@@ -39,7 +39,7 @@ from federation.app.bundles import BundleExchange
 from federation.app.gateway_reports import read_report
 from federation.app.issuing_doors import IssuingDoors
 from federation.app.keys import authority_keys
-from federation.app.vault import Vaults
+from federation.app.vaults import Vaults
 from federation.attest import Attestor, Instances
 from federation.ceremony import AgentCeremony
 from federation.clock import Clock
@@ -343,7 +343,9 @@ class _Process:
         if wanted is None:
             return None
         path = self.folder / "doors.sock"
-        return IssuingDoors(path, wanted.listen, wanted.processes, self.issuer.issue, self._served, self.clock)
+        return IssuingDoors(
+            path, wanted.listen, wanted.processes, self.issuer.issue, self._served, self.clock
+        )
 
     def _served(self) -> Served:
         leaf = self.identity.current

@@ -27,7 +27,7 @@ from federation.app.auditing import ConnectedAgents, tell_heads
 from federation.app.bundles import BundleExchange
 from federation.app.keys import authority_keys
 from federation.app.root import HINT, offline_root, online_root, vault_root
-from federation.app.vault import Vaults
+from federation.app.vaults import Vaults
 from federation.ceremony import Ceremony, HubCeremony
 from federation.checks import hub_checks
 from federation.clock import Clock

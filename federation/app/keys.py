@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from federation.app.vault import Vaults
+from federation.app.vaults import Vaults
 from federation.config import AuthorityKeys, Keys
 from pki.errors import KeyFileError
 from pki.keys import KeyStore, passphrase

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -26,7 +26,7 @@ from federation.api.server import (
     serving,
     with_health,
 )
-from federation.app.vault import Vaults
+from federation.app.vaults import Vaults
 from federation.ceremony import Ceremony, HubCeremony, NoCeremony
 from federation.clock import Clock
 from federation.config import HubSettings
@@ -39,10 +39,12 @@ from pki.keys import KeyStore
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot, refuse_keys
 from pki.root import RootAuthority
-from pki.vault.root import VaultRoot
 
 WAITS = "the root, which is offline, has to sign this hub's authority"
 HINT = "`federation ca request` here, `federation ca sign` on the machine of the root, `federation ca install` here"
+
+if TYPE_CHECKING:
+    from pki.vault.root import VaultRoot
 
 log = structlog.get_logger()
 
@@ -52,7 +54,7 @@ async def vault_root(
 ) -> tuple[VaultRoot, Ceremony]:
     """The root whose key is in Vault. One that has its key here is not left behind by a change of the settings."""
     refuse_keys(folder / "root-keys")
-    if not VaultRoot.exists(folder / "root"):
+    if not (folder / "root" / SELF_SIGNED).exists():
         await _refuse_another(folder, store, f"put {folder / 'root'} back from the backup")
     root = await vaults.root(issuer, settings.base)
     return root, NoCeremony(root.certificate)

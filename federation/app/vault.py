@@ -1,4 +1,4 @@
-"""Vaults that a process uses, from what its settings say: one session each, kept alive, with one alarm.
+"""A Vault as the settings say: how to log in to it, what is told of it, the root or the keys that are there.
 
 While a Vault is away, what exists goes on: certificates are served and renewed by authorities whose keys are here.
 Only what its key signs waits.
@@ -6,11 +6,7 @@ Only what its key signs waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
@@ -18,7 +14,7 @@ from federation.clock import Clock
 from federation.vault_settings import VaultEngine, VaultIssuer, VaultLogin, VaultPlace
 from pki.errors import PkiError
 from pki.keys.transit import Engine, TransitKeyStore
-from pki.vault.capabilities import Verdict
+from pki.vault.capabilities import Needs
 from pki.vault.issuer import Issuer
 from pki.vault.login import AppRole, Certificate, Jwt, Kubernetes, Method, Token
 from pki.vault.root import VaultRoot
@@ -28,77 +24,40 @@ from pki.vault.wire import ClientCertificate, Place
 log = structlog.get_logger()
 
 
-class Labelled(Protocol):
-    def set_function(self, f: Callable[[], float]) -> None: ...
+def session_of(settings: VaultPlace, use: str, folder: Path, clock: Clock) -> Session:
+    """A session for one use, which tells of its own troubles; a wrapped secret id is kept in `folder`."""
+
+    def tell(problem: str) -> None:
+        if problem:
+            log.error("Vault is of no use now; what exists goes on", use=use, problem=problem)
+        else:
+            log.info("Vault is of use again", use=use)
+
+    if settings.auth.token is not None:
+        log.warning(
+            "logging in to Vault with a token that somebody made: once it has ended, nothing here can get another"
+            " one; a role (approle, kubernetes, jwt, certificate) can",
+            use=use,
+        )
+    place = Place(settings.address, Path(settings.ca), settings.namespace or "", float(settings.timeout))
+    return Session(place, method(settings.auth, folder / f"vault-{use}"), clock, tell)
 
 
-class Gauge(Protocol):
-    """A gauge of prometheus_client with one label."""
+async def open_root(
+    settings: VaultIssuer, session: Session, folder: Path, base: str, clock: Clock
+) -> VaultRoot:
+    """The root whose key is there. Raises PkiError, as `VaultRoot.open` does."""
+    issuer = Issuer(settings.mount, settings.issuer)
+    root = await VaultRoot.open(folder, session, issuer, base, clock)
+    await _look_at_policy(session, issuer.needs)
+    return root
 
-    def labels(self, use: str, /) -> Labelled: ...
 
-
-class Vaults:
-    """The Vaults of one process in `folder`, each under what it is used for: `root` or `keys`."""
-
-    def __init__(self, folder: Path, clock: Clock, stack: AsyncExitStack) -> None:
-        self.sessions: dict[str, Session] = {}
-        self._folder = folder
-        self._clock = clock
-        self._stack = stack
-
-    def watch(self, gauge: Gauge) -> None:
-        """Let `gauge`, by use, say how long each token lasts."""
-        for use, session in self.sessions.items():
-            gauge.labels(use).set_function(partial(_left, session))
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """One line for each Vault that is of no use now."""
-        return tuple(f"{use}: {session.problem}" for use, session in self.sessions.items() if session.problem)
-
-    async def root(self, issuer: VaultIssuer, base: str) -> VaultRoot:
-        """The root whose key is there, pinned at the first start. Raises PkiError, as `VaultRoot.open` does."""
-        session = self._open("root", issuer)
-        place = self._folder / "root"
-        root = await VaultRoot.open(place, session, Issuer(issuer.mount, issuer.issuer), base, self._clock)
-        self._stack.push_async_callback(root.close)
-        try:
-            _tell(issuer, await root.examine())
-        except PkiError as error:
-            log.warning("the policy in Vault cannot be looked at now", problem=str(error))
-        return root
-
-    async def keys(self, place: VaultEngine, folder: Path, prefix: str = "") -> TransitKeyStore:
-        """A store of keys in Vault, whose names begin with `prefix`; the public halves lie in `folder`."""
-        engine = Engine(place.mount, f"{place.prefix}{prefix}")
-        known = self.sessions.get("keys")
-        session = known or self._open("keys", place)
-        if known is None:
-            try:
-                _tell(place, await session.examine(engine.needs))
-            except PkiError as error:
-                log.warning("the policy in Vault cannot be looked at now", problem=str(error))
-        return TransitKeyStore(session, engine, folder)
-
-    def _open(self, use: str, settings: VaultPlace) -> Session:
-        def tell(problem: str) -> None:
-            if problem:
-                log.error("Vault is of no use now; what exists goes on", use=use, problem=problem)
-            else:
-                log.info("Vault is of use again", use=use)
-
-        if settings.auth.token is not None:
-            log.warning(
-                "logging in to Vault with a token that somebody made: once it has ended, nothing here can get"
-                " another one; a role (approle, kubernetes, jwt, certificate) can",
-                use=use,
-            )
-        place = Place(settings.address, Path(settings.ca), settings.namespace or "", float(settings.timeout))
-        session = Session(place, method(settings.auth, self._folder / f"vault-{use}"), self._clock, tell)
-        self._stack.push_async_callback(session.close)
-        self.sessions[use] = session
-        return session
+async def open_keys(settings: VaultEngine, session: Session, folder: Path, prefix: str) -> TransitKeyStore:
+    """The store of keys there. Vault may be away."""
+    engine = Engine(settings.mount, f"{settings.prefix}{prefix}")
+    await _look_at_policy(session, engine.needs)
+    return TransitKeyStore(session, engine, folder)
 
 
 def method(auth: VaultLogin, keep: Path) -> Method:
@@ -117,12 +76,15 @@ def method(auth: VaultLogin, keep: Path) -> Method:
     return Token(Path(auth.token.file))
 
 
-def _left(session: Session) -> float:
-    return session.standing.token_left
-
-
-def _tell(place: VaultPlace, verdict: Verdict) -> None:
+async def _look_at_policy(session: Session, needs: Needs) -> None:
+    """Say what ours lacks, and what it had better not give."""
+    address = session.vault.place.address
+    try:
+        verdict = await session.examine(needs)
+    except PkiError as error:
+        log.warning("our policy in Vault cannot be looked at now", vault=address, problem=str(error))
+        return
     for sentence in verdict.lacking:
-        log.error("our policy in Vault lacks something", vault=place.address, lacks=sentence)
+        log.error("our policy in Vault lacks something", vault=address, lacks=sentence)
     for sentence in verdict.excess:
-        log.warning("our policy in Vault gives more than we need", vault=place.address, gives=sentence)
+        log.warning("our policy in Vault gives more than we need", vault=address, gives=sentence)

@@ -22,7 +22,6 @@ from federation.demo.clusters import ECHO, SECRET, Gateway
 from federation.demo.files import PASSPHRASE
 from federation.demo.load import Load, request, running
 from federation.demo.processes import Process
-from federation.demo.vault import look_for_root_key
 from federation.demo.world import World
 from federation.listen import HostPort
 from pki.keys.passphrase import from_file
@@ -69,6 +68,8 @@ class Tour:
             await self.root_in_openbao()
 
     async def root_in_openbao(self) -> None:
+        from federation.demo.vault import look_for_root_key
+
         folder = self._world.folder
         passphrase = from_file(folder / PASSPHRASE)
         status = await ask(self._world.hub_socket, "/v1/status")

@@ -13,15 +13,17 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from federation.demo import files
 from federation.demo.asking import answers, ask, until
 from federation.demo.clusters import BACKENDS, ECHO, PLANS, Backend, Cluster, Gateway, Plan
 from federation.demo.processes import Process
-from federation.demo.vault import RootInOpenBao
 from federation.errors import FederationError
 from federation.listen import HostPort
+
+if TYPE_CHECKING:
+    from federation.demo.vault import RootInOpenBao
 
 
 class World:
@@ -45,7 +47,7 @@ class World:
         self._hub_settings = hub or {}
         self.network = _unused_network()
         address = HostPort.of(str(self.network.network_address + 2), 8200)
-        self.openbao = RootInOpenBao(folder / "openbao", address) if vault else None
+        self.openbao = _openbao(folder / "openbao", address) if vault else None
         self.hub = self._process("hub", "serve", folder / "hub.yaml")
         self.clusters: dict[str, Cluster] = {}
         self.tokens: dict[str, str] = {}
@@ -191,6 +193,13 @@ class World:
     def _process(self, name: str, command: str, config: Path) -> Process:
         argv = (sys.executable, "-m", "federation.cli.main", command, "--config", str(config))
         return Process(name, argv, self.folder / f"{name}.log")
+
+
+def _openbao(folder: Path, address: HostPort) -> RootInOpenBao:
+    """Imported when it is wanted: what speaks to Vault costs a fifth of a second."""
+    from federation.demo.vault import RootInOpenBao
+
+    return RootInOpenBao(folder, address)
 
 
 def _unused_network() -> IPv4Network:
