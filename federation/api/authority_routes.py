@@ -10,12 +10,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 from cryptography import x509
 
-from federation.agent import Agent
 from federation.api.authority_info import (
     ClusterAuthorities,
     ForeignInfo,
@@ -44,6 +43,9 @@ from pki.errors import InvalidSpiffeId, Refused
 from pki.intermediate import Consumer
 from pki.lineage import Lineage
 from pki.spiffe import TrustDomain
+
+if TYPE_CHECKING:
+    from federation.agent import Agent
 
 Foreign = Callable[[], tuple[ForeignInfo, ...]]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from federation.api.agents import ask_agent
@@ -9,8 +11,10 @@ from federation.api.messages import Rotate, RotationStatus
 from federation.api.routes import Access, ApiProblem, Call, Route
 from federation.hub import Hub
 from federation.questions import Question
-from federation.rotating import Rotating
 from pki.errors import Refused
+
+if TYPE_CHECKING:
+    from federation.rotating import Rotating
 
 STATUS = "/v1/ca/rotation"
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rpds import HashTrieMap
 
-from federation.agent import Agent
 from federation.clock import Clock
 from federation.events import HeadsAccepted
 from federation.heads import JournalHead, Kept
 from federation.hub import Hub
 from federation.questions import Answer, Question
+
+if TYPE_CHECKING:
+    from federation.agent import Agent
 
 TELL_EVERY = 5.0
 """Seconds between two looks at how far our journals have come: what is cut from their end is noticed from then on."""
