@@ -12,7 +12,6 @@ from pathlib import Path
 import structlog
 
 from federation.clock import Clock
-from federation.errors import FederationError
 from federation.listen import HostPort
 from federation.svid.demand import Answer, Demand
 from federation.svid.doors import Hatch, Served
@@ -76,8 +75,6 @@ class IssuingDoors:
         try:
             hatch.tell(self._served())
             await hatch.run()
-        except (FederationError, ValueError) as error:
-            log.error("a door does not speak our language", reason=str(error))
         finally:
             self._hatches.discard(hatch)
 

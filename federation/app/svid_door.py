@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from federation.clock import SystemClock
+from federation.errors import FederationError
 from federation.hardening import harden
 from federation.listen import HostPort
 from federation.svid.doors import Link, Served
@@ -59,4 +60,9 @@ async def run(socket: Path, address: HostPort) -> None:
 
 if __name__ == "__main__":
     harden()
-    asyncio.run(run(Path(sys.argv[1]), HostPort.parse(sys.argv[2])))
+    try:
+        asyncio.run(run(Path(sys.argv[1]), HostPort.parse(sys.argv[2])))
+    except (FederationError, OSError) as error:
+        sys.exit(f"a door for certificates ends: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -72,13 +72,21 @@ class Hatch:
         """Until the door is gone. What it asks is done side by side."""
         try:
             async with asyncio.TaskGroup() as group:
-                while (frame := await _receive(self._reader)) is not None:
-                    asked = _to_agent.decode(frame)
+                while (asked := await self._heard()) is not None:
                     group.create_task(self._answer(asked), name=f"issue-{asked.number}")
         finally:
             self._writer.close()
             with suppress(OSError):
                 await self._writer.wait_closed()
+
+    async def _heard(self) -> Asked | None:
+        """What the door asks next; None when it is gone, or does not speak our language."""
+        frame = await _receive(self._reader)
+        try:
+            return None if frame is None else _to_agent.decode(frame)
+        except msgspec.MsgspecError as error:
+            log.error("a door does not speak our language", reason=str(error))
+            return None
 
     async def _answer(self, asked: Asked) -> None:
         answer: Answer | None = None
@@ -140,11 +148,9 @@ def _send(writer: asyncio.StreamWriter, message: Served | Asked | Answered) -> N
 
 
 async def _receive(reader: asyncio.StreamReader) -> bytes | None:
-    """The next message; None when the other side is gone."""
+    """The next message; None when the other side is gone, or says more than fits into a frame."""
     try:
         length = int.from_bytes(await reader.readexactly(4))
-        if length > LONGEST_FRAME:
-            raise FederationError(f"a frame of {length} bytes, allowed are {LONGEST_FRAME}")
-        return await reader.readexactly(length)
+        return await reader.readexactly(length) if length <= LONGEST_FRAME else None
     except (asyncio.IncompleteReadError, ConnectionResetError):
         return None
