@@ -8,6 +8,7 @@ field compared with the template (`pki.validate.check_issued`).
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -93,6 +94,7 @@ def _extension(head: bytes, value: bytes) -> bytes:
     return _tlv(_SEQUENCE, head + _tlv(_OCTET_STRING, value))
 
 
+@lru_cache(maxsize=64)
 def _time(moment: datetime) -> bytes:
     """RFC 5280 §4.1.2.5: two digits of the year until 2049."""
     if moment.year < 2050:

@@ -39,6 +39,8 @@ NO_REVOCATION_AVAILABLE = ObjectIdentifier("2.5.29.56")
 """RFC 9608: there is no CRL and no OCSP for this short-lived certificate, so do not look for one."""
 
 _NULL = b"\x05\x00"
+_NOBODY = x509.Name([])
+"""The subject of a leaf: who it is, its SAN says."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def leaf(
     return Template(
         profile=grant.profile,
         serial=serial,
-        subject=x509.Name([]),
+        subject=_NOBODY,
         issuer=issuer[0].subject,
         public_key=key,
         subject_key_id=_key_id(key),
