@@ -128,7 +128,8 @@ class HubRoutes:
         except Banned as error:
             raise turned_away(error.reason) from error
         except VaultError as error:
-            raise ApiProblem(503, "root", f"the root cannot sign now: {error}", WAIT_FOR_ROOT) from error
+            what = f"the root cannot sign now: its Vault {error.fault.value}"
+            raise ApiProblem(503, "root", what, WAIT_FOR_ROOT) from error
         if not isinstance(outcome, Joined):
             raise no_good()
         return Redeemed(

@@ -34,7 +34,7 @@ from federation.api.routes import (
 )
 from federation.api.trail import Trail
 from federation.errors import FederationError, InvalidValue
-from pki.errors import PkiError
+from pki.errors import PkiError, VaultError
 
 MAX_BODY = 64 * 1024
 """Bytes of a request body; the largest legitimate one is a certificate request of a few KiB."""
@@ -162,6 +162,8 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
         return _json(400, Problem("bad-value", str(error), error.hint))
     except FederationError as error:
         return _json(409, Problem("refused", str(error), error.hint))
+    except VaultError as error:
+        return _json(503, Problem("vault", str(error), error.hint))
     except PkiError as error:
         return _json(409, Problem("refused", str(error)))
     except web.HTTPNotFound:
