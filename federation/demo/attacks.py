@@ -35,6 +35,7 @@ from pki.folder import SELF_SIGNED
 from pki.keys import passphrase
 from pki.keys.file import FileKeyStore
 from pki.keys.passphrase import Passphrase
+from pki.profiles import HIGHEST_EPOCH, authority_subject
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken
 from pki.validate import verify_peer
@@ -49,10 +50,11 @@ XDS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedRes
 
 
 async def replay_token(world: World) -> Refusal | str:
-    """Try the token that east has used, with a key of one's own."""
+    """Try the token that east has used, with a key of one's own, in a request that is as it should be."""
 
     async def forge(_: Bundle) -> bytes:
-        return request(ec.generate_private_key(ec.SECP256R1()))
+        key = ec.generate_private_key(ec.SECP256R1())
+        return request(key, authority_subject(f"east.{BASE}", HIGHEST_EPOCH, key.public_key()))
 
     token = JoinToken.decode(world.tokens["east"])
     try:
@@ -97,7 +99,12 @@ def _passphrase(world: World) -> Passphrase:
 
 
 def _anchor(world: World, cluster: str) -> Path:
-    return world.clusters[cluster].folder / "agent" / "authority" / SELF_SIGNED
+    """The newest that the cluster has made; it lies in a folder with the number of its epoch, but for the first one."""
+    folder = world.clusters[cluster].folder / "agent" / "authority"
+    later = sorted(
+        (path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)
+    )
+    return (later[-1] if later else folder) / SELF_SIGNED
 
 
 class Forger:

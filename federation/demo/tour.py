@@ -1,4 +1,4 @@
-"""The tour: eight steps, each with what it claims. Faults strike under load of 200 new connections a second.
+"""The tour: nine steps, each with what it claims. Faults strike under load of 200 new connections a second.
 
 A claim is about who answers, in which order, and how many requests fail; times are shown beside their goals.
 """
@@ -22,6 +22,7 @@ from federation.demo.clusters import ECHO, SECRET, Gateway
 from federation.demo.files import PASSPHRASE
 from federation.demo.load import Load, request, running
 from federation.demo.processes import Process
+from federation.demo.rotation import WAY, Rotated, follow
 from federation.demo.world import World
 from federation.listen import HostPort
 from pki.keys.passphrase import from_file
@@ -33,6 +34,7 @@ FROZEN_GOAL = 0.350 + 0.500 + 0.150
 """PING interval + PING time-out + 150 ms."""
 
 ECHO_PORT = f"{ECHO}:80"
+WEST = "spiffe://west.mesh.example/gateway/eastwest"
 
 
 class Tour:
@@ -54,6 +56,7 @@ class Tour:
         await self.control_plane_dies()
         await self.not_exported()
         await self.forged()
+        await self.replaced()
 
     async def joined(self) -> None:
         self._screen.step("1. Three clusters joined with one-time tokens")
@@ -63,7 +66,8 @@ class Tour:
             "east, west and central are members", names == ["central", "east", "west"], ", ".join(names)
         )
         answer = await attacks.replay_token(self._world)
-        self._record.claim("a used token is refused", isinstance(answer, Refusal), str(answer))
+        refused = isinstance(answer, Refusal) and answer.code == "token"
+        self._record.claim("a used token is refused", refused, str(answer))
         if self._world.openbao is not None:
             await self.root_in_openbao()
 
@@ -97,8 +101,7 @@ class Tour:
             "west",
         )
         peer = await attacks.peer_identity(self._world, "east", "west")
-        expected = "spiffe://west.mesh.example/gateway/eastwest"
-        self._record.claim("the peer proves who it is by mutual TLS", peer == expected, str(peer))
+        self._record.claim("the peer proves who it is by mutual TLS", peer == WEST, str(peer))
         envoys = [(await gateway.status())["envoy_pid"] for gateway in west.gateways]
         await self._strike(
             "one gateway of west is killed: west still answers", _kill_gateway(first, envoys[0]), "west"
@@ -188,6 +191,50 @@ class Tour:
         for claim in await attacks.forgeries(self._world):
             self._record.claim(claim.text, claim.holds, claim.figure)
 
+    async def replaced(self) -> None:
+        self._screen.step("9. West gets another authority while requests flow")
+        west = self._world.clusters["west"]
+        rotated = Rotated.of_cluster(west)
+        before = rotated.keys()
+        stands = "begins"
+        async with running(self._echo) as load, self._watched(lambda: f"{rotated.whose}: {stands}", load):
+
+            def show(text: str) -> None:
+                nonlocal stands
+                stands = text
+
+            await asyncio.sleep(SETTLE)
+            await rotated.start("shown in the tour")
+            phases = await follow(rotated, show, (self._world.hub, west.agent))
+            stands = "one of its gateways starts anew"
+            gateway = west.gateways[0].process
+            await gateway.stop()
+            await gateway.start()
+            await until("the clusters' meeting", self._world.serving, watch=(gateway,))
+            last = time.monotonic()
+            await asyncio.sleep(SETTLE)
+        self._record.claim(
+            f"the authority of {rotated.whose} is replaced, then a gateway starts anew: no request fails",
+            load.failed == 0 and set(load.since(last).clusters) == {"west"},
+            _figure(load),
+            answers=load.answers,
+        )
+        self._record.claim(
+            "each step waits until everybody is ready for it",
+            tuple(one.phase for one in phases if one.phase != "prepared") == WAY,
+            "; ".join(str(one) for one in phases if one.waited_for),
+        )
+        after = rotated.keys()
+        self._record.claim(
+            "the old key is destroyed",
+            len(after) == 1 and not after & before,
+            f"{', '.join(sorted(before))} → {', '.join(sorted(after))}",
+        )
+        peer = await attacks.peer_identity(self._world, "east", "west")
+        self._record.claim(
+            "to whoever believes the new authority alone, west proves who it is", peer == WEST, str(peer)
+        )
+
     async def _strike(
         self, text: str, fault: Callable[[], Awaitable[None]], who: str, slowest: float | None = None
     ) -> None:
@@ -215,12 +262,12 @@ class Tour:
         )
 
     @asynccontextmanager
-    async def _watched(self, text: str, load: Load) -> AsyncIterator[None]:
+    async def _watched(self, text: str | Callable[[], str], load: Load) -> AsyncIterator[None]:
         """Show who answers, ten times a second."""
 
         async def watch() -> None:
             while True:
-                self._screen.watch(text, load.answers)
+                self._screen.watch(text if isinstance(text, str) else text(), load.answers)
                 await asyncio.sleep(0.1)
 
         watching = asyncio.create_task(watch(), name="demo-watch")
