@@ -65,7 +65,7 @@ class RootInOpenBao:
         }
         secret_id = self.folder / "secret-id"
         done = await asyncio.create_subprocess_exec(
-            *(str(_script()), "root", "--base", BASE, "--secret-id", str(secret_id)),
+            *("/bin/sh", str(_script()), "root", "--base", BASE, "--secret-id", str(secret_id)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -159,6 +159,9 @@ async def test_k1_an_agent_with_its_keys_in_vault_has_none_of_them_on_disk(
     state = config.parent / "state"
     assert [path.name for path in sorted((state / "keys").iterdir())] == ["ca-1.public.pem"]
     assert bao.call("LIST", f"{prepared.mount}/keys")["data"]["keys"] == ["ca-1"]
+    bao.seal()
+    await joins(hub, config)
+    bao.unseal()
     await joins(hub, config)
 
 
