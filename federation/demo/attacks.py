@@ -53,8 +53,8 @@ async def replay_token(world: World) -> Refusal | str:
     """Try the token that east has used, with a key of one's own, in a request that is as it should be."""
 
     async def forge(_: Bundle) -> bytes:
-        key = ec.generate_private_key(ec.SECP256R1())
-        return request(key, authority_subject(f"east.{BASE}", HIGHEST_EPOCH, key.public_key()))
+        key, east = ec.generate_private_key(ec.SECP256R1()), TrustDomain.of_cluster("east", BASE)
+        return request(key, authority_subject(east.name, HIGHEST_EPOCH, key.public_key()), east.uri)
 
     token = JoinToken.decode(world.tokens["east"])
     try:
