@@ -31,8 +31,8 @@ from pki.renewal import renew_at
 from pki.spiffe import SpiffeId
 from pki.validate import verify_peer
 
-LONGEST_WAIT = 3600.0
-"""Seconds after which the wall clock is looked at again: it may have jumped."""
+LONGEST_WAIT = 60.0
+"""Seconds after which the wall clock is looked at again: it may have jumped, or gone on while the machine slept."""
 
 RETRY_AFTER = 60.0
 """Seconds between attempts to renew; at half life there are many left."""

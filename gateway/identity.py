@@ -1,5 +1,8 @@
 """A gateway's own key and certificate: made here, attested once with a one-time token, renewed at half life.
 
+A certificate that has ended cannot renew itself: nobody believes it any more. Then the gateway attests again with the
+token in its file, read anew each time: the one it has used while that is good, or a new one that was put there.
+
 The private key never leaves this machine, and is encrypted on its disk where a passphrase is set; Envoy gets it over
 its unix socket, as the secret `identity`. A new certificate is on disk before anybody uses it. Connections that are
 there stay as they are.
@@ -17,7 +20,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from federation.api.client import Target, connect
+from federation.api.client import Refusal, Target, connect
 from federation.api.messages import Renew, Renewed
 from federation.api.redeem import Redemption, redeem
 from federation.api.tls import client_context, in_memory
@@ -39,13 +42,15 @@ from pki.token import JoinToken
 KEY = "gateway"
 LONGEST_FILE = 64 * 1024
 
-LONGEST_WAIT = 3600.0
-"""Seconds after which the wall clock is looked at again: it may have jumped."""
+LONGEST_WAIT = 60.0
+"""Seconds after which the wall clock is looked at again: it may have jumped, or gone on while the machine slept."""
 
 SOONEST_RETRY = 10.0
 LATEST_RETRY = 600.0
 RETRIES_LEFT = 20
 """A renewal that failed is tried again so often that about this many attempts fit into the time that is left."""
+
+NEW_TOKEN = "make one with `federation token create --gateway` at the agent"
 
 SHORTEST_BACKOFF = 0.1
 LONGEST_BACKOFF = 5.0
@@ -68,6 +73,7 @@ class GatewayIdentity:
         self._keys = FileKeyStore(folder / "keys", passphrase)
         self._clock = clock
         self._current: Credential | None = None
+        self._token_file: Path | None = None
         self._hastened: float | None = None
         self._hurry = asyncio.Event()
         self.listener: Callable[[Credential], None] = lambda credential: None
@@ -86,11 +92,12 @@ class GatewayIdentity:
 
     async def start(self, token_file: Path | None) -> None:
         """Take the certificate on disk, else attest with the token. Raises FederationError or PkiError."""
+        self._token_file = token_file
         for name in await self._keys.protect():
             log.warning("a key that lay plain on disk is encrypted now", key=name, folder=str(self._folder))
         self._current = await self._stored()
         if self._current is None or self._current.ends <= self._clock.now():
-            self._current = await self._attest(token_file)
+            self._current = await self._attest(patient=True)
 
     async def _stored(self) -> Credential | None:
         if not self._attested_file.exists() or not self._chain_file.exists():
@@ -109,12 +116,13 @@ class GatewayIdentity:
                 "move the folder away and start again with a new token",
             ) from error
 
-    # ---- the first certificate -----------------------------------------------------------------------------------
+    # ---- with a token --------------------------------------------------------------------------------------------
 
-    async def _attest(self, token_file: Path | None) -> Credential:
-        token = _token(token_file)
+    async def _attest(self, *, patient: bool) -> Credential:
+        """A certificate by the token in the file; `patient` waits without limit for an agent that does not answer."""
+        token = _token(self._token_file)
         key = await self._key()
-        redemption = await self._redeemed(token, key)
+        redemption = await (self._redeemed(token, key) if patient else self._redeem(token, key))
         answer = redemption.answer
         attested = Attested(token.url, answer.address, answer.base, bundles.encode(redemption.bundle))
         credential = checked("".join(answer.certificates).encode(), key, attested, self._clock.now())
@@ -132,17 +140,19 @@ class GatewayIdentity:
 
     async def _redeemed(self, token: JoinToken, key: ec.EllipticCurvePrivateKey) -> Redemption:
         """Waits without limit for an agent that does not answer; what it answers is final."""
-
-        async def request(_: bundles.Bundle) -> bytes:
-            return await asyncio.to_thread(csr.request, key)
-
         backoff = Backoff(self._clock, SHORTEST_BACKOFF, LONGEST_BACKOFF)
         while True:
             try:
-                return await redeem(token, "/v1/attest", "agent", request, self._name, self._clock)
+                return await self._redeem(token, key)
             except Unreachable as error:
                 log.warning("the agent does not answer, trying again", reason=str(error))
                 await backoff.wait()
+
+    async def _redeem(self, token: JoinToken, key: ec.EllipticCurvePrivateKey) -> Redemption:
+        async def request(_: bundles.Bundle) -> bytes:
+            return await asyncio.to_thread(csr.request, key)
+
+        return await redeem(token, "/v1/attest", "agent", request, self._name, self._clock)
 
     # ---- what the agent says of its authorities ------------------------------------------------------------------
 
@@ -211,7 +221,10 @@ class GatewayIdentity:
         """Renew; seconds until the next time. There is a pause even where a wrong clock sees it due at once."""
         self._hastened = None
         try:
-            await self.renew()
+            if self.current.ends > self._clock.now():
+                await self.renew()
+            else:
+                await self._start_over()
         except (FederationError, PkiError) as error:
             self.problem = f"the certificate cannot be renewed: {error}"
             log.error(self.problem, expires=self.current.ends.isoformat())
@@ -245,9 +258,19 @@ class GatewayIdentity:
         with in_memory(self.current.chain + self.current.key) as file:
             return client_context(self.current.bundle.anchors, file, file)
 
+    async def _start_over(self) -> None:
+        """Attest again. Raises FederationError (Unreachable and Refusal among them) or PkiError."""
+        try:
+            self._current = await self._attest(patient=False)
+        except Refusal as error:
+            raise FederationError(
+                f"it has ended, and {error}", f"{NEW_TOKEN}, and put it in `token`"
+            ) from error
+        self.listener(self.current)
+
 
 def _token(file: Path | None) -> JoinToken:
-    how = "make one with `federation token create --gateway` at the agent"
+    how = NEW_TOKEN
     if file is None:
         raise FederationError(
             "this gateway has no valid certificate, and no token to get one",

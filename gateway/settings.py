@@ -13,8 +13,8 @@ from pki.keys.passphrase import Passphrase
 class GatewaySettings:
     """`advertise` is where peers dial; `bind` and `bind_port` are where Envoy listens. `drain` is in seconds.
 
-    `token_file` is read only when there is no certificate yet. `envoy` is a path, or None for the installed one.
-    Without a `passphrase` the key lies in the clear.
+    `token_file` is read when there is no certificate yet, or it has ended. `envoy` is a path, or None for the
+    installed one. Without a `passphrase` the key lies in the clear.
     """
 
     name: str

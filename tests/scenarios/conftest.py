@@ -27,6 +27,7 @@ async def federation(running_federation: World) -> AsyncIterator[World]:
     await mend(running_federation)
 
 
+LIFE = 30.0
 IDLE = 4.0
 DRAIN = 3.0
 """Seconds; see `hasty`."""
@@ -34,7 +35,7 @@ DRAIN = 3.0
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running_hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    agent = {"certificate_lifetime": "30s", "tunnels": {"idle": f"{IDLE:.0f}s"}}
+    agent = {"certificate_lifetime": f"{LIFE:.0f}s", "tunnels": {"idle": f"{IDLE:.0f}s"}}
     gateway = {"envoy": {"drain": f"{DRAIN:.0f}s"}}
     hub = {"name_constraints": True}
     async with world(tmp_path_factory.mktemp("hasty"), lambda _: None, agent, gateway, hub) as made:
@@ -46,8 +47,8 @@ async def running_hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hasty(running_hasty: World) -> AsyncIterator[World]:
-    """The same, where certificates live 30 s, idle tunnels `IDLE` and gateways drain for `DRAIN`; the root writes name
-    constraints into the authorities of the clusters.
+    """The same, where certificates live `LIFE`, idle tunnels `IDLE` and gateways drain for `DRAIN`. The root writes
+    name constraints into the authorities of the clusters.
     """
     yield running_hasty
     await mend(running_hasty)
