@@ -35,7 +35,7 @@ def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tu
                 _hub(status),
                 *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
                 _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
-                _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON, _AUTHORITY_HINT),
+                _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON, _ROTATION_HINT),
             ),
         ),
         CheckGroup(
@@ -61,6 +61,7 @@ def _hub(status: AgentStatus) -> Check:
 
 
 _LEAF_HINT = "its renewal has been failing; the log of its process says why"
+_ROTATION_HINT = "its rotation is held up: see `federation ca rotate cluster status`"
 _AUTHORITY_HINT = "it is not renewed by itself: plan for a new one before it ends"
 _PROBLEM_HINT = "the rest goes on; mend this and it is taken up by itself"
 
