@@ -378,14 +378,15 @@ class Hub:
                     await self._change(partial(self.witness.take, fact, self._authorities(cluster)))
 
     async def keep_successor(
-        self, name: str, changed: Callable[[MemberRow], MemberRow], newest: AuthorityRow
+        self, name: str, changed: Callable[[MemberRow], MemberRow | None], newest: AuthorityRow
     ) -> None:
         """What the root signed for the authority that follows, or is to sign. Raises StoreError."""
 
         async def keep() -> None:
-            if (row := self.registry.find(name)) is not None:
-                await self.registry.put(changed(row), newest)
-                self._take_up(changed(row))
+            row = self.registry.find(name)
+            if row is not None and (after := changed(row)) is not None:
+                await self.registry.put(after, newest)
+                self._take_up(after)
 
         await self._change(keep)
 

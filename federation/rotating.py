@@ -7,7 +7,7 @@ said in `problem`, and is tried again: every step may be repeated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -30,12 +30,14 @@ from pki.certificate import authority_key_id, der, subject_key_id
 from pki.errors import PkiError
 from pki.ledger import Entry
 from pki.lineage import Lineage
-from pki.rotation import Barrier, Report, Rotation, Side, abort, advance, blockers
+from pki.rotation import Barrier, Phase, Report, Rotation, Side, abort, advance, blockers
 
 LOOK_EVERY = 1.0
 
 RENEWALS_A_SECOND = 20
 """How many gateways are asked to come for a new certificate in one second; it is spread over a second at least."""
+
+AFTER_AN_ABORT = timedelta(days=1)
 
 MOST_NAMED = 5
 """Gateways that are named as those who hold a phase up."""
@@ -133,7 +135,7 @@ class Rotating:
 
     async def renew_all(self) -> None:
         """Ask everybody of this cluster for whom we issue to come for a new certificate, and get one ourselves."""
-        self._issued_after = self._clock.now()
+        self._issued_after = self._clock.now().replace(microsecond=0)  # as certificates begin
         self._tell_gateways()
         await self._identity.renew()
 
@@ -253,7 +255,7 @@ class Rotating:
         bundle, authorities = self._lineage.bundle(), self._lineage.authorities
         issues = next(side for side, each in authorities.items() if each is self._lineage.issuer)
         lives = {issues}
-        if self._survivors(rotation):
+        if self._survivors(rotation) or self._lineage.is_signing(_other(issues)):
             lives |= set(Side) - {issues}
         seen = [self._gateways.report(name) for name in self._gateways.counted]
         versions = [report.bundle for report in seen if report is not None]
@@ -304,8 +306,13 @@ class Rotating:
         return (*behind[:MOST_NAMED], *((f"and {more} more",) if more > 0 else ()))
 
     def _due(self) -> datetime:
-        certificate = self._lineage.issuer.self_signed
-        return due(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        """When the next one begins by itself; not at once where a person has just turned one back."""
+        certificate, rotation = self._lineage.issuer.self_signed, self._lineage.rotation
+        found = due(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+        entered = self._lineage.entered
+        if rotation is not None and rotation.phase is Phase.ABORTED and entered is not None:
+            return max(found, entered + AFTER_AN_ABORT)
+        return found
 
 
 def _other(side: Side) -> Side:

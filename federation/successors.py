@@ -31,17 +31,21 @@ SHORTEST, LONGEST = 1.0, 60.0
 
 log = structlog.get_logger()
 
-Keep = Callable[[str, Callable[[MemberRow], MemberRow], AuthorityRow], Awaitable[None]]
-"""Change a member's row, under the lock of the registry, and note the newest authority of its name."""
+Keep = Callable[[str, Callable[[MemberRow], MemberRow | None], AuthorityRow], Awaitable[None]]
+"""Change a member's row, under the lock of the registry, and note the newest authority of its name; None: leave it."""
+
+MOST_AHEAD = 8
+"""How far an epoch may lie above the newest that is known: each rotation that was turned back has used one up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that was read, and may be signed."""
+    """A request that was read, and may be signed. `by` is the member that asked, as it was then."""
 
     request: RootRequest
     subordinate: Subordinate
     key: str
+    by: MemberRow
 
 
 class Successors:
@@ -89,7 +93,7 @@ class Successors:
         held = load_der(row.rooted) if row.rooted else None
         if held is not None and spki_hash(public_key(held)) == key:
             return None
-        return Asked(request, found, key)
+        return Asked(request, found, key, row)
 
     def _objection(
         self, row: MemberRow, asked: Subordinate, key: str, anchor: x509.Certificate
@@ -97,6 +101,8 @@ class Successors:
         newest = self._registry.authority(row.name)
         if newest is not None and newest.key != key and asked.epoch <= newest.epoch:
             return f"its epoch is {asked.epoch}, and one of epoch {newest.epoch} is known"
+        if newest is not None and asked.epoch > newest.epoch + MOST_AHEAD:
+            return f"its epoch is {asked.epoch}, too far above the newest, {newest.epoch}"
         mine = authority_trust_domain(anchor) == asked.trust_domain and signed_by(anchor, anchor)
         if not mine or spki_hash(public_key(anchor)) != key:
             return "its anchor is not the self-signed form of the same key"
@@ -116,8 +122,17 @@ class Successors:
                 )
                 await backoff.wait()
 
-        def changed(row: MemberRow) -> MemberRow:
-            """Until a ceremony has signed it, what was asked for waits in the registry."""
+        def changed(row: MemberRow) -> MemberRow | None:
+            """Until a ceremony has signed it, what was asked for waits in the registry.
+
+            Whoever has the name by now with another authority has not asked for it.
+            """
+            newest = self._registry.authority(name)
+            if row.joined_at != asked.by.joined_at or (
+                newest is not None and newest.epoch > asked.subordinate.epoch
+            ):
+                log.warning("what was signed for a cluster comes too late", cluster=name)
+                return None
             return msgspec.structs.replace(
                 row,
                 rooted=row.rooted if rooted is None else der(rooted),

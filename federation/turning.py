@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from federation.held import Held, Version
 from pki.ledger import Entry
-from pki.profiles import CLUSTER_CA
+from pki.profiles import CLUSTER_CA, GATEWAY
 from pki.rotation import Report, Rotation, Side
 
 ROTATED_AT = 2 / 3
@@ -38,13 +38,16 @@ class Own:
 def reports(
     rotation: Rotation, driver: str, own: Own, trust_domain: str, held: Mapping[str, Held]
 ) -> dict[str, Report]:
-    """By member. Whoever has the version that was published last has obeyed the phase; others have not reported."""
-    anchors = own.anchors if own.held is not None and own.held >= own.published else frozenset[Side]()
+    """By member. Whoever has the version that was published last has obeyed the phase; others have not reported.
+
+    A later version than that is no evidence: then our folder is an old copy, and they hold what we do not know of.
+    """
+    anchors = own.anchors if own.held == own.published else frozenset[Side]()
     found = {driver: Report(rotation.token, anchors, own.issues, own.living)}
     for name, each in held.items():
         version = each.version(trust_domain)
         if name != driver and version is not None:
-            everywhere = own.anchors if version >= own.published else frozenset[Side]()
+            everywhere = own.anchors if version == own.published else frozenset[Side]()
             found[name] = Report(rotation.token, everywhere, rotation.rule.issuer, frozenset())
     return found
 
@@ -64,7 +67,7 @@ def survivors(
             lives = False  # the anchor itself, which nobody presents
         elif entry.identity == ours:
             lives = still_ours
-        elif "/gateway/" in entry.identity:
+        elif entry.profile == GATEWAY.name:
             lives = gateways.get(entry.spki, False)
         else:
             lives = not entry.successors

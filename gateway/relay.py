@@ -75,8 +75,10 @@ class Relay:
         self.snapshots.publish(self.snapshots.value.replace([resource], ()))
 
     def has_taken(self, secret: Resource) -> bool:
-        """Whether Envoy uses this secret of ours, or none at all: one that does not run begins with the newest."""
-        lane = None if self._envoy is None else self._envoy.lanes.get(SECRET)
+        """Whether Envoy says that it uses this secret of ours, or has no use for it; its silence says nothing."""
+        if self._envoy is None:
+            return False
+        lane = self._envoy.lanes.get(SECRET)
         return lane is None or not lane.wants(secret.name) or lane.known.get(secret.name) == secret.version
 
     def held(self, kind: str) -> dict[str, str]:

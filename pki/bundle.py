@@ -252,20 +252,37 @@ def accept(previous: Bundle | None, offered: Bundle, *roots: x509.Certificate) -
         if content(offered) == content(previous):
             return Accepted(previous, changed=False)
         return Rejected(Rejection.CONFLICT, _at(offered))
-    held = previous
-    for version in (*offered.earlier, offered):
-        if version.version > held.version and _signed_by_any(held.anchors, version):
-            held = version
-    if held is not offered:
+    if not _follows(previous, offered):
         return Rejected(Rejection.NOT_SIGNED, f"{_at(offered)} after {_at(previous)}")
     return Accepted(offered, changed=True)
 
 
 def _begun(offered: Bundle, roots: Collection[x509.Certificate]) -> Accepted | Rejected:
-    for anchor in offered.anchors:
-        if not any(is_rooted(anchor, form, root) for form in offered.proof.rooted for root in roots):
-            return Rejected(Rejection.NOT_ROOTED, anchor.subject.rfc4514_string())
-    return Accepted(offered, changed=True)
+    """By the root's word for all anchors, or for those of a version before it in this generation, and the chain."""
+    unrooted = _unrooted(offered, roots)
+    if unrooted is None:
+        return Accepted(offered, changed=True)
+    for version in offered.earlier:
+        rooted = version.generation == offered.generation and _unrooted(version, roots) is None
+        if rooted and _follows(version, offered):
+            return Accepted(offered, changed=True)
+    return Rejected(Rejection.NOT_ROOTED, unrooted.subject.rfc4514_string())
+
+
+def _unrooted(version: Bundle, roots: Collection[x509.Certificate]) -> x509.Certificate | None:
+    """The first anchor that no root vouches for."""
+    for anchor in version.anchors:
+        if not any(is_rooted(anchor, form, root) for form in version.proof.rooted for root in roots):
+            return anchor
+    return None
+
+
+def _follows(held: Bundle, offered: Bundle) -> bool:
+    """Whether signatures lead from `held` to `offered`, by way of the versions that it brings along."""
+    for version in (*offered.earlier, offered):
+        if version.version > held.version and _signed_by_any(held.anchors, version):
+            held = version
+    return held is offered
 
 
 def _at(bundle: Bundle) -> str:

@@ -14,6 +14,7 @@ The key of an authority that has ended is destroyed; its certificates and its jo
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -92,6 +93,8 @@ class Lineage:
         self._authorities = dict(authorities)
         self._bundle = bundle
         self._changing = asyncio.Lock()
+        self._busy = Counter[int]()
+        self._crossing = asyncio.Lock()
 
     @staticmethod
     def exists(directory: Path) -> bool:
@@ -237,12 +240,20 @@ class Lineage:
     async def issue_all(self, orders: Sequence[Order]) -> tuple[Issued | PkiError, ...]:
         """As `Authority.issue_all`, by the issuer of now."""
         issuer = self.issuer
-        others = [each for each in self._authorities.values() if each is not issuer]
-        if not others:
-            return await issuer.issue_all(orders)
-        found = [await _carried_over(order, others[0]) for order in orders]
-        signed = iter(await issuer.issue_all([each for each in found if isinstance(each, Order)]))
-        return tuple(next(signed) if isinstance(each, Order) else each for each in found)
+        self._busy[issuer.epoch] += 1
+        try:
+            others = [each for each in self._authorities.values() if each is not issuer]
+            if not others:
+                return await issuer.issue_all(orders)
+            async with self._crossing:
+                return await _carried_over(orders, issuer, others[0])
+        finally:
+            self._busy[issuer.epoch] -= 1
+
+    def is_signing(self, side: Side) -> bool:
+        """Whether an authority still works on something that it was asked for, also before it ceased to issue."""
+        authority = self._authorities.get(side)
+        return authority is not None and self._busy[authority.epoch] > 0
 
     async def csr(self, side: Side = Side.OLD) -> bytes:
         """A request (PEM) to the root for the root-signed form."""
@@ -287,13 +298,24 @@ class Lineage:
             return rotation
 
     async def enter(self, rotation: Rotation) -> None:
-        """Go to a phase that follows from the one of now, or wait for fewer. An older word changes nothing."""
+        """Go to a phase that follows from the one of now, or back, or wait for fewer. An older word changes nothing.
+
+        Raises `Refused` for one that was decided on while another was being obeyed.
+        """
         async with self._changing:
             now = self.rotation
             if now is None or now.over or rotation.token.rotation != now.token.rotation:
                 raise Refused("rotation", "it is not the one that runs")
             if rotation.token < now.token or rotation == now:
                 return
+            waits_for_fewer = rotation.token == now.token and rotation.phase is now.phase
+            if waits_for_fewer:
+                pass
+            elif rotation.token.step != now.token.step + 1 or rotation.phase not in (
+                now.rule.next,
+                now.rule.back,
+            ):
+                raise Refused("rotation", f"it has moved on to the phase {now.phase.value} meanwhile")
             changed = msgspec.structs.replace(
                 self._kept,
                 step=rotation.token.step,
@@ -340,9 +362,7 @@ class Lineage:
             held.sequence + 1,
             tuple(anchors),
             generation=held.generation,
-            earlier=(*held.earlier, replace(held, proof=replace(held.proof, rooted=()), earlier=()))[
-                -MOST_EARLIER:
-            ],
+            earlier=(*held.earlier, replace(self.bundle(), earlier=()))[-MOST_EARLIER:],
         )
         bundles.check_bundle(draft)
         signatures = [await each.sign_content(draft) for each in self._authorities.values()]
@@ -369,19 +389,39 @@ class Lineage:
         self._kept = kept
 
 
-async def _carried_over(order: Order, other: Authority) -> Order | PkiError:
-    """`order`, if its key is free on the other side too; what it replaces there is marked as replaced."""
+async def _carried_over(
+    orders: Sequence[Order], issuer: Authority, other: Authority
+) -> tuple[Issued | PkiError, ...]:
+    """Fulfil `orders` though the ledger of `other` has a say in them: a key may belong to somebody there, and what is
+    replaced may be its. It learns of that when the successor is there: a crash in between makes somebody wait longer.
+    """
+    replaced: dict[int, str] = {}
+    checked = [_checked(order, other, replaced) for order in orders]
+    free = [order for order in checked if isinstance(order, Order)]
+    known = [order.replaces is not None and other.knows(order.replaces) for order in free]
+    fresh = [replace(each, replaces=None) if old else each for each, old in zip(free, known, strict=True)]
+    signed = await issuer.issue_all(fresh)
+    for order, old, outcome in zip(free, known, signed, strict=True):
+        if old and order.replaces is not None and not isinstance(outcome, PkiError):
+            await other.supersede(order.replaces, str(order.grant.spiffe_id), spki_hash(order.key))
+    outcomes = iter(signed)
+    return tuple(next(outcomes) if isinstance(each, Order) else each for each in checked)
+
+
+def _checked(order: Order, other: Authority, replaced: dict[int, str]) -> Order | PkiError:
+    """`order`, unless `other` objects to it; `replaced` has what the orders before it replace, and by which keys."""
     identity, key = str(order.grant.spiffe_id), spki_hash(order.key)
     holder = other.holder(key)
     if holder not in (None, identity):
         return Refused("key", f"it belongs to {holder} already; make a new one")
-    if order.replaces is None or not other.knows(order.replaces):
+    entry = None if order.replaces is None else other.entry(order.replaces)
+    if entry is None:
         return order
-    try:
-        await other.supersede(order.replaces, identity, key)
-    except PkiError as error:
-        return error
-    return replace(order, replaces=None)
+    if entry.identity != identity:
+        return Refused("renewal", f"the current certificate is for {entry.identity}")
+    if (entry.successors | {replaced.setdefault(entry.serial, key)}) - {key}:
+        return Refused("renewal", "the current certificate has been replaced already; attest again")
+    return order
 
 
 def _open_sides(kept: _Kept) -> dict[Side, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -76,10 +77,14 @@ class Hub:
             return None
         return await self.root.sign_cluster_ca(request, trust_domain, who=who, why=why)
 
-    async def keep(self, name: str, changed: Callable[[MemberRow], MemberRow], newest: AuthorityRow) -> None:
-        self.kept += 1
-        self.registry._rows[name] = (changed(self.registry.rows[name]), 1)
-        self.registry._authorities[name] = newest
+    async def keep(
+        self, name: str, changed: Callable[[MemberRow], MemberRow | None], newest: AuthorityRow
+    ) -> None:
+        after = changed(self.registry.rows[name])
+        if after is not None:
+            self.kept += 1
+            self.registry._rows[name] = (after, 1)
+            self.registry._authorities[name] = newest
 
     @property
     def east(self) -> MemberRow:
@@ -177,6 +182,31 @@ async def test_nothing_else_is_signed(hub: Hub, lineage: Lineage, tmp_path: Path
     await asyncio.sleep(0.05)
     assert hub.kept == 0
     await west.close()
+
+
+async def test_what_is_signed_after_somebody_else_has_the_name_is_not_kept(
+    hub: Hub, lineage: Lineage
+) -> None:
+    hub.away = True
+    hub.successors.hear(await request(lineage))
+    await eventually(lambda: bool(hub.clock.sleepers))
+    later = msgspec.structs.replace(hub.row, joined_at=NOW + timedelta(minutes=1), key="another")
+    hub.registry._rows["east"] = (later, 2)
+    hub.away = False
+    hub.clock.advance(LONGEST)
+    await asyncio.sleep(0.1)
+    assert hub.kept == 0
+    assert hub.east == later
+
+
+async def test_a_name_is_not_used_up_by_one_request(hub: Hub, tmp_path: Path) -> None:
+    greedy = await Lineage.open(
+        tmp_path / "greedy", FileKeyStore(tmp_path / "greedy-keys"), EAST, hub.clock, epoch=999_999
+    )
+    hub.successors.hear(await request(greedy, Side.OLD))
+    await asyncio.sleep(0.05)
+    assert hub.kept == 0
+    await greedy.close()
 
 
 async def test_an_epoch_that_the_name_has_had_goes_to_no_other_key(

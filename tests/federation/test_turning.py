@@ -36,20 +36,27 @@ def found(rotation: Rotation, mine: Own, held: dict[str, Held]) -> dict[str, Rep
 
 
 def test_who_holds_the_newest_version_has_obeyed() -> None:
-    seen = found(PUBLISHED, own(), holding(west=(1, 5), hub=(1, 6), central=(1, 4), north=(2, 1)))
+    seen = found(PUBLISHED, own(), holding(west=(1, 5), hub=(1, 5), central=(1, 4), north=(2, 1)))
     assert {name: each.anchors for name, each in seen.items()} == {
         "east": BOTH,
         "west": BOTH,
         "hub": BOTH,
         "central": frozenset(),
-        "north": BOTH,
+        "north": frozenset(),
     }
     assert all(each.token == PUBLISHED.token for each in seen.values())
     everybody = frozenset({"east", "west", "hub", "central", "north", "south"})
     holding_up = {each.member: each.reason for each in blockers(PUBLISHED, everybody, seen)}
-    assert set(holding_up) == {"central", "south"}
+    assert set(holding_up) == {"central", "north", "south"}
     assert "not reported" in holding_up["south"]
-    assert advance(PUBLISHED, everybody - {"central", "south"}, seen).phase is Phase.ACTIVE
+    ready = everybody - {"central", "north", "south"}
+    assert advance(PUBLISHED, ready, seen).phase is Phase.ACTIVE
+
+
+def test_a_version_that_we_never_published_is_no_evidence() -> None:
+    """Ours is an old copy of a folder: they hold what it published before it was put back."""
+    seen = found(PUBLISHED, own(), holding(west=(1, 6)))
+    assert [each.member for each in blockers(PUBLISHED, frozenset({"east", "west"}), seen)] == ["west"]
 
 
 def test_who_says_nothing_of_this_trust_domain_has_not_reported() -> None:
@@ -101,6 +108,11 @@ def test_our_own_and_a_workloads_certificate() -> None:
     workload = entry(WORKLOAD, profile="svid")
     assert left(workload) == (workload,)
     assert left(entry(WORKLOAD, profile="svid", renewed=True)) == ()
+
+
+def test_a_workload_of_a_namespace_called_gateway_is_a_workload() -> None:
+    workload = entry(f"spiffe://{DOMAIN}/ns/gateway/sa/echo", profile="svid")
+    assert left(workload) == (workload,)
 
 
 def test_what_has_ended_and_the_anchor_itself_do_not_live() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -15,7 +16,7 @@ from pki import csr, durable
 from pki.algorithms import spki_hash
 from pki.authority import Order
 from pki.bundle import Accepted, Bundle, accept
-from pki.errors import KeyMissing, PkiError, Refused, WriteError
+from pki.errors import JournalError, KeyMissing, PkiError, Refused, WriteError
 from pki.journal import verify
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
@@ -370,3 +371,77 @@ async def test_many_rotations_leave_a_bundle_that_leads_there(lineage: Lineage, 
             pass
         clock.time += timedelta(seconds=1)
     assert taken(slept, lineage.bundle()).anchors == lineage.bundle().anchors
+
+
+async def test_what_was_decided_of_one_phase_at_once_there_and_back_happens_once(lineage: Lineage) -> None:
+    """An operator turns back while the driver goes on: whoever comes second has decided on what is no more."""
+    await lineage.begin("ada", "")
+    await go_on(lineage)
+    await go_on(lineage)
+    now = lineage.rotation
+    assert now is not None
+    on, back = advance(now, NOBODY, {}), abort(now)
+    assert back is not None
+    assert on.token == back.token
+    await lineage.enter(on)
+    with pytest.raises(Refused, match="it has moved on to the phase retiring"):
+        await lineage.enter(back)
+    assert phase(lineage) is Phase.RETIRING
+
+
+async def test_a_renewal_that_failed_has_replaced_nothing(
+    lineage: Lineage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = await leaf(lineage)
+    await lineage.begin("ada", "")
+    await go_on(lineage)
+    await go_on(lineage)
+
+    async def full(*_: Any) -> Any:
+        raise JournalError(Path("journal"), 0, "no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lineage.authorities[Side.NEW], "issue_all", full)
+        with pytest.raises(JournalError):
+            await leaf(lineage, replaces=old)
+    (entry,) = [one for one in lineage.ledger(NOW) if one.serial == old.serial_number]
+    assert entry.successors == frozenset()
+    assert await leaf(lineage, replaces=old), "with another key, too"
+
+
+async def test_an_authority_that_still_signs_is_known_to(
+    lineage: Lineage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await lineage.begin("ada", "")
+    await go_on(lineage)
+    old, go = lineage.authorities[Side.OLD], asyncio.Event()
+    issue_all = old.issue_all
+
+    async def slow(orders: Any) -> Any:
+        await go.wait()
+        return await issue_all(orders)
+
+    monkeypatch.setattr(old, "issue_all", slow)
+    signing = asyncio.create_task(leaf(lineage))
+    await asyncio.sleep(0)
+    await go_on(lineage)
+    assert (phase(lineage), lineage.is_signing(Side.OLD)) == (Phase.ACTIVE, True)
+    go.set()
+    assert (await signing).issuer == old.self_signed.subject
+    assert not lineage.is_signing(Side.OLD)
+
+
+async def test_who_joins_while_the_root_is_away_believes_by_the_version_that_it_signed(
+    lineage: Lineage, tmp_path: Path, clock: StoppedClock
+) -> None:
+    root = await RootAuthority.create(tmp_path / "root", FileKeyStore(tmp_path / "root-keys"), BASE, clock)
+    rooted = await root.sign_cluster_ca(await lineage.csr(), EAST, who="test", why="test")
+    await lineage.accept_root_signed(rooted, root.certificate)
+    await lineage.begin("ada", "")
+    while True:
+        newcomer = accept(None, lineage.bundle(), root.certificate)
+        assert isinstance(newcomer, Accepted), newcomer
+        if await go_on(lineage) is Phase.DONE:
+            break
+    assert isinstance(accept(None, lineage.bundle(), root.certificate), Accepted)
+    await root.close()
