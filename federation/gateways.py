@@ -74,6 +74,7 @@ class Gateways:
         self._reports: dict[str, Report] = {}
         self._reporting: dict[str, Client] = {}
         self._acked: dict[str, dict[str, Version]] = {}
+        self._left: dict[str, datetime] = {}
         instances.is_connected = self.is_connected
 
     def publish(self, snapshots: Mapping[Place, Snapshot]) -> None:
@@ -169,6 +170,7 @@ class Gateways:
         if not _can_be_bound(gateway.bind, gateway.bind_port):
             log.warning("a gateway does not say where it listens", instance=gateway.name, bind=gateway.bind)
             return
+        self._left.pop(gateway.name, None)
         self._reports[gateway.name] = report
         self._reporting[gateway.name] = by
         self._agent.submit(GatewayReported(gateway, paths, failed))
@@ -183,13 +185,15 @@ class Gateways:
             return
         del self._reporting[name]
         if self._reports[name].draining:
-            self._drop(name)
+            # Nobody is told of it any more. But it comes back with what it has, as after a restart in good order.
+            self._left[name] = self._reports[name].certificate_expires_at or self._clock.now()
+            self._agent.submit(GatewayGone(name))
         else:
             self._agent.submit(GatewayLost(name))
 
     def forget(self, name: str) -> bool:
         """Drop a gateway that is not connected; False if it is connected or unknown."""
-        if name in self._reporting or name not in self._agent.view.gateways:
+        if name in self._reporting or name not in self.counted:
             return False
         self._drop(name)
         return True
@@ -197,6 +201,7 @@ class Gateways:
     def _drop(self, name: str) -> None:
         self._reports.pop(name, None)
         self._acked.pop(name, None)
+        self._left.pop(name, None)
         self._agent.submit(GatewayGone(name))
 
     async def forget_the_lost(self) -> None:
@@ -212,14 +217,12 @@ class Gateways:
     # ---- what they go by -----------------------------------------------------------------------------------------
 
     def held(self) -> dict[str, Version]:
-        """Of which trust domain which version of the bundle is held by every gateway that counts: those that are
-        connected, or were within a day and were not removed.
-        """
+        """Of which trust domain which version of the bundle is held by every gateway that counts."""
         everyone = {bundle.trust_domain.name: bundle.version for bundle in self._agent.view.bundles.values()}
         for name in self._streams:
             self._note_acked(name)
         trusted = {peer.trust_domain.name for peer in self._agent.compiled.fabric.peers}
-        acked = [self._acked.get(name, {}) for name in self._agent.view.gateways]
+        acked = [self._acked.get(name, {}) for name in self.counted]
         return common(everyone, trusted, acked)
 
     def _note_acked(self, name: str) -> None:
@@ -241,8 +244,12 @@ class Gateways:
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """The gateways for which others wait."""
-        return tuple(sorted(self._agent.view.gateways))
+        """The gateways for which others wait: those that are connected, or were within a day and are not forgotten, and
+        those that left in good order, until their certificate has ended.
+        """
+        now = self._clock.now()
+        self._left = {name: ends for name, ends in self._left.items() if ends > now}
+        return tuple(sorted({*self._agent.view.gateways, *self._left}))
 
     # ---- how they stand ------------------------------------------------------------------------------------------
 

@@ -327,3 +327,23 @@ async def test_status_says_what_is_acknowledged(site: Site) -> None:
     assert site.gateways.connected == 0
     [status] = site.gateways.status()
     assert not status.connected
+
+
+async def test_a_gateway_that_left_in_good_order_counts_until_its_certificate_ends_or_it_is_forgotten(
+    site: Site,
+) -> None:
+    """It may only have been restarted, and comes back with the certificate and the bundle that it had."""
+    by = client("gw-0")
+    site.reports(by)
+    site.reports(by, LEAVING)
+    site.falls_silent(by)
+    assert not site.listed
+    assert list(site.gateways.counted) == ["gw-0"]
+    assert site.gateways.report("gw-0") == LEAVING
+    assert site.gateways.forget("gw-0")
+    assert list(site.gateways.counted) == []
+    site.reports(by)
+    site.reports(by, LEAVING)
+    site.falls_silent(by)
+    site.clock.advance(timedelta(days=1).total_seconds() + 1)
+    assert list(site.gateways.counted) == []
