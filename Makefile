@@ -41,7 +41,7 @@ test: system-packages check ## check, and the tests that start real processes (D
 	$(BIN)/pytest -m live
 
 bench: setup-dev system-packages ## measure against the peers; ONLY=name for one
-	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 wheel: .venv/.uv ## build dist/federation-VERSION-py3-none-any.whl, to install elsewhere
 	@rm -rf dist

@@ -13,16 +13,19 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import msgspec
 
-from bench import decision, demo, faults, issuance, tunnels
+from bench import decision, demo, faults, issuance, rotation, tunnels
 from bench.harness import Judged, Row, spread
 from federation.errors import FederationError
 
-BENCHMARKS: Mapping[str, Callable[[Path], Awaitable[list[Row]]]] = {
+Benchmark = Callable[[Path], Awaitable[list[Row]]]
+
+BENCHMARKS: Mapping[str, Benchmark] = {
     "tunnel-cpu": tunnels.tunnel_cpu,
     "haproxy-kept": tunnels.haproxy_kept,
     "haproxy-new": tunnels.haproxy_new,
@@ -30,6 +33,7 @@ BENCHMARKS: Mapping[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "failover": faults.failover,
     "decision": decision.decision,
     "issuance": issuance.issuance,
+    "rotation": rotation.rotation,
     "demo": demo.demo,
 }
 RESULTS = Path(__file__).parent / "results"
@@ -38,15 +42,26 @@ RESULTS = Path(__file__).parent / "results"
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure against the peers.")
     parser.add_argument("--only", choices=BENCHMARKS, metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}")
-    only: str | None = parser.parse_args(arguments).only
+    parser.add_argument(
+        "--seconds",
+        type=_length,
+        default=rotation.SHORT,
+        help=f"length of a run of `rotation` ({rotation.SHORT:.0f}); its goal is for {rotation.WHOLE:.0f}",
+    )
+    parsed = parser.parse_args(arguments)
+    only: str | None = parsed.only
+    benchmarks: dict[str, Benchmark] = {
+        **BENCHMARKS,
+        "rotation": partial(rotation.rotation, seconds=parsed.seconds),
+    }
     began = datetime.now(UTC)
     machine = _machine()
     rows: list[Row] = []
     failed = False
-    for name in [only] if only else BENCHMARKS:
+    for name in [only] if only else benchmarks:
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
-            rows += asyncio.run(_measure(BENCHMARKS[name]))
+            rows += asyncio.run(_measure(benchmarks[name]))
         except FederationError as error:
             failed = True
             print(f"{name}: {error}\n  {error.hint}".rstrip(), file=sys.stderr)
@@ -57,7 +72,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if rows and not failed and all(row.holds for row in rows) else 1
 
 
-async def _measure(benchmark: Callable[[Path], Awaitable[list[Row]]]) -> list[Row]:
+def _length(text: str) -> float:
+    seconds = float(text)
+    if not rotation.SHORT <= seconds <= rotation.LONGEST:
+        raise argparse.ArgumentTypeError(f"from {rotation.SHORT:.0f} to {rotation.LONGEST:.0f} seconds")
+    return seconds
+
+
+async def _measure(benchmark: Benchmark) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="federation-bench-") as folder:
         return await benchmark(Path(folder))
 

@@ -24,9 +24,15 @@ async def ask(path: Path, route: str, *, method: str = "GET", body: Any = None) 
         return await client.call(method, route, body=body)
 
 
-async def until(what: str, holds: Callable[[], Awaitable[bool]], *, watch: tuple[Process, ...] = ()) -> None:
+async def until(
+    what: str,
+    holds: Callable[[], Awaitable[bool]],
+    *,
+    watch: tuple[Process, ...] = (),
+    within: float = READY_WITHIN,
+) -> None:
     """Wait for a condition. Raises FederationError if it does not come, or if a process that it needs stopped."""
-    deadline = asyncio.get_running_loop().time() + READY_WITHIN
+    deadline = asyncio.get_running_loop().time() + within
     while True:
         for process in watch:
             process.check()
@@ -38,7 +44,7 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]], *, watch: tuple
         if asyncio.get_running_loop().time() > deadline:
             logs = " and ".join(sorted({f"{process.log.parent}/*.log" for process in watch}))
             raise FederationError(
-                f"{what} did not happen within {READY_WITHIN:.0f} s", f"see {logs}" if logs else ""
+                f"{what} did not happen within {within:.0f} s", f"see {logs}" if logs else ""
             )
         await asyncio.sleep(0.03)
 

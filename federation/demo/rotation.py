@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from federation.demo.asking import ask, until
+from federation.demo.asking import READY_WITHIN, ask, until
 from federation.demo.clusters import Cluster
 from federation.demo.processes import Process
 
@@ -57,7 +57,10 @@ class Passed:
 
 
 async def follow(
-    rotated: Rotated, show: Callable[[str], None] = lambda text: None, watch: tuple[Process, ...] = ()
+    rotated: Rotated,
+    show: Callable[[str], None] = lambda text: None,
+    watch: tuple[Process, ...] = (),
+    within: float = READY_WITHIN,
 ) -> tuple[Passed, ...]:
     """Every phase of the rotation that runs, in order, the last one with 0 seconds. `show` is told where it stands.
 
@@ -76,7 +79,7 @@ async def follow(
         show(f"{phase}, waits for {', '.join(members)}" if members else phase)
         return not status["running"]
 
-    await until(f"the end of the rotation of {rotated.whose}", over, watch=watch)
+    await until(f"the end of the rotation of {rotated.whose}", over, watch=watch, within=within)
     ends = [*list(phases.values())[1:], list(phases.values())[-1]]
     return tuple(
         Passed(phase, end - began, tuple(waited[phase]))
