@@ -256,6 +256,8 @@ def examine(path: Path, authority: str | None = None, kept: Collection[Head] = (
         if authority not in (None, found.authority):
             raise JournalError(part, 1, "is the journal of another authority")
     assert found is not None
+    if found.head.lines == 0:
+        raise JournalError(first, 0, "has no whole line: it is no journal")
     for one in kept:
         _check_kept(first, path, found, one)
     return found

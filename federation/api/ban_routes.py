@@ -19,8 +19,9 @@ from federation.revocation_list import RevocationList
 from pki import revocation
 from pki.errors import PkiError
 from pki.ledger import Entry
+from pki.names import is_dns_label
 from pki.revocation import Reason
-from pki.spiffe import TrustDomain
+from pki.spiffe import SpiffeId, TrustDomain
 
 TOLD = ("kind", "subject", "reason")
 
@@ -33,11 +34,15 @@ class BanInfo(Out, frozen=True, kw_only=True):
 
 
 class NewBan(In, frozen=True, kw_only=True):
-    """`subject` is the name of a cluster, a SPIFFE ID, or the SHA-256 of a public key (SPKI, hex)."""
+    """`subject` is the name of a cluster, a SPIFFE ID, or the SHA-256 of a public key (SPKI, hex).
+
+    A cluster that is not here is banned only with `unknown`: a ban with a slip in it would keep nobody out.
+    """
 
     kind: Literal["cluster", "identity", "key"]
     subject: str
     reason: str
+    unknown: bool = False
 
 
 class EndBan(In, frozen=True, kw_only=True):
@@ -92,8 +97,11 @@ def ban_list(bans: Callable[[], Mapping[str, Ban]]) -> Route:
 class BanRoutes:
     """The hub's routes about bans and revocations."""
 
-    def __init__(self, bans: BanStore, revocations: RevocationList, base: str) -> None:
+    def __init__(
+        self, bans: BanStore, revocations: RevocationList, base: str, is_member: Callable[[str], bool]
+    ) -> None:
         self._bans = bans
+        self._is_member = is_member
         self._list = revocations
         self._base = base
 
@@ -110,7 +118,24 @@ class BanRoutes:
 
     async def ban(self, call: Call) -> BanInfo:
         body: NewBan = call.body
+        cluster = self._cluster(body)
+        if not (body.unknown or cluster is None or self._is_member(cluster)):
+            raise not_found(
+                "cluster",
+                cluster,
+                "see `federation cluster list`; a key is named by 64 hexadecimal digits or its certificate; to keep "
+                "a name out that has not joined, add --unknown",
+            )
         return _info(await self._bans.ban(BanKind(body.kind), body.subject, body.reason))
+
+    def _cluster(self, body: NewBan) -> str | None:
+        """The name of the cluster that a ban is about; None for a key, and for what `BanStore` refuses anyway."""
+        if body.kind == "cluster":
+            return body.subject if is_dns_label(body.subject) else None
+        try:
+            return SpiffeId.parse(body.subject).trust_domain.cluster(self._base)
+        except PkiError:
+            return None
 
     async def unban(self, call: Call) -> Done:
         body: EndBan = call.body

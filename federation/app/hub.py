@@ -205,7 +205,9 @@ class _Process:
         routes += AuditRoutes(
             HUB, self.journals, folder, lambda: self.hub.witness.kept, self.hub.witness.accept, agents
         ).routes()
-        routes += BanRoutes(self.hub.bans, self.revoked, settings.base).routes()
+        routes += BanRoutes(
+            self.hub.bans, self.revoked, settings.base, lambda name: self.hub.member(name) is not None
+        ).routes()
         access = HubAccess(self.operators, self.authority.bundle, self.clock.now, self.hub.why_banned)
         api = api_application("federation hub", version("federation"), routes, access)
         socket = UnixDoor(Path(settings.directory) / "api.sock")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from federation.access import AgentAccess, HubAccess, OperatorStore
@@ -197,13 +198,21 @@ async def test_a_banned_operator_is_refused_whatever_his_role() -> None:
 
 async def test_routes_ban_list_and_take_back() -> None:
     held = bans(MemoryStore())
-    routes = BanRoutes(held, RevocationList(None, Path("/nowhere"), ManualClock(NOW)), BASE)
+    routes = BanRoutes(
+        held, RevocationList(None, Path("/nowhere"), ManualClock(NOW)), BASE, {"west"}.__contains__
+    )
     ada = Principal("ada", Access.OPERATOR)
     made = await routes.ban(Call(ada, body=NewBan(kind="cluster", subject="west", reason="stolen")))
     assert (made.kind, made.subject, made.reason, made.since) == ("cluster", "west", "stolen", NOW)
     (listing,) = (route for route in routes.routes() if (route.method, route.path) == ("GET", "/v1/ca/bans"))
     assert listing.access is Access.VIEWER
     assert await listing.handler(Call(ada)) == (made,)
+    for kind, subject in (("cluster", "wset"), ("identity", f"spiffe://wset.{BASE}/agent")):
+        slip = NewBan(kind=kind, subject=subject, reason="stolen")  # type: ignore[arg-type]
+        with pytest.raises(ApiProblem, match="there is no cluster 'wset'"):
+            await routes.ban(Call(ada, body=slip))
+        await routes.ban(Call(ada, body=msgspec.structs.replace(slip, unknown=True)))
+    await routes.ban(Call(ada, body=NewBan(kind="key", subject="ab" * 32, reason="stolen")))
     await routes.unban(Call(ada, body=EndBan(kind="cluster", subject="west")))
     with pytest.raises(ApiProblem) as refused:
         await routes.unban(Call(ada, body=EndBan(kind="cluster", subject="west")))

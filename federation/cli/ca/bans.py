@@ -25,10 +25,18 @@ certificate_option = click.option(
 @click.command()
 @click.argument("subject", required=False)
 @click.option("--reason", required=True, help="For everybody who is turned away, and for the log.")
+@click.option("--unknown", is_flag=True, help="Also a cluster that has not joined: its name is kept out.")
 @certificate_option
 @output_option
 @click.pass_context
-def ban(ctx: click.Context, subject: str | None, reason: str, certificate: Path | None, output: str) -> None:
+def ban(
+    ctx: click.Context,
+    subject: str | None,
+    reason: str,
+    unknown: bool,
+    certificate: Path | None,
+    output: str,
+) -> None:
     """Keep SUBJECT out: a cluster, a SPIFFE ID, or a key by the SHA-256 of its SubjectPublicKeyInfo.
 
     Its streams are cut, it gets no certificates, and where it is a cluster or the identity of its gateways, the others
@@ -45,7 +53,9 @@ def ban(ctx: click.Context, subject: str | None, reason: str, certificate: Path 
     from federation.api.ban_routes import NewBan
 
     kind, named = _named(subject, certificate)
-    made = ask(ctx, "POST", "/v1/ca/bans", body=NewBan(kind=kind, subject=named, reason=reason))
+    made = ask(
+        ctx, "POST", "/v1/ca/bans", body=NewBan(kind=kind, subject=named, reason=reason, unknown=unknown)
+    )
     emit(
         output, made, lambda made: click.echo(f"{made['kind']} {made['subject']} is banned: {made['reason']}")
     )

@@ -109,7 +109,12 @@ def _keyed(
     seconds = None if lifetime is None else _seconds(lifetime)
     listed = _list(ctx) if crl else b""
     key = new_key()
-    grant = _granted(ask(ctx, "GET", "/v1/status")["base"], consumer, cluster, trust_domain, seconds)
+    asked = ask(ctx, "GET", "/v1/status")
+    if asked["kind"] != "hub":
+        raise WrongArgument(
+            "the hub signs the authorities of other systems", "ask it: leave --hub out, or name the hub"
+        )
+    grant = _granted(asked["base"], consumer, cluster, trust_domain, seconds)
     body = NewIntermediate(
         consumer=consumer,  # type: ignore[arg-type]
         csr=grant.request(key).decode(),
