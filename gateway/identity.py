@@ -91,12 +91,15 @@ class GatewayIdentity:
         return Dial((now.attested.xds,), now.server_name, now.bundle.pem(), now.chain, now.key)
 
     async def start(self, token_file: Path | None) -> None:
-        """Take the certificate on disk, else attest with the token. Raises FederationError or PkiError."""
+        """Take the certificate on disk, else attest with the token. Raises FederationError or PkiError.
+
+        One that has ended is taken, too: the gateway serves its own cluster with it, until `run` gets another one.
+        """
         self._token_file = token_file
         for name in await self._keys.protect():
             log.warning("a key that lay plain on disk is encrypted now", key=name, folder=str(self._folder))
         self._current = await self._stored()
-        if self._current is None or self._current.ends <= self._clock.now():
+        if self._current is None:
             self._current = await self._attest(patient=True)
 
     async def _stored(self) -> Credential | None:

@@ -183,6 +183,21 @@ async def test_a_renewal_without_what_it_needs_on_disk_is_said_and_tried_again(
             assert identity.current.certificate.serial_number != before.certificate.serial_number
 
 
+async def test_a_gateway_whose_certificate_has_ended_starts_all_the_same_and_asks_for_a_token(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock(CLOCK.now())
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        before = GatewayIdentity("gateway-1", tmp_path / "gateway", clock)
+        await before.start(await api.token(tmp_path))
+        clock.advance(timedelta(hours=25).total_seconds())
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", clock)
+        await identity.start(None)
+        assert identity.current.chain == before.current.chain
+        async with renewing(identity, clock):
+            assert "no valid certificate, and no token" in identity.problem
+
+
 async def test_a_clock_that_is_ahead_does_not_renew_without_a_pause(tmp_path: Path) -> None:
     """Every certificate looks due at once to it."""
     clock = ManualClock(CLOCK.now())
