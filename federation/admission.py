@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -51,7 +52,7 @@ class Admission:
         hub: Hub,
         tokens: TokenStore,
         root: Root,
-        bundle: Bundle,
+        bundle: Callable[[], Bundle],
         api: HostPort,
         clock: Clock,
         metrics: HubMetrics,
@@ -105,7 +106,7 @@ class Admission:
                 kind="join",
                 url=f"https://{self._api}",
                 subject=cluster,
-                pin=pin_of(self._root.certificate, self._bundle),
+                pin=pin_of(self._root.certificate, self._bundle()),
                 may_export=may_export,
                 ranges=ranges,
                 lifetime=lifetime,

@@ -60,21 +60,22 @@ class Refused:
 
 
 def key(owner: str, text: str) -> Refused | None:
-    """Whether `owner` may publish the sync key `text`: the hub speaks of members and bans, a cluster of all else, and
-    each of its own journals and of what it holds.
+    """Whether `owner` may publish the sync key `text`: the hub speaks of members, bans and roots, a cluster of all
+    else, and each of its own anchors, its own journals and what it holds.
 
     Its parts are names, a port and a zone, so that every store takes it.
     """
     if not _is_key(text):
         return Refused("key", f"{text[:253]!r} is not a key")
-    if text not in ("journal", "held") and text.startswith(("member/", "ban/")) != (owner == HUB):
+    of_hub = text == "roots" or text.startswith(("member/", "ban/"))
+    if text not in ("bundle", "journal", "held") and of_hub != (owner == HUB):
         return Refused("owner", f"{owner} does not own {text}")
     return None
 
 
 def _is_key(text: str) -> bool:
     match text.split("/"):
-        case ["cluster"] | ["bundle"] | ["journal"] | ["held"] | ["request"]:
+        case ["cluster"] | ["bundle"] | ["journal"] | ["held"] | ["request"] | ["roots"]:
             return True
         case ["ban", *_]:
             return is_ban_key(text)

@@ -110,7 +110,7 @@ class Attestor:
     def __init__(
         self,
         authority: Lineage,
-        root: x509.Certificate,
+        root: Callable[[], x509.Certificate],
         tokens: TokenStore,
         instances: Instances,
         api: HostPort,
@@ -156,7 +156,7 @@ class Attestor:
             kind=kind,
             url=f"https://{self._api}",
             subject=subject,
-            pin=pin_of(self._root, self._authority.bundle()),
+            pin=pin_of(self._root(), self._authority.bundle()),
             lifetime=lifetime,
         )
         await self._tokens.add(record)
@@ -230,7 +230,7 @@ class Attestor:
             found = None
         if found is None:
             raise no_good()
-        return Redeemed(bundle=self._bundle(), root=pem([self._root]).decode(), now=self._clock.now())
+        return Redeemed(bundle=self._bundle(), root=pem([self._root()]).decode(), now=self._clock.now())
 
     async def _issue(
         self, request: str, identity: SpiffeId, by: Attestation, who: str, replaces: x509.Certificate | None

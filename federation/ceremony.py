@@ -9,6 +9,7 @@ root that is pinned.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,6 +34,7 @@ from pki.errors import CeremonyFile
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot
 from pki.spiffe import TrustDomain
+from pki.upstream import Root
 
 log = structlog.get_logger()
 
@@ -70,8 +72,12 @@ class Ceremony(Protocol):
 class NoCeremony:
     """Of a hub whose root signs at once: nobody ever waits."""
 
-    def __init__(self, root: x509.Certificate) -> None:
-        self.pinned: x509.Certificate | None = root
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    @property
+    def pinned(self) -> x509.Certificate | None:
+        return self._root.certificate
 
     async def gather(self) -> Gathered:
         return Gathered(None)
@@ -153,18 +159,23 @@ class HubCeremony:
 class AgentCeremony:
     """An agent's: for its own authority, when nobody does it at the hub."""
 
-    def __init__(self, base: str, root: x509.Certificate, authority: Lineage, clock: Clock) -> None:
-        self.pinned: x509.Certificate | None = root
+    def __init__(
+        self, base: str, root: Callable[[], x509.Certificate], authority: Lineage, clock: Clock
+    ) -> None:
         self._base = base
         self._root = root
         self._authority = authority
         self._clock = clock
 
+    @property
+    def pinned(self) -> x509.Certificate | None:
+        return self._root()
+
     async def gather(self) -> Gathered:
-        return _file(self._base, await _own_requests(self._authority), self._root, self._clock)
+        return _file(self._base, await _own_requests(self._authority), self.pinned, self._clock)
 
     async def install(self, answers: Answers) -> Installed:
-        opened = open_answers(answers, self._base, self._root, self._clock.now())
+        opened = open_answers(answers, self._base, self.pinned, self._clock.now())
         own = opened.signed.pop(self._authority.trust_domain, None)
         if own is None:
             raise CeremonyFile(f"it has nothing for {self._authority.trust_domain}", _ASK)

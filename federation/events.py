@@ -139,6 +139,19 @@ class HeldTold:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustTold:
+    """The hub says by which anchors it is recognised, or which roots there are and which of them signs (`issuing`, the
+    identifier of its key); the agent has verified that they follow from those before.
+    """
+
+    bundle: Bundle
+    issuing: bytes = b""
+
+    def __str__(self) -> str:
+        return f"{self.bundle.trust_domain} is verified with bundle {self.bundle.sequence}"
+
+
+@dataclass(frozen=True, slots=True)
 class RootAsked:
     """A cluster asked the root to sign its next authority, which is between it and the hub."""
 
@@ -257,6 +270,7 @@ Event = (
     | HeadsTold
     | HeldTold
     | RootAsked
+    | TrustTold
     | HeadsAccepted
     | BanChanged
     | BanGone

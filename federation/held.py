@@ -13,14 +13,19 @@ Version = tuple[int, int]
 """Generation and sequence of a bundle (`pki.bundle.Bundle.version`)."""
 
 MOST_HELD = 10_000
+MOST_ROOTS = 8
+"""Whose word one owner may present at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """`bundles` holds (trust domain, generation, sequence), sorted, each trust domain once."""
+    """`bundles` holds (trust domain, generation, sequence), sorted, each trust domain once; `roots` the key identifiers
+    of the roots that signed what the owner presents of its own authorities, sorted.
+    """
 
     owner: str
     bundles: tuple[tuple[str, int, int], ...] = ()
+    roots: tuple[bytes, ...] = ()
 
     def version(self, trust_domain: str) -> Version | None:
         """The version of this trust domain's bundle that `owner` holds; None if it does not say."""

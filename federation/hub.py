@@ -7,7 +7,7 @@ member, an epoch, a newer bundle. What is relayed is memory only; its owners rep
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from cryptography import x509
 
 from federation import admit
 from federation.admit import Refused
-from federation.banned import Ban
+from federation.banned import Ban, banned_cluster
 from federation.bans import BanStore
 from federation.clock import Clock
 from federation.errors import InvalidValue, Unreachable
@@ -30,9 +30,10 @@ from federation.model import HUB, Member, MemberState, Position
 from federation.questions import Answer, Question, Questions
 from federation.registry import AuthorityRow, MemberRow, Registry, networks
 from federation.root_request import RootRequest
+from federation.roots import Roots
 from federation.sync import channel, codec, forms, wire
 from federation.sync import sync_pb2 as pb
-from federation.sync.codec import BUNDLE, JOURNAL, REQUEST, Fact
+from federation.sync.codec import BUNDLE, HELD, JOURNAL, REQUEST, Fact
 from federation.sync.errors import ProtocolViolation
 from federation.sync.exchange import Exchange
 from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, REMOVED, beat_count, next_epoch
@@ -72,14 +73,19 @@ class Known:
 
 
 class Hub:
-    """`start` it before anything else. `root` is the certificate by which first bundles are proved."""
+    """`start` it before anything else. First bundles are proved by any of `roots`."""
 
     def __init__(
-        self, registry: Registry, root: x509.Certificate, base: str, clock: Clock, metrics: HubMetrics
+        self,
+        registry: Registry,
+        roots: Callable[[], Sequence[x509.Certificate]],
+        base: str,
+        clock: Clock,
+        metrics: HubMetrics,
     ) -> None:
         self.base = base
         self.registry = registry
-        self._root = root
+        self._roots = roots
         self._clock = clock
         self._metrics = metrics
         self._exchange = Exchange(str(TrustDomain.of_hub(base)), base, 0, self._vouch, self._refused)
@@ -87,6 +93,7 @@ class Hub:
         self._anchors = b""
         self._told_heads: tuple[JournalHead, ...] = ()
         self._told_held = Held(HUB)
+        self._told_trust: dict[TrustDomain, Bundle | Roots] = {}
         self.on_request: Callable[[RootRequest], None] = lambda _: None
         self._heard: dict[str, float] = {}
         self._questions = Questions()
@@ -121,6 +128,33 @@ class Hub:
         if heads != self._told_heads:
             self._exchange.say(Heads(HUB, heads))
             self._told_heads = heads
+
+    def tell_trust(self, anchors: Bundle | Roots) -> None:
+        """By which anchors this hub is recognised, or which roots there are, for every agent to go by."""
+        domain = (anchors.bundle if isinstance(anchors, Roots) else anchors).trust_domain
+        if anchors != self._told_trust.get(domain):
+            self._exchange.say(anchors)
+            self._told_trust[domain] = anchors
+
+    def believers(self) -> frozenset[str]:
+        """Everybody who goes by what this hub tells: the members that are trusted."""
+        return frozenset(
+            row.name
+            for row in self.registry.rows.values()
+            if row.state is not MemberState.QUARANTINED and banned_cluster(self.bans.bans, row.name) is None
+        )
+
+    def held(self) -> dict[str, Held]:
+        """Which versions of bundles each member says that it goes by, and whose word it presents."""
+        found = {}
+        for name in self.registry.rows:
+            feed = self._exchange.feed(name)
+            item = None if feed is None else feed.items.get(HELD)
+            if feed is not None and item is not None and not item.gone:
+                fact = codec.decode(name, feed.epoch, item.body, self.base)
+                if isinstance(fact, Held):
+                    found[name] = fact
+        return found
 
     def _tell_held(self) -> None:
         """Which bundles are in the registry, and so believed by this hub."""
@@ -204,13 +238,16 @@ class Hub:
 
     async def _root_signed(self, name: str, rooted: x509.Certificate) -> bool:
         row = self.registry.find(name)
-        if row is None or not row.waits or not is_rooted(load_der(row.anchor), rooted, self._root):
+        if row is None or not row.waits or not self._is_rooted(row, rooted):
             return False
         changed = msgspec.structs.replace(row, rooted=der(rooted), request=b"")
         await self.registry.put(changed)
         self._take_up(changed)
         log.info("the root signed the authority of a cluster", cluster=name)
         return True
+
+    def _is_rooted(self, row: MemberRow, rooted: x509.Certificate) -> bool:
+        return any(is_rooted(load_der(row.anchor), rooted, root) for root in self._roots())
 
     async def remove_member(self, name: str) -> bool:
         """End a membership: its stream is cut, its tokens are void, everybody is told. False if there is none."""
@@ -403,7 +440,7 @@ class Hub:
         if row is None:
             return
         previous = None if row.bundle is None else bundles.decode(row.bundle)
-        outcome = accept(previous, offered, self._root)
+        outcome = accept(previous, offered, *self._roots())
         if isinstance(outcome, Rejected) or not outcome.changed:
             return
         changed = msgspec.structs.replace(row, bundle=bundles.encode(offered))
@@ -430,7 +467,7 @@ class Hub:
         held = None if row is None or row.bundle is None else bundles.decode(row.bundle)
         if held is not None and content(held) == content(offered):
             return None
-        outcome = accept(held, offered, self._root)
+        outcome = accept(held, offered, *self._roots())
         why = str(outcome) if isinstance(outcome, Rejected) else "it is not the one that is held"
         return Refused("bundle", f"the bundle {offered.sequence} of {cluster}: {why}")
 

@@ -3,8 +3,9 @@
 The cluster's authority and its key are made before the token is used, and belong to it from its first use: a join that
 was interrupted anywhere goes on with the same key and the same token. The root's signature may come later.
 
-A cluster that was removed comes back with a new token and the key that it has. To another federation, or to another
-root, nothing leads from here: that is another authority and another memory, in another folder.
+A cluster that was removed comes back with a new token and the key that it has. To another federation, or to a root
+that does not follow from ours, nothing leads from here: that is another authority and another memory, in another
+folder.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from federation.errors import FederationError
 from federation.listen import HostPort
 from pki import bundle as bundles
 from pki import durable
-from pki.bundle import Bundle
+from pki.bundle import UNNUMBERED, Accepted, Bundle, accept_roots
 from pki.certificate import load_pem, pem
 from pki.errors import PkiError
 from pki.keys import KeyStore
@@ -44,13 +45,14 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     root: str
     hub_bundle: bytes
     token: str = ""
+    api: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
     """What a join brought: where the hub is, and by what it and new trust domains are verified.
 
-    `token` is the hash, in hex, of the token that was used; empty if that is not known.
+    `token` is the hash, in hex, of the token that was used, and `api` the URL at which that was; empty if not known.
     """
 
     base: str
@@ -59,6 +61,12 @@ class Membership:
     root: x509.Certificate
     hub_bundle: Bundle
     token: str
+    api: str = ""
+
+    @property
+    def roots(self) -> Bundle:
+        """The set of roots, as far as the pin tells it."""
+        return Bundle(TrustDomain.parse(self.base), UNNUMBERED, (self.root,))
 
     @property
     def hub_domain(self) -> TrustDomain:
@@ -79,6 +87,7 @@ def membership(path: Path) -> Membership | None:
             root,
             bundles.decode(file.hub_bundle),
             file.token,
+            file.api,
         )
     except (msgspec.MsgspecError, ValueError, PkiError) as error:
         raise FederationError(
@@ -93,11 +102,12 @@ async def join(
     keys: KeyStore,
     clock: Clock,
     known: Membership | None = None,
+    roots: Bundle | None = None,
 ) -> Membership:
     """Join with the token in `token_file`; leaves `membership.json` and the authority in `folder`.
 
-    `known` is the membership that this one is to replace. Raises FederationError, Unreachable, Refusal, or a PkiError
-    such as PinMismatch.
+    `known` is the membership that this one is to replace, `roots` those that are held, if that is more than it says.
+    Raises FederationError, Unreachable, Refusal, or a PkiError such as PinMismatch.
     """
     token = JoinToken.decode(_read(token_file))
     if token.kind != "join" or token.subject != cluster:
@@ -119,7 +129,7 @@ async def join(
         redemption = await redeem(
             token, "/v1/join", "federation", request, cluster, clock, lambda: pem([made[0].self_signed])
         )
-        if known is not None and redemption.root != known.root:
+        if known is not None and not _leads_to(roots or known.roots, redemption):
             raise FederationError(f"the token is of another root than {folder}", _ELSEWHERE)
         rooted, file = _read_answer(token, redemption)
         if rooted is None:
@@ -141,7 +151,13 @@ _ELSEWHERE = "to join another federation, stop the agent, move its folder away, 
 
 
 async def join_again(
-    cluster: str, known: Membership, token_file: Path, folder: Path, keys: KeyStore, clock: Clock
+    cluster: str,
+    known: Membership,
+    token_file: Path,
+    folder: Path,
+    keys: KeyStore,
+    clock: Clock,
+    roots: Bundle | None = None,
 ) -> Membership:
     """The membership after a token that was not used here yet; `known` if there is none, or it brings nothing.
 
@@ -154,7 +170,7 @@ async def join_again(
         log.debug("there is no token to join again with", problem=str(error))
         return known
     try:
-        return await join(cluster, token_file, folder, keys, clock, known)
+        return await join(cluster, token_file, folder, keys, clock, known, roots)
     except (FederationError, PkiError) as error:
         log.warning(
             "the token in join_token brings no new membership; the one before stays",
@@ -162,6 +178,18 @@ async def join_again(
             hint=getattr(error, "hint", ""),
         )
         return known
+
+
+def _leads_to(roots: Bundle, redemption: Redemption) -> bool:
+    """Whether the root that the token pins is one of those that are held, or one that they have signed since."""
+    if redemption.root in roots.anchors:
+        return True
+    offered = redemption.roots
+    return (
+        offered is not None
+        and redemption.root in offered.anchors
+        and isinstance(accept_roots(roots, offered), Accepted)
+    )
 
 
 def _base(hub: Bundle) -> str:
@@ -191,6 +219,7 @@ def _read_answer(token: JoinToken, redemption: Redemption) -> tuple[x509.Certifi
         root=pem([redemption.root]).decode(),
         hub_bundle=bundles.encode(redemption.bundle),
         token=token.hash().hex(),
+        api=token.url,
     )
     return rooted, file
 

@@ -42,6 +42,7 @@ from federation.events import (
     MemberGone,
     RootAsked,
     Tick,
+    TrustTold,
 )
 from federation.exports import exports_of, loads_of, services_of, with_export, with_loads, without_export
 from federation.heads import MOST_KEPT, Heads, accepted, keep
@@ -109,7 +110,7 @@ def reduce(view: View, event: Event) -> tuple[View, Touched]:
             return _heads_told(view, told), NOTHING
         case HeldTold(held):
             return replace(view, held=view.held.insert(held.owner, held)), NOTHING
-        case RootAsked():
+        case RootAsked() | TrustTold():
             return view, NOTHING
         case HeadsAccepted(owner):
             return _heads_accepted(view, owner), NOTHING

@@ -6,7 +6,7 @@ A root whose key is elsewhere (in a safe, in Vault) publishes its list there; he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -32,9 +32,9 @@ log = structlog.get_logger()
 
 
 class RevocationList:
-    """The list of `revocations`, kept in `folder`; None for a root whose key is not here."""
+    """The list of `revocations`, those of the root that signs now, kept in `folder`; None if its key is not here."""
 
-    def __init__(self, revocations: Revocations | None, folder: Path, clock: Clock) -> None:
+    def __init__(self, revocations: Callable[[], Revocations] | None, folder: Path, clock: Clock) -> None:
         self._revocations = revocations
         self._path = folder / FILE
         self._clock = clock
@@ -56,7 +56,7 @@ class RevocationList:
                 "a root in Vault has its own list (pki/crl there); for a root in a safe, ban the cluster here, and "
                 "tell those who trust the root",
             )
-        return self._revocations
+        return self._revocations()
 
     def file(self) -> tuple[str, bytes] | None:
         """The list as it is published: its media type, and DER."""
@@ -65,7 +65,7 @@ class RevocationList:
     async def start(self) -> None:
         """Take the list on disk, or make one. What cannot be made now is made later."""
         if self._revocations is not None:
-            self._current = await asyncio.to_thread(self._read, self._revocations)
+            self._current = await asyncio.to_thread(self._read, self._revocations())
             await self._renew()
 
     async def run(self) -> None:
@@ -86,9 +86,9 @@ class RevocationList:
             await self._sign(revocations)
 
     async def _renew(self) -> None:
-        revocations = self._revocations
-        if revocations is None:
+        if self._revocations is None:
             return
+        revocations = self._revocations()
         async with self._signing:
             current = self._current
             if current is not None and self._is_whole(revocations, current):
@@ -101,7 +101,7 @@ class RevocationList:
                 log.error("the revocation list cannot be made; will try again", problem=str(error))
 
     def _is_whole(self, revocations: Revocations, current: x509.CertificateRevocationList) -> bool:
-        listed = len(current) == len(revocations.revoked())
+        listed = len(current) == len(revocations.revoked()) and current.issuer == revocations.root.subject
         return listed and not revocation.is_due(current, self._clock.now())
 
     async def _sign(self, revocations: Revocations) -> None:

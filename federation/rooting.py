@@ -1,18 +1,20 @@
 """Takes what the root signed for our authority when it comes after the join, as the registry's record of us.
 
-The record comes from a hub, which is not believed: it counts if it is the pinned root's word for a key that we hold.
+The record comes from a hub, which is not believed: it counts if it is the word of a root that we go by, for a key that
+we hold. Where another root signs now, its word takes the place of the one before, and never the other way round.
 Whatever fails is said, and tried again with the next record.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 
 import structlog
 from cryptography import x509
 
-from federation.events import Event, MemberChanged
-from pki.certificate import der, load_der
+from federation.events import Event, MemberChanged, TrustTold
+from pki.certificate import authority_key_id, der, load_der
 from pki.errors import PkiError
 from pki.lineage import Lineage
 
@@ -20,12 +22,23 @@ log = structlog.get_logger()
 
 
 class Rooting:
-    """Of the cluster `me`. Let it `hear` every event."""
+    """Of the cluster `me`, which goes by `roots`; `issuing` is the key identifier of the one that signs now, empty if
+    that is not known. Let it `hear` every event. `replaced` is called when a root's word took another one's place.
+    """
 
-    def __init__(self, me: str, lineage: Lineage, root: x509.Certificate) -> None:
+    def __init__(
+        self,
+        me: str,
+        lineage: Lineage,
+        roots: Callable[[], Sequence[x509.Certificate]],
+        issuing: Callable[[], bytes] = lambda: b"",
+        replaced: Callable[[], None] | None = None,
+    ) -> None:
         self._me = me
         self._lineage = lineage
-        self._root = root
+        self._roots = roots
+        self._issuing = issuing
+        self._replaced = replaced
         self._told = b""
         self._wake = asyncio.Event()
 
@@ -33,6 +46,8 @@ class Rooting:
         """Note what the registry says that the root signed for us."""
         if isinstance(event, MemberChanged) and event.member.name == self._me and event.member.rooted:
             self._told = event.member.rooted
+            self._wake.set()
+        elif isinstance(event, TrustTold) and self._told:
             self._wake.set()
 
     async def run(self) -> None:
@@ -44,12 +59,19 @@ class Rooting:
 
     async def take(self, told: bytes) -> None:
         """Keep a root-signed form (DER), if it is news and one of ours."""
-        held = {der(each.root_signed) for each in self._lineage.authorities.values() if each.root_signed}
-        if told in held:
+        authorities = self._lineage.authorities.values()
+        held = {form.subject: form for each in authorities if (form := each.root_signed) is not None}
+        if told in map(der, held.values()):
             return
         try:
-            await self._lineage.accept_root_signed(load_der(told), self._root)
+            offered = load_der(told)
+            before = held.get(offered.subject)
+            if before is not None and authority_key_id(offered) != self._issuing():
+                return
+            await self._lineage.accept_root_signed(offered, *self._roots())
         except PkiError as error:
             log.error("what the registry says that the root signed for us is not used", reason=str(error))
-        else:
-            log.info("the root signed our authority", trust_domain=str(self._lineage.trust_domain))
+            return
+        log.info("the root signed our authority", trust_domain=str(self._lineage.trust_domain))
+        if before is not None and self._replaced is not None:
+            self._replaced()

@@ -1,6 +1,7 @@
 """The root's word for authorities that follow: a member's agent asks, over its own stream, and the hub has it signed.
 
-The request proves the key, the stream proves whose it is. Only a newer epoch than any that the name has had is signed.
+It asks too when another root has taken the place of the one before. The request proves the key, the stream proves whose
+it is. Only a newer epoch than any that the name has had is signed, and what everybody goes by already.
 Signing may take as long as the root's place needs (a vault that is sealed, a ceremony): nobody else waits for it, and
 what failed is tried again until it is done or another request takes its place.
 """
@@ -20,7 +21,15 @@ from federation.registry import AuthorityRow, MemberRow, Registry
 from federation.retry import Backoff
 from federation.root_request import RootRequest
 from pki.algorithms import spki_hash
-from pki.certificate import authority_trust_domain, der, load_der, public_key, signed_by
+from pki.certificate import (
+    authority_key_id,
+    authority_trust_domain,
+    der,
+    load_der,
+    public_key,
+    signed_by,
+    subject_key_id,
+)
 from pki.errors import PkiError
 from pki.spiffe import TrustDomain
 from pki.subordinate import Subordinate, read_request
@@ -91,7 +100,8 @@ class Successors:
             log.warning("the next authority of a cluster is not signed", cluster=request.owner, reason=why)
             return None
         held = load_der(row.rooted) if row.rooted else None
-        if held is not None and spki_hash(public_key(held)) == key:
+        by = subject_key_id(self._root.certificate)
+        if held is not None and spki_hash(public_key(held)) == key and authority_key_id(held) == by:
             return None
         return Asked(request, found, key, row)
 
@@ -99,7 +109,8 @@ class Successors:
         self, row: MemberRow, asked: Subordinate, key: str, anchor: x509.Certificate
     ) -> str | None:
         newest = self._registry.authority(row.name)
-        if newest is not None and newest.key != key and asked.epoch <= newest.epoch:
+        known = newest is not None and key in {newest.key, *self._living(row)}
+        if newest is not None and not known and asked.epoch <= newest.epoch:
             return f"its epoch is {asked.epoch}, and one of epoch {newest.epoch} is known"
         if newest is not None and asked.epoch > newest.epoch + MOST_AHEAD:
             return f"its epoch is {asked.epoch}, too far above the newest, {newest.epoch}"
@@ -108,6 +119,10 @@ class Successors:
             return "its anchor is not the self-signed form of the same key"
         return None
 
+    def _living(self, row: MemberRow) -> set[str]:
+        """The keys of the authorities that everybody goes by."""
+        return {spki_hash(public_key(each)) for each in row.trusted(self._base).anchors}
+
     async def _sign(self, asked: Asked) -> None:
         name, backoff = asked.request.owner, Backoff(self._clock, SHORTEST, LONGEST)
         while True:
@@ -115,7 +130,9 @@ class Successors:
                 rooted = await self._root.sign_cluster_ca(
                     asked.request.csr, asked.subordinate.trust_domain, who=name, why="its next authority"
                 )
-                break
+                if rooted is None or authority_key_id(rooted) == subject_key_id(self._root.certificate):
+                    break
+                await backoff.wait()  # another root signs by now
             except PkiError as error:
                 log.error(
                     "the next authority of a cluster cannot be signed now", cluster=name, reason=str(error)
@@ -128,9 +145,8 @@ class Successors:
             Whoever has the name by now with another authority has not asked for it.
             """
             newest = self._registry.authority(name)
-            if row.joined_at != asked.by.joined_at or (
-                newest is not None and newest.epoch > asked.subordinate.epoch
-            ):
+            outdone = newest is not None and newest.epoch > asked.subordinate.epoch
+            if row.joined_at != asked.by.joined_at or (outdone and asked.key not in self._living(row)):
                 log.warning("what was signed for a cluster comes too late", cluster=name)
                 return None
             return msgspec.structs.replace(
@@ -140,5 +156,6 @@ class Successors:
                 request=asked.request.csr if rooted is None else b"",
             )
 
-        await self._keep(name, changed, AuthorityRow(asked.key, asked.subordinate.epoch))
+        this, newest = AuthorityRow(asked.key, asked.subordinate.epoch), self._registry.authority(name)
+        await self._keep(name, changed, this if newest is None or newest.epoch <= this.epoch else newest)
         log.info("the next authority of a cluster", cluster=name, signed=rooted is not None)

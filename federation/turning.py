@@ -35,12 +35,23 @@ class Own:
     living: frozenset[Side]
 
 
+def other(side: Side) -> Side:
+    """The other one of the two authorities of a rotation."""
+    return Side.OLD if side is Side.NEW else Side.NEW
+
+
 def reports(
-    rotation: Rotation, driver: str, own: Own, trust_domain: str, held: Mapping[str, Held]
+    rotation: Rotation,
+    driver: str,
+    own: Own,
+    trust_domain: str,
+    held: Mapping[str, Held],
+    living: Mapping[str, frozenset[Side]] | None = None,
 ) -> dict[str, Report]:
     """By member. Whoever has the version that was published last has obeyed the phase; others have not reported.
 
     A later version than that is no evidence: then our folder is an old copy, and they hold what we do not know of.
+    `living`: whose leaves each of the others may still present, where others than the driver have any.
     """
     anchors = own.anchors if own.held == own.published else frozenset[Side]()
     found = {driver: Report(rotation.token, anchors, own.issues, own.living)}
@@ -48,7 +59,8 @@ def reports(
         version = each.version(trust_domain)
         if name != driver and version is not None:
             everywhere = own.anchors if version == own.published else frozenset[Side]()
-            found[name] = Report(rotation.token, everywhere, rotation.rule.issuer, frozenset())
+            theirs = (living or {}).get(name, frozenset())
+            found[name] = Report(rotation.token, everywhere, rotation.rule.issuer, theirs)
     return found
 
 
@@ -74,6 +86,11 @@ def survivors(
         if lives and entry.not_after > now:
             found.append(entry)
     return tuple(sorted(found, key=lambda entry: (entry.not_after, entry.serial)))
+
+
+def lives(entry: Entry) -> str:
+    """Whose certificate it is, and until when, for people."""
+    return f"{entry.identity} until {entry.not_after.isoformat(timespec='minutes')}"
 
 
 def due(begins: datetime, ends: datetime) -> datetime:

@@ -14,6 +14,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -253,6 +254,8 @@ class GatewayIdentity:
             raise FederationError(f"{current.attested.agent} does not speak this version: {error}") from error
         renewed = checked(chain, key, current.attested, self._clock.now())
         await asyncio.to_thread(durable.write, self._chain_file, renewed.chain)
+        # What it goes by may have changed while the agent answered.
+        renewed = replace(renewed, bundle=self.current.bundle, attested=self.current.attested)
         self._current = renewed
         log.info("certificate renewed", expires=renewed.ends.isoformat())
         self.listener(renewed)

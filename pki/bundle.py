@@ -11,6 +11,9 @@
   for each anchor, and only authorities of that epoch or a later one may be in it. The root signs such an epoch
   for a name that exists when an operator said so: its key was lost or stolen.
 
+The roots of a federation are published like that too (`accept_roots`), under its own name: they carry no name of a
+trust domain, nobody vouches for them, and who pinned one of them begins with that, as a version without a number.
+
 So whoever relays bundles can delay and hide them, and cannot make anybody trust a key. Bundles of different
 trust domains are never merged (SPIFFE Federation §4.2). A pinned first bundle (one-time token) does not pass
 through `accept`.
@@ -45,6 +48,8 @@ from pki.errors import InvalidBundle, InvalidSpiffeId, Untrusted
 from pki.profiles import HIGHEST_EPOCH, epoch_of
 from pki.spiffe import TrustDomain
 
+UNNUMBERED = 0
+"""The sequence of what was pinned without one; never of a bundle that is published."""
 FIRST_SEQUENCE = 1
 HIGHEST_SEQUENCE = 2**63 - 1
 FIRST_GENERATION = 1
@@ -156,8 +161,8 @@ def encode(bundle: Bundle) -> bytes:
     return msgspec.json.encode(_Encoded(**_fields(bundle), earlier=earlier))
 
 
-def decode(data: bytes) -> Bundle:
-    """The inverse of `encode`; checks form, not proof. Raises `InvalidBundle`."""
+def decode(data: bytes, *, roots: bool = False) -> Bundle:
+    """The inverse of `encode`; checks form (that of `roots`, if they are some), not proof. Raises `InvalidBundle`."""
     if len(data) > LONGEST_ENCODED:
         raise InvalidBundle(f"{len(data)} bytes, allowed are {LONGEST_ENCODED}")
     try:
@@ -165,7 +170,7 @@ def decode(data: bytes) -> Bundle:
     except msgspec.MsgspecError as error:
         raise InvalidBundle(str(error)) from error
     bundle = replace(_read(raw), earlier=tuple(_read(version) for version in raw.earlier[: MOST_EARLIER + 1]))
-    check_bundle(bundle)
+    check_bundle(bundle, roots=roots)
     return bundle
 
 
@@ -195,22 +200,23 @@ def _read(raw: _Version) -> Bundle:
         raise InvalidBundle(str(error)) from error
 
 
-def check_bundle(bundle: Bundle) -> None:
-    """1 to 8 self-signed authorities of this trust domain and generation, with different keys and subjects; and the
-    same of each version that it brings along, all before it and in order.
+def check_bundle(bundle: Bundle, *, roots: bool = False) -> None:
+    """1 to 8 self-signed authorities of this trust domain (of none if they are `roots`) and generation, with different
+    keys and subjects; and the same of each version that it brings along, all before it and in order.
 
     Raises `InvalidBundle`. Says nothing about whether it may be believed.
     """
-    _check_version(bundle)
+    speaks_for = None if roots else bundle.trust_domain
+    _check_version(bundle, speaks_for)
     if len(bundle.earlier) > MOST_EARLIER:
         raise InvalidBundle(f"more than {MOST_EARLIER} earlier versions")
     for before, after in pairwise((*bundle.earlier, bundle)):
-        _check_version(before)
+        _check_version(before, speaks_for)
         if before.trust_domain != after.trust_domain or before.earlier or before.version >= after.version:
             raise InvalidBundle("its earlier versions are not of the same trust domain, or not in order")
 
 
-def _check_version(bundle: Bundle) -> None:
+def _check_version(bundle: Bundle, speaks_for: TrustDomain | None) -> None:
     if not FIRST_SEQUENCE <= bundle.sequence <= HIGHEST_SEQUENCE:
         raise InvalidBundle(f"sequence {bundle.sequence} is not within 1 to 2^63 - 1")
     if not FIRST_GENERATION <= bundle.generation <= HIGHEST_EPOCH:
@@ -222,8 +228,12 @@ def _check_version(bundle: Bundle) -> None:
     try:
         for anchor in bundle.anchors:
             check_authority(anchor)
-            if authority_trust_domain(anchor) != bundle.trust_domain:
-                raise InvalidBundle("an anchor names another trust domain, or none")
+            if authority_trust_domain(anchor) != speaks_for:
+                raise InvalidBundle(
+                    "a root names a trust domain"
+                    if speaks_for is None
+                    else "an anchor names another trust domain, or none"
+                )
             if not signed_by(anchor, anchor):
                 raise InvalidBundle("an anchor is not self-signed")
             if (epoch_of(anchor.subject) or FIRST_GENERATION) < bundle.generation:
@@ -238,20 +248,48 @@ def _check_version(bundle: Bundle) -> None:
 
 def accept(previous: Bundle | None, offered: Bundle, *roots: x509.Certificate) -> Accepted | Rejected:
     """Decide whether `offered` replaces `previous` (None: a new trust domain); `roots` are those that we believe."""
+    if (wrong := _wrong(previous, offered)) is not None:
+        return wrong
+    if previous is None or offered.generation > previous.generation:
+        return _begun(offered, roots)
+    return _later(previous, offered)
+
+
+def accept_roots(previous: Bundle, offered: Bundle) -> Accepted | Rejected:
+    """The same for the roots of a federation: nothing but a signature by one of those before leads to others."""
+    if (wrong := _wrong(previous, offered, roots=True)) is not None:
+        return wrong
+    return _later(previous, offered)
+
+
+def accept_from(pinned: Collection[x509.Certificate], offered: Bundle) -> Accepted | Rejected:
+    """The same for who pinned anchors and knows no more of them, not even their version."""
+    held = Bundle(offered.trust_domain, UNNUMBERED, tuple(pinned), generation=offered.generation)
+    if (wrong := _wrong(held, offered)) is not None:
+        return wrong
+    return _later(held, offered)
+
+
+def _wrong(previous: Bundle | None, offered: Bundle, *, roots: bool = False) -> Rejected | None:
     if previous is not None and previous.trust_domain != offered.trust_domain:
         return Rejected(Rejection.OTHER_TRUST_DOMAIN, f"{offered.trust_domain}, not {previous.trust_domain}")
     try:
-        check_bundle(offered)
+        check_bundle(offered, roots=roots)
     except InvalidBundle as error:
         return Rejected(Rejection.MALFORMED, error.reason)
-    if previous is None or offered.generation > previous.generation:
-        return _begun(offered, roots)
+    return None
+
+
+def _later(previous: Bundle, offered: Bundle) -> Accepted | Rejected:
+    """By a chain of signatures from one version to the next."""
     if offered.version < previous.version:
         return Rejected(Rejection.OLDER, f"{_at(offered)} < {_at(previous)}")
     if offered.version == previous.version:
         if content(offered) == content(previous):
             return Accepted(previous, changed=False)
         return Rejected(Rejection.CONFLICT, _at(offered))
+    if previous.sequence == UNNUMBERED and set(previous.anchors) == set(offered.anchors):
+        return Accepted(offered, changed=True)
     if not _follows(previous, offered):
         return Rejected(Rejection.NOT_SIGNED, f"{_at(offered)} after {_at(previous)}")
     return Accepted(offered, changed=True)

@@ -16,7 +16,8 @@ from typing import Self
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki import durable, intermediate, issue
+from pki import bundle, durable, intermediate, issue
+from pki.bundle import FIRST_SEQUENCE, Bundle
 from pki.errors import KeyFileError
 from pki.folder import SELF_SIGNED, Folder, key_name
 from pki.journal import Head, Journal
@@ -56,16 +57,22 @@ class RootAuthority:
 
     @classmethod
     async def create(
-        cls, directory: Path, keys: KeyStore, base: str, clock: Clock, constrained: bool = False
+        cls,
+        directory: Path,
+        keys: KeyStore,
+        base: str,
+        clock: Clock,
+        constrained: bool = False,
+        epoch: int = 1,
     ) -> Self:
         """A new root. Raises `KeyFileError` when there is one already, `WriteError`, `JournalError`."""
         domain = TrustDomain.parse(base)
         folder = Folder(directory)
-        signer = await folder.make(keys, 1, clock)
+        signer = await folder.make(keys, epoch, clock)
         async with AsyncExitStack() as undo:
             undo.push_async_callback(signer.close)
             certificate = await signer.sign(
-                lambda serial, now: issue.root_authority(domain.name, 1, signer.public_key, serial, now),
+                lambda serial, now: issue.root_authority(domain.name, epoch, signer.public_key, serial, now),
                 (),
                 who="root",
                 why="a new root",
@@ -125,6 +132,16 @@ class RootAuthority:
         return cls(signer, base, certificate, constrained)
 
     @property
+    def self_signed(self) -> x509.Certificate:
+        """The certificate of the root, as every authority calls it that others follow."""
+        return self.certificate
+
+    @property
+    def epoch(self) -> int:
+        """Which root of the federation this is, counted."""
+        return epoch_of(self.certificate.subject) or 1
+
+    @property
     def head(self) -> Head:
         """The head of the journal, for somebody else to keep."""
         return self._signer.journal.head
@@ -138,6 +155,14 @@ class RootAuthority:
         """Every certificate that was handed out and has not ended."""
         return self._signer.journal.ledger(now)
 
+    def bundle(self) -> Bundle:
+        """The version of the set of roots that begins with this one."""
+        return Bundle(TrustDomain.parse(str(self.base)), FIRST_SEQUENCE, (self.certificate,))
+
+    async def sign_content(self, version: Bundle) -> bytes:
+        """A signature for a later version of the set of roots; it counts for those who hold this one."""
+        return await self._signer.run(lambda: bundle.sign_content(version, self._signer.private_key))
+
     async def ready(self) -> None:
         """At once: the key is here."""
 
@@ -146,14 +171,15 @@ class RootAuthority:
         return self._signer.journal.newest(trust_domain.uri)
 
     async def sign_cluster_ca(
-        self, request: bytes, trust_domain: TrustDomain, *, who: str, why: str
+        self, request: bytes, trust_domain: TrustDomain, *, who: str, why: str, again: bool = False
     ) -> x509.Certificate:
-        """The root-signed form for the authority of `trust_domain`, whose request is a CSR of at most 16 KiB.
+        """The root-signed form for the authority of `trust_domain`, whose request is a CSR of at most 16 KiB; `again`
+        as in `pki.signer.Job`.
 
         Raises `Refused`, or as `Signer.sign` does.
         """
         asked = read_request(request, trust_domain, self.base)
-        return await self._signer.sign(self._plan(asked), (self.certificate,), who=who, why=why)
+        return await self._signer.sign(self._plan(asked), (self.certificate,), who=who, why=why, again=again)
 
     async def sign_intermediate(
         self, request: bytes, grant: intermediate.Grant, *, who: str, why: str

@@ -60,7 +60,8 @@ class Job:
     """One certificate as planned; `issuer` are the forms of this authority, none for its own anchor.
 
     `who` asked for it and `why` it is given are for the journal. `replaces` is the serial number of the
-    certificate whose place it takes.
+    certificate whose place it takes. `again`: a subordinate may be signed that was signed before, though not as the
+    newest of its name.
     """
 
     plan: Plan
@@ -68,6 +69,7 @@ class Job:
     who: str
     why: str
     replaces: int | None = None
+    again: bool = False
 
 
 Outcome = x509.Certificate | PkiError
@@ -120,6 +122,7 @@ class Signer:
         who: str,
         why: str,
         replaces: x509.Certificate | None = None,
+        again: bool = False,
     ) -> x509.Certificate:
         """One certificate as planned; `issuer` are the forms of this authority, none for its own anchor.
 
@@ -127,7 +130,7 @@ class Signer:
         `Untrusted` (the second look), or what the key raises. Then nothing was released.
         """
         serial = None if replaces is None else replaces.serial_number
-        (outcome,) = await self.sign_all((Job(plan, tuple(issuer), who, why, serial),))
+        (outcome,) = await self.sign_all((Job(plan, tuple(issuer), who, why, serial, again),))
         if isinstance(outcome, PkiError):
             raise outcome
         return outcome
@@ -235,12 +238,19 @@ class Signer:
         signed = iter(self._finish(planned) if planned else ())
         return [next(signed) if isinstance(step, _Planned) else step for step in steps]
 
+    def _signed_before(self, intent: Intent) -> bool:
+        """Whether a living certificate says the same of this very key."""
+        return any(
+            (one.identity, one.spki, one.epoch) == (intent.identity, intent.spki, intent.epoch)
+            for one in self.journal.ledger(intent.at)
+        )
+
     def _plan(self, job: Job, serial: int, now: datetime, ahead: _Ahead) -> _Planned | PkiError:
         try:
             template = job.plan(serial, now)
             intent = intent_of(template, now, job.who, job.why, job.replaces)
             self._check_key(intent, ahead, own=not job.issuer)
-            if intent.epoch and job.issuer:
+            if intent.epoch and job.issuer and not (job.again and self._signed_before(intent)):
                 check_newer(intent, self.journal.newest(intent.identity))
             if job.replaces is not None:
                 successors = ahead.successors.get(job.replaces, set())

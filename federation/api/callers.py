@@ -28,8 +28,8 @@ class Authenticator(Protocol):
 
 async def admit(request: web.Request, needed: Access, authenticator: Authenticator) -> Principal:
     """Who calls, if it may. Raises ApiProblem 401 or 403."""
-    if needed is Access.OUTCOME:
-        return Principal("anonymous", Access.OUTCOME)
+    if needed in (Access.ANYBODY, Access.OUTCOME):
+        return Principal("anonymous", needed)
     principal = await _principal(request, authenticator)
     if principal is None:
         raise unauthorized(_shown(request))

@@ -25,6 +25,10 @@ LONGEST_ANSWER = 64 * 1024 * 1024
 """Bytes of an answer; the first contact of a join is with a server that nobody has verified yet."""
 
 
+class Unrecognised(Unreachable):
+    """Somebody answered whose certificate the pinned anchors do not lead to."""
+
+
 class Refusal(FederationError):
     """The server answered, and the answer is no."""
 
@@ -79,7 +83,7 @@ class ApiClient:
                 content = await self._content(response)
                 status = response.status
         except aiohttp.ClientConnectorCertificateError as error:
-            raise Unreachable(self._target.url, "its certificate is not the one expected") from error
+            raise Unrecognised(self._target.url, "its certificate is not the one expected") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unreachable(self._target.url, _reason(error)) from error
         return _decode(self._target.url, status, content)

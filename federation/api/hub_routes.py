@@ -12,6 +12,7 @@ from federation.access import OperatorStore
 from federation.admission import Admission, Joined
 from federation.api.agents import ask_agent
 from federation.api.messages import (
+    Anchors,
     Check,
     CheckGroup,
     ClusterInfo,
@@ -38,10 +39,12 @@ from federation.model import MemberState
 from federation.questions import Question
 from federation.tokens import TokenStore
 from pki import bundle as bundles
+from pki.bundle import Bundle
 from pki.certificate import load_der, pem
 from pki.errors import InvalidName, VaultError
 from pki.errors import Refused as CsrRefused
 from pki.lineage import Lineage
+from pki.root_lineage import RootLineage
 from pki.upstream import Root
 
 WAIT_FOR_ROOT = "the token is as good as before; start the agent again once the root can sign"
@@ -92,6 +95,7 @@ class HubRoutes:
             "/v1/explain/{namespace}/{name}",
         )
         return (
+            Route("GET", "/v1/bundle", "The anchors of this hub", Access.ANYBODY, self.anchors, Anchors),
             Route("POST", "/v1/join", "Redeem a cluster's one-time token", Access.OUTCOME, self.join, Redeemed, Redeem),
             Route("GET", "/v1/status", "State of the hub and its clusters", see, self.status, HubStatus),
             Route("GET", "/v1/checks", "What is right and wrong", see, self.checks, tuple[CheckGroup, ...]),
@@ -148,11 +152,17 @@ class HubRoutes:
         if found is None:
             raise no_good()
         return Redeemed(
-            bundle=self._bundle(), root=pem([self._root.certificate]).decode(), now=self._clock.now()
+            bundle=self._bundle(),
+            root=pem([self._root.certificate]).decode(),
+            roots=_encoded(self._root.bundle()) if isinstance(self._root, RootLineage) else None,
+            now=self._clock.now(),
         )
 
+    async def anchors(self, _: Call) -> Anchors:
+        return Anchors(bundle=self._bundle())
+
     def _bundle(self) -> str:
-        return base64.b64encode(bundles.encode(self._authority.bundle())).decode()
+        return _encoded(self._authority.bundle())
 
     # ---- state ---------------------------------------------------------------------------------------------------
 
@@ -258,3 +268,7 @@ class HubRoutes:
         if await self._tokens.revoke(call.params["id"]) is None:
             raise not_found("token", call.params["id"], "see `federation token list`")
         return Done(done=f"token {call.params['id']} is revoked")
+
+
+def _encoded(bundle: Bundle) -> str:
+    return base64.b64encode(bundles.encode(bundle)).decode()

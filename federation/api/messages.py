@@ -74,16 +74,27 @@ class Redeem(In, frozen=True, kw_only=True):
 class Redeemed(Out, frozen=True, kw_only=True):
     """The outcome: the pinned certificates (`root` and `bundle`), then `certificates` and what else is needed.
 
-    `now` is the issuer's clock. A cluster gets no certificate when it joins before a ceremony has signed one.
+    `roots` are those of a hub, with the versions that lead to them (base64 of the encoded set), for who has joined
+    before another root signed. `now` is the issuer's clock. A cluster gets no certificate when it joins before a
+    ceremony has signed one.
     """
 
     bundle: str
     root: str | None = None
+    roots: str | None = None
     certificates: tuple[str, ...] = ()
     base: str = ""
     address: str = ""
     joined_at: Instant | None = None
     now: Instant | None = None
+
+
+class Anchors(Out, frozen=True, kw_only=True):
+    """The anchors of the hub's own trust domain, with the versions that lead to them (base64 of the encoded bundle),
+    for those who pinned any of them.
+    """
+
+    bundle: str
 
 
 class Renew(In, frozen=True, kw_only=True):

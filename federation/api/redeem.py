@@ -29,11 +29,15 @@ from pki.token import JoinToken, check_pin
 
 @dataclass(frozen=True, slots=True)
 class Redemption:
-    """What a redeemed token brought: the pinned root and issuer bundle, and the issuer's answer."""
+    """What a redeemed token brought: the pinned root and issuer bundle, and the issuer's answer.
+
+    `roots` is what the issuer says of how that root follows earlier ones, not verified.
+    """
 
     root: x509.Certificate
     bundle: Bundle
     answer: Redeemed
+    roots: Bundle | None = None
 
 
 async def redeem(
@@ -63,7 +67,7 @@ async def redeem(
     csr = (await request(bundle)).decode()
     shown = None if anchor is None else anchor().decode()
     body = Redeem(token=secret, csr=csr, name=name, anchor=shown)
-    return Redemption(root, bundle, await _post(verified, path, body))
+    return Redemption(root, bundle, await _post(verified, path, body), _roots(token.url, first))
 
 
 async def _post(target: Target, path: str, body: Redeem) -> Redeemed:
@@ -74,6 +78,15 @@ async def _post(target: Target, path: str, body: Redeem) -> Redeemed:
             raise FederationError(
                 f"{target.url} does not speak this version: {error}", "upgrade both sides"
             ) from error
+
+
+def _roots(url: str, answer: Redeemed) -> Bundle | None:
+    if answer.roots is None:
+        return None
+    try:
+        return bundles.decode(base64.b64decode(answer.roots, validate=True), roots=True)
+    except (ValueError, binascii.Error, PkiError) as error:
+        raise FederationError(f"{url} answered with roots that cannot be read: {error}") from error
 
 
 def _certificates(url: str, answer: Redeemed) -> tuple[x509.Certificate, Bundle]:

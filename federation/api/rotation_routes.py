@@ -1,4 +1,7 @@
-"""The rotation of a cluster's authority over REST, at its agent; the hub passes on what an operator of it wants."""
+"""Rotations over REST: of a cluster's authority at its agent, of the hub's own and of the root at the hub.
+
+The hub passes on what an operator of it wants of a cluster.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,37 @@ if TYPE_CHECKING:
     from federation.rotating import Rotating
 
 STATUS = "/v1/ca/rotation"
+ROOT = "/v1/root/rotation"
+
+
+ELSEWHERE = {
+    "vault": "its key is in Vault: replace it there (a new issuer in its mount), and let every cluster join again",
+    "offline": "its key is in a safe: make another root there, and let every cluster join again",
+}
+"""What else can be done where the hub has no key of a root to replace."""
 
 
 class HubRotationRoutes:
-    """The same for each cluster, at the hub."""
+    """Those at the hub: `own` of its own authority, `root` of the root if its key is here, and of each cluster."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, own: Rotating, root: Rotating | None, root_is: str) -> None:
         self._hub = hub
+        self._own = RotationRoutes(own, "/v1/hub/rotation", "the hub's own authority")
+        self._root = None if root is None else RotationRoutes(root, ROOT, "the root")
+        self._root_is = root_is
 
     def routes(self) -> tuple[Route, ...]:
+        if self._root is not None:
+            root = self._root.routes()
+        else:
+            see, do = Access.VIEWER, Access.OPERATOR
+            root = (
+                Route("GET", ROOT, "The rotation of the root", see, self._not_here, RotationStatus),
+                Route("POST", ROOT, "Not here", do, self._not_here, RotationStatus, request=Rotate),
+            )
         return (
+            *root,
+            *self._own.routes(),
             Route(
                 "GET",
                 "/v1/clusters/{name}/rotation",
@@ -47,6 +71,11 @@ class HubRotationRoutes:
             ),
         )
 
+    async def _not_here(self, _: Call) -> RotationStatus:
+        raise ApiProblem(
+            409, "rotation", "this hub cannot replace the root: its key is not here", ELSEWHERE[self._root_is]
+        )
+
     async def _status(self, call: Call) -> RotationStatus:
         return await self._ask(call, Question(STATUS))
 
@@ -60,29 +89,35 @@ class HubRotationRoutes:
 
 
 class RotationRoutes:
-    def __init__(self, rotating: Rotating) -> None:
+    """Of what one process drives itself, at `path`."""
+
+    def __init__(
+        self, rotating: Rotating, path: str = STATUS, what: str = "this cluster's authority"
+    ) -> None:
         self._rotating = rotating
+        self._path = path
+        self._what = what
 
     def routes(self) -> tuple[Route, ...]:
         return (
             Route(
                 "GET",
-                STATUS,
-                "The rotation of this cluster's authority: its phase, and who holds it up",
+                self._path,
+                f"The rotation of {self._what}: its phase, and who holds it up",
                 Access.VIEWER,
                 self._status,
                 RotationStatus,
             ),
             Route(
                 "POST",
-                STATUS,
-                "Start a rotation, go on with it, turn it back, or renew all leaves",
+                self._path,
+                f"Start a rotation of {self._what}, go on with it, turn it back, or renew all leaves",
                 Access.OPERATOR,
                 self._rotate,
                 RotationStatus,
                 request=Rotate,
                 told=("action", "why", "number", "phase"),
-                inward=True,
+                inward=self._path == STATUS,
             ),
         )
 
@@ -102,7 +137,5 @@ class RotationRoutes:
                 case "leaves":
                     await self._rotating.renew_all()
         except Refused as error:
-            raise ApiProblem(
-                409, "rotation", str(error), "see `federation ca rotate cluster status`"
-            ) from error
+            raise ApiProblem(409, "rotation", str(error), "see `federation ca rotate … status`") from error
         return self._rotating.status()

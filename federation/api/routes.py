@@ -22,9 +22,11 @@ from pki.spiffe import SpiffeId
 class Access(IntEnum):
     """Who may call a route; a higher one includes the lower ones, except `PEER`, which is for certificates only.
 
-    `OUTCOME` is for a caller that has nothing but a one-time token, and answers nothing but that token's outcome.
+    `ANYBODY` is for what is public and proves itself, whoever brings it. `OUTCOME` is for a caller that has nothing
+    but a one-time token, and answers nothing but that token's outcome.
     """
 
+    ANYBODY = -1
     OUTCOME = 0
     PEER = 1
     VIEWER = 2
@@ -246,7 +248,7 @@ def _outline(method: str, path: str, summary: str, access: Access) -> dict[str, 
         },
     }
     match access:
-        case Access.OUTCOME:
+        case Access.ANYBODY | Access.OUTCOME:
             return operation | {"security": []}
         case Access.PEER:
             needs = "For the certificate that its caller shows."

@@ -14,6 +14,7 @@ import structlog
 
 from federation.access import AgentAccess
 from federation.agent import Agent, Outlets, remembered_view
+from federation.anchors import find_again
 from federation.api.agent_routes import AgentRoutes
 from federation.api.audit_routes import AuditRoutes
 from federation.api.authority_routes import AgentAuthorityRoutes, Own
@@ -43,6 +44,7 @@ from federation.app.vaults import Vaults
 from federation.attest import Attestor, Instances
 from federation.ceremony import AgentCeremony
 from federation.clock import Clock
+from federation.cluster_realm import ClusterRealm
 from federation.config import AgentSettings
 from federation.discovery.files import FileDiscovery
 from federation.errors import FederationError
@@ -68,11 +70,12 @@ from federation.sync.importer import Importer
 from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
 from federation.tokens import TokenStore
+from federation.trust import Trust
 from gateway.report_pb2 import GatewayReport
 from gateway.xds.reports import ReportServer
 from gateway.xds.server import AdsServer, Client, ServerCredentials, add_secure_port, new_server
 from pki import durable
-from pki.bundle import accept, encode
+from pki.bundle import encode
 from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
 from pki.lineage import Lineage
@@ -94,10 +97,11 @@ async def run(settings: AgentSettings, passphrase: Passphrase | None, clock: Clo
         vaults = Vaults(folder, clock, stack)
         keys = await authority_keys(folder / "keys", passphrase, settings.keys, vaults)
         member = await _membership(settings, folder, keys, clock)
+        trust = Trust.open(folder, member, clock)
         domain = TrustDomain.of_cluster(settings.cluster, member.base)
         authority = await open_authority(folder, keys, domain, clock)
         stack.push_async_callback(authority.close)
-        await _Process(settings, member, authority, store, vaults, passphrase, clock).run()
+        await _Process(settings, member, trust, authority, store, vaults, passphrase, clock).run()
 
 
 async def _membership(settings: AgentSettings, folder: Path, keys: KeyStore, clock: Clock) -> Membership:
@@ -106,7 +110,8 @@ async def _membership(settings: AgentSettings, folder: Path, keys: KeyStore, clo
     if member is not None:
         if settings.join_token is None:
             return member
-        return await join_again(settings.cluster, member, settings.join_token, folder, keys, clock)
+        roots = Trust.open(folder, member, clock).roots
+        return await join_again(settings.cluster, member, settings.join_token, folder, keys, clock, roots)
     if settings.join_token is None:
         raise FederationError(
             f"{settings.cluster} has not joined yet and has no token",
@@ -123,6 +128,7 @@ class _Process:
         self,
         settings: AgentSettings,
         member: Membership,
+        trust: Trust,
         authority: Lineage,
         store: SqliteStore,
         vaults: Vaults,
@@ -132,6 +138,7 @@ class _Process:
         self.vaults = vaults
         self.settings = settings
         self.member = member
+        self.trust = trust
         self.authority = authority
         self.clock = clock
         self.folder = Path(settings.directory)
@@ -151,7 +158,7 @@ class _Process:
         )
         self.attestor = Attestor(
             authority,
-            member.root,
+            lambda: trust.root,
             self.tokens,
             self.instances,
             settings.advertise.api,
@@ -170,9 +177,7 @@ class _Process:
         remembered = await self.knowledge.load()
         base = self.member.base
         self.publisher = Publisher(self.settings.cluster, remembered.epoch)
-        importer = Importer(
-            self.settings.cluster, base, lambda before, offered: accept(before, offered, self.member.root)
-        )
+        importer = Importer(self.settings.cluster, base, self.trust.accept)
         events = importer.restore(remembered.heard, remembered.cursors)
         view = remembered_view(me_of(self.settings, base), remembered, events, self.clock.now())
         outlets = Outlets(
@@ -191,8 +196,15 @@ class _Process:
         self.discovery = FileDiscovery(
             self.settings.services, self.agent.submit, self.clock, remembered=frozenset(view.local)
         )
-        self.rooting = Rooting(self.settings.cluster, self.authority, self.member.root)
+        self.rooting = Rooting(
+            self.settings.cluster,
+            self.authority,
+            lambda: self.trust.roots.anchors,
+            lambda: self.trust.issuing,
+            lambda: self.realm.rooted_anew(),
+        )
         for event in events:
+            self.trust.hear(event)
             self.rooting.hear(event)
         bundle = self.authority.bundle()
         if bundle.proof.rooted or bundle.proof.signatures:
@@ -215,7 +227,7 @@ class _Process:
             leaf_life=self.lifetime,
             metrics=self.metrics,
             clock=self.clock,
-            unsigned=lambda: (*journals.problems(), *self.vaults.problems),
+            unsigned=lambda: (*journals.problems(), *self.vaults.problems, *self._untrusted()),
             doubted=lambda: (*others.problems(), *bundles.foreign.problems()),
         )
         routes = AgentRoutes(self.agent, self.attestor, self.tokens, state, self.clock).routes()
@@ -230,22 +242,24 @@ class _Process:
             lambda: {self.authority.trust_domain: self.authority.bundle()},
             self.clock,
         )
-        me, roots = self.settings.cluster, lambda: (self.member.root,)
+        me, roots = self.settings.cluster, lambda: self.trust.roots.anchors
         place = "file" if self.settings.keys.vault is None else "vault"
         own = Own(me, self.authority, self.identity, roots, place, bundles.foreign.told, self.clock)
-        self.rotating = Rotating(
+        self.realm = ClusterRealm(
             self.authority,
             self.identity,
             self.gateways,
             self.instances,
             self.agent,
             self.publisher,
+            self.trust,
             self.clock,
         )
-        routes += RotationRoutes(self.rotating).routes()
-        ceremony = AgentCeremony(self.member.base, self.member.root, self.authority, self.clock)
+        rotating = Rotating(self.realm, self.clock)
+        routes += RotationRoutes(rotating).routes()
+        ceremony = AgentCeremony(self.member.base, lambda: self.trust.root, self.authority, self.clock)
         routes += CeremonyRoutes(ceremony, self.clock).routes()
-        routes += AgentAuthorityRoutes(own, self.agent, lambda: self.member.hub_bundle).routes()
+        routes += AgentAuthorityRoutes(own, self.agent, lambda: self.trust.hub).routes()
         routes += bundles.routes()
         routes += AuditRoutes(
             self.settings.cluster, journals, self.folder, others.kept, others.accept
@@ -265,7 +279,11 @@ class _Process:
             group.create_task(
                 tell_heads(self._heads_of(journals), self._tell_heads, self.clock), name="heads"
             )
-            group.create_task(self.rotating.run(), name="rotating")
+            group.create_task(rotating.run(), name="rotating")
+            group.create_task(self.trust.run(), name="trust")
+            if self.member.api:
+                looking = find_again(self.member.api, self.trust, lambda: sync.connected, self.clock)
+                group.create_task(looking, name="the hub's anchors")
             for use, session in self.vaults.sessions.items():
                 group.create_task(session.run(), name=f"vault for {use}")
             group.create_task(self.rooting.run(), name="rooting")
@@ -287,6 +305,9 @@ class _Process:
             log.info("agent runs", cluster=self.settings.cluster, api=str(listen.api), xds=str(listen.xds))
             await asyncio.Event().wait()
 
+    def _untrusted(self) -> tuple[str, ...]:
+        return () if self.trust.problem is None else (self.trust.problem,)
+
     def _known(self, importer: Importer, epoch: int) -> Known:
         """`epoch` is the one on disk, in which we speak until a hub has told what it remembers of us."""
         heard = frozenset(owner for owner, at in importer.have().items() if at > Position())
@@ -294,6 +315,7 @@ class _Process:
 
     def _submit(self, event: Event) -> None:
         """What was heard from the others."""
+        self.trust.hear(event)
         self.rooting.hear(event)
         self.agent.submit(event)
 
@@ -305,7 +327,7 @@ class _Process:
 
     def _credentials(self) -> Credentials:
         leaf = self.identity.current
-        return Credentials(self.member.hub_bundle.pem(), leaf.chain, leaf.key)
+        return Credentials(self.trust.hub.pem(), leaf.chain, leaf.key)
 
     @asynccontextmanager
     async def _xds(self, address: HostPort) -> AsyncIterator[None]:
@@ -323,9 +345,9 @@ class _Process:
             self.gateways.authorize,
             self._reported,
             self.gateways.fell_silent,
-            lambda client: self.rotating.word_for(client.instance),
+            lambda client: self.realm.word_for(client.instance),
         )
-        self.rotating.on_word = reports.tell
+        self.realm.on_word = reports.tell
         self.cuts = (ads.cut, reports.cut)
         svids = SvidServer(Callers(self.authority.bundle, self.clock.now), self.issuer.issue)
         server = new_server(ads.handler(), reports.handler(), svids.handler())

@@ -6,6 +6,7 @@ import asyncio
 import os
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,21 @@ from federation.api.tls import served
 from federation.app.auditing import ConnectedAgents, tell_heads
 from federation.app.bundles import BundleExchange
 from federation.app.keys import authority_keys
-from federation.app.root import HINT, offline_root, online_root, vault_root
+from federation.app.root import HINT, offline_root, online_root, roots_of, vault_root
 from federation.app.vaults import Vaults
 from federation.ceremony import Ceremony, HubCeremony
 from federation.checks import hub_checks
 from federation.clock import Clock
 from federation.config import HubSettings
 from federation.hub import Hub
+from federation.hub_realm import HubRealm
 from federation.identity import Identity
 from federation.journals import Journals, of
 from federation.model import HUB
 from federation.registry import Registry
 from federation.revocation_list import LIST_PATH, RevocationList
+from federation.root_realm import RootRealm
+from federation.rotating import Rotating
 from federation.store import SqliteStore, WatchedStore
 from federation.successors import Successors
 from federation.sync.server import ServerCredentials, SyncServer
@@ -49,7 +53,7 @@ from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
 from pki.lineage import Lineage
 from pki.profiles import FEDERATION
-from pki.root import RootAuthority
+from pki.root_lineage import RootLineage
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.upstream import Root
 
@@ -131,7 +135,7 @@ class _Process:
         vaults.watch(self.metrics.vault_token)
         self.tokens = TokenStore(store, clock.now)
         self.operators = OperatorStore(store)
-        self.hub = Hub(Registry(store), root.certificate, settings.base, clock, self.metrics)
+        self.hub = Hub(Registry(store), lambda: roots_of(root), settings.base, clock, self.metrics)
         path = Path(settings.directory) / "leaf.pem"
         self.identity = Identity(
             authority,
@@ -143,7 +147,7 @@ class _Process:
         )
         self.sync = SyncServer(self.hub, self._credentials, clock)
         self.journals = Journals(Path(settings.directory), lambda: of(self.root, self.authority))
-        revocations = root.revocations(clock) if isinstance(root, RootAuthority) else None
+        revocations = partial(root.revocations, clock) if isinstance(root, RootLineage) else None
         self.revoked = RevocationList(revocations, Path(settings.directory) / "root", clock)
 
     async def run(self) -> None:
@@ -163,7 +167,7 @@ class _Process:
             self.hub,
             self.tokens,
             self.root,
-            self.authority.bundle(),
+            self.authority.bundle,
             settings.advertise.api,
             self.clock,
             self.metrics,
@@ -194,13 +198,14 @@ class _Process:
             "hub",
             self.authority,
             self.identity,
-            lambda: (self.root.certificate,),
+            lambda: roots_of(self.root),
             "file" if settings.keys.vault is None else "vault",
             bundles.foreign.told,
             self.clock,
         )
         routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root_is).routes() + bundles.routes()
-        routes += HubRotationRoutes(self.hub).routes()
+        rotating, root_rotating = await self._rotating()
+        routes += HubRotationRoutes(self.hub, rotating, root_rotating, settings.root_is).routes()
         routes += CeremonyRoutes(self.ceremony, self.clock).routes()
         routes += AuditRoutes(
             HUB, self.journals, folder, lambda: self.hub.witness.kept, self.hub.witness.accept, agents
@@ -223,6 +228,9 @@ class _Process:
                 serving(self._health(), TcpDoor(settings.listen.telemetry)),
             ):
                 group.create_task(self.identity.run(), name="identity")
+                for name, one in (("hub", rotating), ("root", root_rotating)):
+                    if one is not None:
+                        group.create_task(one.run(), name=f"rotation of the {name}")
                 group.create_task(self.hub.run(), name="hub")
                 group.create_task(bundles.run(), name="bundles")
                 for use, session in self.vaults.sessions.items():
@@ -242,6 +250,16 @@ class _Process:
         finally:
             await self.sync.stop()
             await successors.close()
+
+    async def _rotating(self) -> tuple[Rotating, Rotating | None]:
+        """Who replaces our own authority, and the root if its key is here; what members go by is told at once."""
+        realm = HubRealm(self.authority, self.identity, self.hub, self.operators, self.root, self.clock)
+        await realm.follow()
+        if not isinstance(self.root, RootLineage):
+            return Rotating(realm, self.clock), None
+        root = RootRealm(self.root, self.hub, self.authority)
+        await root.follow()
+        return Rotating(realm, self.clock), Rotating(root, self.clock)
 
     def _credentials(self) -> ServerCredentials:
         """Before anybody joined, our own anchor stands where gRPC wants one; no member has it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from cryptography import x509
 
 from federation.access import HubAccess, OperatorStore
 from federation.api.ceremony_routes import CeremonyRoutes
@@ -38,7 +39,8 @@ from pki.folder import SELF_SIGNED
 from pki.keys import KeyStore
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot, refuse_keys
-from pki.root import RootAuthority
+from pki.root_lineage import RootLineage
+from pki.upstream import Root
 
 WAITS = "the root, which is offline, has to sign this hub's authority"
 HINT = "`federation ca request` here, `federation ca sign` on the machine of the root, `federation ca install` here"
@@ -57,26 +59,26 @@ async def vault_root(
     if not (folder / "root" / SELF_SIGNED).exists():
         await _refuse_another(folder, store, f"put {folder / 'root'} back from the backup")
     root = await vaults.root(issuer, settings.base)
-    return root, NoCeremony(root.certificate)
+    return root, NoCeremony(root)
 
 
 async def online_root(
     folder: Path, settings: HubSettings, keys: KeyStore, store: Store, clock: Clock
-) -> tuple[RootAuthority, Ceremony]:
+) -> tuple[RootLineage, Ceremony]:
     """The root of this hub, made at its first start only: all members pin it, and another one is none of theirs."""
     place = folder / "root"
     base, constrained = settings.base, settings.name_constraints
-    if RootAuthority.exists(place):
-        root = await RootAuthority.load(place, keys, base, clock, constrained)
-        return root, NoCeremony(root.certificate)
+    if RootLineage.exists(place):
+        root = await RootLineage.open(place, keys, base, clock, constrained)
+        return root, NoCeremony(root)
     await _refuse_another(folder, store, f"put {place} and {folder / 'root-keys'} back from the backup")
     if settings.keys.vault is None:
         log.warning(
             "making a root whose key stays on this machine: whoever holds it holds the federation",
             folder=str(place),
         )
-    root = await RootAuthority.create(place, keys, base, clock, constrained)
-    return root, NoCeremony(root.certificate)
+    root = await RootLineage.open(place, keys, base, clock, constrained)
+    return root, NoCeremony(root)
 
 
 async def offline_root(
@@ -95,6 +97,11 @@ async def offline_root(
         await _Waiting(folder, settings, authority, store, ceremony, clock).run()
     assert ceremony.root is not None
     return ceremony.root, ceremony
+
+
+def roots_of(root: Root) -> tuple[x509.Certificate, ...]:
+    """All that members go by now: two of them while one takes the place of the other."""
+    return root.bundle().anchors if isinstance(root, RootLineage) else (root.certificate,)
 
 
 async def _refuse_another(folder: Path, store: Store, remedy: str) -> None:

@@ -24,16 +24,27 @@ class WrongArgument(FederationError):
 
 def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query: str | None) -> Any:
     """Call the process that `--hub` means and return the decoded answer. Raises FederationError."""
-    from federation.api.client import Refusal
-    from federation.cli.target import client
+    from federation.api.client import Refusal, Unrecognised
+    from federation.cli.target import client, learn_anchors
+
+    wanted = ctx.find_root().obj
 
     async def call() -> Any:
-        async with client(ctx.find_root().obj) as api:
+        async with client(wanted) as api:
             given = {name: value for name, value in query.items() if value is not None}
             return await api.call(method, path, body=body, query=given)
 
+    async def call_whoever_it_is_now() -> Any:
+        """The hub may have replaced its authority since it was asked last."""
+        try:
+            return await call()
+        except Unrecognised:
+            if not await learn_anchors(wanted):
+                raise
+        return await call()
+
     try:
-        return asyncio.run(call())
+        return asyncio.run(call_whoever_it_is_now())
     except Refusal as error:
         if error.status == BAD_REQUEST:
             raise WrongArgument(str(error), error.hint) from error

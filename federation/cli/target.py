@@ -16,6 +16,7 @@ slip in its name would mean the hub of this machine, with all that its socket al
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -30,6 +31,7 @@ from federation.api.tls import client_context
 from federation.document.file import read
 from federation.errors import InputError
 from federation.written import File
+from pki import durable
 from pki.durable import read_private
 from pki.errors import KeyFileError
 
@@ -101,6 +103,25 @@ def credential(wanted: str | None) -> tuple[Path, Path]:
     return context.certificate, context.key
 
 
+async def learn_anchors(wanted: str | None) -> bool:
+    """Put the hub's newer anchors in place of those that the context pins, if signatures lead there; False if not.
+
+    Raises FederationError if the hub does not tell them, or WriteError.
+    """
+    from federation.anchors import newer_anchors
+
+    contexts = _contexts()
+    name = wanted or contexts.current
+    context = next((one for one in contexts.contexts if name in (one.name, one.url)), None)
+    if context is None or context.bundle is None:
+        return False
+    newer = await newer_anchors(context.url, _pinned(context, context.bundle))
+    if newer is None:
+        return False
+    await asyncio.to_thread(durable.write, context.bundle, newer.pem())
+    return True
+
+
 def _contexts() -> Contexts:
     path = contexts_file()
     if not os.path.lexists(path):
@@ -152,11 +173,16 @@ def _target(context: Context) -> Target:
         raise InputError(
             "one without the other", file=of, field="certificate, key", allowed="both or neither"
         )
-    try:
-        anchors = x509.load_pem_x509_certificates(_content(context.bundle))
-    except ValueError as error:
-        raise InputError("no certificates in PEM", file=str(context.bundle), hint=f"see {of}") from error
+    anchors = _pinned(context, context.bundle)
     return Target(context.url, _tls(context, anchors, of), context.server_name, _token(context))
+
+
+def _pinned(context: Context, bundle: Path) -> Sequence[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(_content(bundle))
+    except ValueError as error:
+        of = f"{contexts_file()}: context {context.name}"
+        raise InputError("no certificates in PEM", file=str(bundle), hint=f"see {of}") from error
 
 
 def _tls(context: Context, anchors: Sequence[x509.Certificate], of: str) -> ssl.SSLContext:

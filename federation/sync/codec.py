@@ -28,18 +28,20 @@ from federation.events import (
     MemberChanged,
     MemberGone,
     RootAsked,
+    TrustTold,
 )
 from federation.heads import Heads
 from federation.held import Held
-from federation.model import Cluster, ExportSpec, Load, Member, Position, Service
+from federation.model import HUB, Cluster, ExportSpec, Load, Member, Position, Service
 from federation.root_request import RootRequest
+from federation.roots import Roots
 from federation.sync import forms
 from federation.sync import sync_pb2 as pb
 from pki.bundle import Bundle
 from pki.errors import InvalidBundle, InvalidSpiffeId, Untrusted
 from pki.spiffe import TrustDomain
 
-Fact = ExportSpec | Load | Cluster | Member | Bundle | Heads | Held | RootRequest | Ban
+Fact = ExportSpec | Load | Cluster | Member | Bundle | Heads | Held | RootRequest | Roots | Ban
 """What an entry can say."""
 
 LONGEST_ENTRY = 192 * 1024
@@ -51,6 +53,7 @@ BUNDLE = "bundle"
 JOURNAL = "journal"
 HELD = "held"
 REQUEST = "request"
+ROOTS = "roots"
 
 
 def key_of(fact: Fact) -> str:
@@ -72,6 +75,8 @@ def key_of(fact: Fact) -> str:
             return HELD
         case RootRequest():
             return REQUEST
+        case Roots():
+            return ROOTS
         case Ban():
             return fact.key
 
@@ -99,6 +104,9 @@ def encode(key: str, seq: int, fact: Fact) -> bytes:
             entry.held.CopyFrom(forms.held_out(fact))
         case RootRequest():
             entry.request.CopyFrom(pb.RootRequest(csr=fact.csr, anchor=fact.anchor))
+        case Roots():
+            entry.roots.bundle.CopyFrom(forms.bundle_out(fact.bundle))
+            entry.roots.issuing = fact.issuing
         case Ban():
             entry.ban.CopyFrom(forms.ban_out(fact))
     return entry.SerializeToString(deterministic=True)
@@ -154,13 +162,15 @@ def changed(owner: str, fact: Fact) -> Event:
         case Member():
             return MemberChanged(fact)
         case Bundle():
-            return BundleChanged(owner, fact)
+            return TrustTold(fact) if owner == HUB else BundleChanged(owner, fact)
         case Heads():
             return HeadsTold(fact)
         case Held():
             return HeldTold(fact)
         case RootRequest():
             return RootAsked(owner)
+        case Roots():
+            return TrustTold(fact.bundle, fact.issuing)
         case Ban():
             return BanChanged(fact)
 
@@ -195,13 +205,16 @@ def _fact(owner: str, at: Position, entry: pb.Entry, base: str) -> Fact | None:
         case "member":
             return forms.member_in(at, entry.key, entry.member)
         case "bundle":
-            return forms.bundle_in(TrustDomain.of_cluster(owner, base), entry.bundle)
+            domain = TrustDomain.of_hub(base) if owner == HUB else TrustDomain.of_cluster(owner, base)
+            return forms.bundle_in(domain, entry.bundle)
         case "journals":
             return forms.heads_in(owner, entry.journals)
         case "held":
             return forms.held_in(owner, entry.held)
         case "request":
             return forms.request_in(owner, entry.request)
+        case "roots":
+            return forms.roots_in(base, entry.roots)
         case "ban":
             return forms.ban_in(entry.ban, base)
         case _:

@@ -18,6 +18,7 @@ from federation.heads import Heads
 from federation.held import Held
 from federation.model import HUB, Cluster, ExportSpec, Load, Member, Position
 from federation.root_request import RootRequest
+from federation.roots import Roots
 from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
 from federation.sync.errors import ProtocolViolation
@@ -122,7 +123,7 @@ class Exchange:
         for each in self.sessions.values():
             each.forget(name)
 
-    def say(self, fact: Heads | Held | Ban) -> None:
+    def say(self, fact: Heads | Held | Ban | Bundle | Roots) -> None:
         """Tell everybody another fact of the hub itself."""
         key, seq = codec.key_of(fact), self.own.seq + 1
         self._publish_own(Item(key, seq, codec.encode(key, seq, fact)))
@@ -254,7 +255,7 @@ class Exchange:
                 return admit.load(fact, owner.member)
             case Cluster():
                 return admit.cluster(fact, owner.member)
-            case Member() | Ban():
+            case Member() | Ban() | Roots():
                 return Refused("owner", f"{owner.member.name} does not keep the registry")
             case Held() | RootRequest():
                 return None

@@ -14,7 +14,7 @@ from ipaddress import ip_network
 from federation.admit import MOST_GATEWAYS, MOST_PAIRS, MOST_PATTERNS, MOST_PORTS, MOST_RANGES, MOST_SCOPE
 from federation.banned import Ban, BanKind, objection
 from federation.heads import MOST_HEADS, Heads, JournalHead
-from federation.held import MOST_HELD, Held
+from federation.held import MOST_HELD, MOST_ROOTS, Held
 from federation.model import (
     Affinity,
     Cluster,
@@ -29,6 +29,7 @@ from federation.model import (
     Service,
 )
 from federation.root_request import LONGEST_REQUEST, RootRequest
+from federation.roots import LONGEST_KEY_ID, Roots
 from federation.sync import sync_pb2 as pb
 from pki.bundle import (
     FIRST_GENERATION,
@@ -135,7 +136,8 @@ def held_out(held: Held) -> pb.Held:
         versions=[
             pb.Held.Version(trust_domain=name, generation=generation, sequence=sequence)
             for name, generation, sequence in held.bundles
-        ]
+        ],
+        roots=held.roots,
     )
 
 
@@ -244,7 +246,10 @@ def held_in(owner: str, held: pb.Held) -> Held:
             raise ValueError(f"version {generation}.{sequence} of the bundle of {name}")
     if len({name for name, _, _ in versions}) < len(versions):
         raise ValueError("two versions of one bundle")
-    return Held(owner, tuple(versions))
+    _at_most(MOST_ROOTS, held.roots, "roots")
+    for root in held.roots:
+        _at_most(LONGEST_KEY_ID, root, "bytes of a key identifier")
+    return Held(owner, tuple(versions), tuple(sorted(held.roots)))
 
 
 def heads_in(owner: str, journals: pb.Journals) -> Heads:
@@ -265,6 +270,11 @@ def ban_in(ban: pb.Ban, base: str) -> Ban:
     if (reason := objection(found, base)) is not None:
         raise ValueError(reason)
     return found
+
+
+def roots_in(base: str, roots: pb.Roots) -> Roots:
+    _at_most(LONGEST_KEY_ID, roots.issuing, "bytes of a key identifier")
+    return Roots(bundle_in(TrustDomain.parse(str(base)), roots.bundle), roots.issuing)
 
 
 def bundle_in(trust_domain: TrustDomain, bundle: pb.Bundle) -> Bundle:

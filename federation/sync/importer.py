@@ -15,6 +15,7 @@ from federation import admit
 from federation.admit import Refused
 from federation.events import Event
 from federation.model import HUB, Member, Position
+from federation.roots import Roots
 from federation.sync import codec
 from federation.sync.codec import Fact
 from federation.sync.errors import ProtocolViolation
@@ -25,7 +26,7 @@ from pki.bundle import Accepted, Bundle, Rejected
 from pki.names import is_dns_label
 
 Accept = Callable[[Bundle | None, Bundle], Accepted | Rejected]
-"""`pki.bundle.accept` with our own root."""
+"""`pki.bundle.accept` with our own roots; who keeps the anchors of the hub and the roots decides on those himself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,9 @@ class Importer:
             return fact
         if isinstance(fact, Member) and (refused := admit.member(fact, self._base)) is not None:
             return refused
-        if isinstance(fact, Bundle):
-            offer = self._accept(self._bundles.get(owner), fact)
+        if isinstance(fact, Bundle | Roots):
+            offered = fact.bundle if isinstance(fact, Roots) else fact
+            offer = self._accept(self._bundles.get(owner), offered)
             if isinstance(offer, Rejected):
                 return Refused("bundle", str(offer))
         self._note(owner, fact)
@@ -142,5 +144,5 @@ class Importer:
             if self._joined.get(fact.name, fact.joined_at) != fact.joined_at:
                 self._bundles.pop(fact.name, None)
             self._joined[fact.name] = fact.joined_at
-        elif isinstance(fact, Bundle):
+        elif isinstance(fact, Bundle) and owner != HUB:
             self._bundles[owner] = fact

@@ -104,7 +104,7 @@ async def issuer(folder: Path, clock: Clock | None = None) -> AsyncIterator[Issu
         )
         await identity.start()
         store, metrics = MemoryStore(), HubMetrics()
-        hub = Hub(Registry(store), root.certificate, BASE, clock, metrics)
+        hub = Hub(Registry(store), lambda: (root.certificate,), BASE, clock, metrics)
         await hub.start()
         made: list[Issuer] = []
 
@@ -114,7 +114,7 @@ async def issuer(folder: Path, clock: Clock | None = None) -> AsyncIterator[Issu
 
         address = await stack.enter_async_context(redeeming(answer, identity, authority))
         tokens, operators = TokenStore(store, clock.now), OperatorStore(store)
-        admission = Admission(hub, tokens, root, authority.bundle(), address, clock, metrics)
+        admission = Admission(hub, tokens, root, authority.bundle, address, clock, metrics)
         routes = HubRoutes(
             hub,
             admission,

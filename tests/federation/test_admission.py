@@ -66,11 +66,11 @@ class Installation:
 
     async def start(self) -> None:
         metrics = HubMetrics()
-        self.hub = Hub(Registry(self.store), self.root.certificate, BASE, CLOCK, metrics)
+        self.hub = Hub(Registry(self.store), lambda: (self.root.certificate,), BASE, CLOCK, metrics)
         await self.hub.start()
         tokens = TokenStore(self.store, CLOCK.now)
         bundle, api = self.authority.bundle(), HostPort.of("127.0.0.1", 8443)
-        self.admission = Admission(self.hub, tokens, self.root, bundle, api, CLOCK, metrics)
+        self.admission = Admission(self.hub, tokens, self.root, lambda: bundle, api, CLOCK, metrics)
 
     async def token(self, name: str) -> JoinToken:
         text, _ = await self.admission.create_token(name, ("default/*",), ("10.1.0.0/16",), LIFETIME)

@@ -58,7 +58,7 @@ class Installation:
         self.instances = Instances(self.store)
         day = timedelta(days=1)
         self.attestor = Attestor(
-            self.authority, self.root, self.tokens, self.instances, API, XDS, BASE, day, self.clock
+            self.authority, lambda: self.root, self.tokens, self.instances, API, XDS, BASE, day, self.clock
         )
 
     async def token(self) -> JoinToken:

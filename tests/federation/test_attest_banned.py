@@ -27,7 +27,7 @@ class Banning(Installation):
         self.bans: dict[str, Ban] = {}
         self.attestor = Attestor(
             self.authority,
-            self.root,
+            lambda: self.root,
             self.tokens,
             self.instances,
             API,

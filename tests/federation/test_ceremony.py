@@ -59,12 +59,12 @@ class Federation:
         await self.ceremony.install(await self.sign((await self.ceremony.gather()).requests))
         assert self.ceremony.root is not None
         store, metrics = MemoryStore(), HubMetrics()
-        self.hub = Hub(Registry(store), self.safe.certificate, BASE, CLOCK, metrics)
+        self.hub = Hub(Registry(store), lambda: (self.safe.certificate,), BASE, CLOCK, metrics)
         await self.hub.start()
         self.ceremony.hub = self.hub
         bundle, api = self.authority.bundle(), HostPort.of("127.0.0.1", 8443)
         tokens = TokenStore(store, CLOCK.now)
-        self.admission = Admission(self.hub, tokens, self.ceremony.root, bundle, api, CLOCK, metrics)
+        self.admission = Admission(self.hub, tokens, self.ceremony.root, lambda: bundle, api, CLOCK, metrics)
 
     async def join(self, domain: TrustDomain) -> Lineage:
         name = domain.cluster(BASE) or ""
@@ -152,7 +152,7 @@ async def test_what_does_not_belong_to_the_hub_leaves_it_as_it_was(waiting: Fede
     with pytest.raises(CeremonyFile, match="over another key than ours"):
         await waiting.ceremony.install(for_a_stranger)
     east = await waiting.lineage(EAST)
-    for_east = AgentCeremony(BASE, waiting.safe.certificate, east, CLOCK)
+    for_east = AgentCeremony(BASE, lambda: waiting.safe.certificate, east, CLOCK)
     with pytest.raises(CeremonyFile, match="whose own authority comes first"):
         await waiting.ceremony.install(await waiting.sign((await for_east.gather()).requests))
     assert waiting.ceremony.pinned is None
@@ -179,7 +179,7 @@ async def test_one_file_carries_every_cluster_that_waits_and_each_gets_its_own(
     for lineage, name in ((east, "east"), (west, "west")):
         known = federation.hub.member(name)
         assert known is not None
-        rooting = Rooting(name, lineage, federation.safe.certificate)
+        rooting = Rooting(name, lineage, lambda: (federation.safe.certificate,))
         await rooting.take(known.member.rooted)
         assert lineage.root_signed is not None
         assert is_rooted(lineage.self_signed, lineage.root_signed, federation.safe.certificate)
@@ -196,7 +196,7 @@ async def test_nobody_gets_what_another_one_asked_for(federation: Federation) ->
     assert (done.kept, done.unasked) == ((EAST,), (WEST,))
     known = federation.hub.member("east")
     assert known is not None
-    rooting = Rooting("west", west, federation.safe.certificate)
+    rooting = Rooting("west", west, lambda: (federation.safe.certificate,))
     await rooting.take(known.member.rooted)
     assert west.root_signed is None, "a hub that mixes them up changes nothing"
     for lineage in (east, west):
@@ -209,7 +209,7 @@ async def test_a_hub_cannot_make_an_agent_take_the_word_of_another_root(
     east = await federation.join(EAST)
     other = await root(tmp_path / "other")
     forged = await other.sign_cluster_ca(await east.csr(), EAST, who="", why="")
-    rooting = Rooting("east", east, federation.safe.certificate)
+    rooting = Rooting("east", east, lambda: (federation.safe.certificate,))
     await rooting.take(der(forged))
     await rooting.take(b"nonsense")
     assert east.root_signed is None
@@ -219,7 +219,7 @@ async def test_a_hub_cannot_make_an_agent_take_the_word_of_another_root(
 
 async def test_an_agent_takes_what_it_hears_of_itself(federation: Federation) -> None:
     east, west = [await federation.join(domain) for domain in (EAST, WEST)]
-    rooting = Rooting("east", east, federation.safe.certificate)
+    rooting = Rooting("east", east, lambda: (federation.safe.certificate,))
     await federation.ceremony.install(await federation.sign((await federation.ceremony.gather()).requests))
     task = asyncio.create_task(rooting.run(), name="rooting")
     try:
@@ -238,7 +238,7 @@ async def test_an_agent_takes_what_it_hears_of_itself(federation: Federation) ->
 async def test_an_agent_asks_for_itself(federation: Federation) -> None:
     east, west = [await federation.join(domain) for domain in (EAST, WEST)]
     mine, other = [
-        AgentCeremony(BASE, federation.safe.certificate, lineage, CLOCK) for lineage in (east, west)
+        AgentCeremony(BASE, lambda: federation.safe.certificate, lineage, CLOCK) for lineage in (east, west)
     ]
     requests = (await mine.gather()).requests
     answers = await federation.sign(requests)
@@ -252,7 +252,7 @@ async def test_an_agent_asks_for_itself(federation: Federation) -> None:
 
 
 async def test_with_the_root_online_nobody_waits(federation: Federation) -> None:
-    never = NoCeremony(federation.safe.certificate)
+    never = NoCeremony(federation.safe)
     assert (await never.gather()).requests is None
     east = await federation.join(EAST)
     answers = await federation.sign((await federation.ceremony.gather()).requests)

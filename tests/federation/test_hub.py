@@ -39,7 +39,7 @@ class Installation:
 
     async def start(self) -> Hub:
         """The hub as it is after a restart: what it knows comes from the store."""
-        hub = Hub(Registry(self.store), self.root.certificate, BASE, CLOCK, HubMetrics())
+        hub = Hub(Registry(self.store), lambda: (self.root.certificate,), BASE, CLOCK, HubMetrics())
         await hub.start()
         return hub
 

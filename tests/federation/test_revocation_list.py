@@ -34,8 +34,12 @@ class Hub:
         self.restart()
 
     def restart(self) -> None:
-        self.list = RevocationList(self.root.revocations(self.clock), self.folder / "root", self.clock)
-        self.routes = BanRoutes(BanStore(MemoryStore(), BASE, self.clock.now), self.list, BASE, lambda _: True)
+        self.list = RevocationList(
+            lambda: self.root.revocations(self.clock), self.folder / "root", self.clock
+        )
+        self.routes = BanRoutes(
+            BanStore(MemoryStore(), BASE, self.clock.now), self.list, BASE, lambda _: True
+        )
 
     @property
     def current(self) -> x509.CertificateRevocationList:

@@ -106,7 +106,7 @@ class Listening:
                 rooted=der(ca.rooted),
             )
             await store.commit(Change(name, put={f"member/{name}": msgspec.json.encode(row)}))
-        hub = Hub(registry, WORLD.root, BASE, ManualClock(NOW), HubMetrics())
+        hub = Hub(registry, lambda: (WORLD.root,), BASE, ManualClock(NOW), HubMetrics())
         await hub.start()
         return cls(hub)
 
@@ -133,7 +133,7 @@ async def test_the_hub_keeps_what_an_agent_says_and_relays_no_contradiction() ->
     assert known is not None
     assert [one.why.rule for one in known.refused] == ["journal"]
     assert west.hub.witness.kept["west", WEST] == Kept(head(3), head(2))
-    again = Hub(Registry(store), WORLD.root, BASE, ManualClock(NOW), HubMetrics())
+    again = Hub(Registry(store), lambda: (WORLD.root,), BASE, ManualClock(NOW), HubMetrics())
     await again.start()
     assert again.witness.kept == west.hub.witness.kept
 
@@ -152,6 +152,8 @@ async def test_agents_hear_of_the_hubs_own_heads_and_bans() -> None:
                 heard[entry.key] = codec.decode(HUB, 1, entry.SerializeToString(), BASE)
     assert heard["journal"] == Heads(HUB, (head(5, OTHER),))
     assert heard[ban.key] == ban
-    restarted = Hub(Registry(west.hub.registry.store), WORLD.root, BASE, ManualClock(NOW), HubMetrics())
+    restarted = Hub(
+        Registry(west.hub.registry.store), lambda: (WORLD.root,), BASE, ManualClock(NOW), HubMetrics()
+    )
     await restarted.start()
     assert restarted.bans.bans == west.hub.bans.bans

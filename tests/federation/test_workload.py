@@ -78,7 +78,9 @@ async def agent(folder: Path) -> AsyncIterator[Doors]:
     limits = Limits(longest=timedelta(hours=2), names=(NameTemplate("/ns/shop/sa/*"),))
     issuer = Issuer(authority, tokens, limits, Quota(50, 1000), CLOCK)
     _, root = make_root()
-    attestor = Attestor(authority, root, tokens, Instances(store), api, xds, BASE, DAY, CLOCK, issuer=issuer)
+    attestor = Attestor(
+        authority, lambda: root, tokens, Instances(store), api, xds, BASE, DAY, CLOCK, issuer=issuer
+    )
 
     async def attest(call: Call) -> Redeemed:
         return await attestor.attest(call.body)

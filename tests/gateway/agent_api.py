@@ -94,7 +94,7 @@ async def agent_api(folder: Path, xds: str, clock: Clock) -> AsyncIterator[Agent
             assert bound is not None
             api.attestor = Attestor(
                 authority,
-                root,
+                lambda: root,
                 TokenStore(store, clock.now),
                 Instances(store),
                 bound,

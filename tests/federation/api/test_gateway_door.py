@@ -101,7 +101,8 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         any_port = HostPort.of("127.0.0.1", 0)
         (bound,) = await stack.enter_async_context(serving(app, TcpDoor(any_port, renewable(tls))))
         assert bound is not None
-        made.append(Attestor(authority, make_root()[1], tokens, instances, bound, XDS, BASE, DAY, CLOCK))
+        _, root = make_root()
+        made.append(Attestor(authority, lambda: root, tokens, instances, bound, XDS, BASE, DAY, CLOCK))
         yield Door(authority, identity, made[0], f"https://{bound}")
 
 

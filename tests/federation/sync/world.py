@@ -94,11 +94,11 @@ class HubWorld:
     async def start(self) -> None:
         self.stack = AsyncExitStack()
         metrics = HubMetrics()
-        self.hub = Hub(Registry(self.store), self.root.certificate, BASE, CLOCK, metrics)
+        self.hub = Hub(Registry(self.store), lambda: (self.root.certificate,), BASE, CLOCK, metrics)
         await self.hub.start()
         self.tokens = TokenStore(self.store, CLOCK.now)
         self.admission = Admission(
-            self.hub, self.tokens, self.root, self.authority.bundle(), HostPort("127.0.0.1:1"), CLOCK, metrics
+            self.hub, self.tokens, self.root, self.authority.bundle, HostPort("127.0.0.1:1"), CLOCK, metrics
         )
         self.server = SyncServer(self.hub, self.credentials, CLOCK)
         self.address = await self.server.start(self.address)
