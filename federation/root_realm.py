@@ -1,0 +1,84 @@
+"""Where the roots are believed: by every agent, when it first hears of a cluster, and by whoever trusts a root besides.
+
+Driven by the hub that has their keys. Every cluster's authority, and the hub's own, is signed anew by the root that
+follows before the one before it is let go of.
+"""
+
+from __future__ import annotations
+
+from federation.errors import FederationError
+from federation.hub import Hub
+from federation.model import HUB
+from federation.roots import Roots
+from federation.rotating import own
+from federation.turning import reports
+from pki.certificate import authority_key_id, load_der, subject_key_id
+from pki.lineage import Lineage
+from pki.profiles import epoch_of
+from pki.root_lineage import RootLineage
+from pki.rotation import Report, Rotation, Side
+
+
+class RootRealm:
+    """A `federation.rotating.Realm`; `authority` is the hub's own."""
+
+    me = HUB
+    process = "the hub"
+
+    def __init__(self, lineage: RootLineage, hub: Hub, authority: Lineage) -> None:
+        self.lineage = lineage
+        self._hub = hub
+        self._authority = authority
+
+    @property
+    def automatic(self) -> bool:
+        """Not of a root that somebody else has made: he decides what follows it."""
+        return epoch_of(self.lineage.certificate.subject) is not None
+
+    async def prepare(self) -> None:
+        """Everything that is missing here is asked for by those who need it signed."""
+
+    async def follow(self) -> None:
+        """Everybody is told of the newest set, and of the root that signs."""
+        self._hub.tell_trust(Roots(self.lineage.bundle(), subject_key_id(self.lineage.certificate)))
+
+    async def renew_all(self) -> None:
+        raise FederationError(
+            "a root has no leaves", "renew those of the clusters: federation ca rotate leaves start CLUSTER"
+        )
+
+    def members(self) -> frozenset[str]:
+        return self._hub.believers() | {HUB}
+
+    def reports(self, rotation: Rotation) -> dict[str, Report]:
+        bundle, held = self.lineage.bundle(), self._hub.held()
+        mine = own(self.lineage, bundle.version, self._others_live(_forms_of(self._authority)))
+        living = {
+            name: self._sides({*each.roots, self._registered(name)}) if each.roots else frozenset(Side)
+            for name, each in held.items()
+        }
+        return reports(rotation, HUB, mine, str(self.lineage.trust_domain), held, living)
+
+    def lagging(self, rotation: Rotation) -> tuple[str, ...]:
+        """The hub's own authority is the only one here."""
+        return (f"the authority of {self._authority.trust_domain}",)
+
+    def _registered(self, name: str) -> bytes:
+        """The key identifier of the root whose word everybody is told, empty for none."""
+        row = self._hub.registry.find(name)
+        if row is None or not row.rooted:
+            return b""
+        return authority_key_id(load_der(row.rooted)) or b""
+
+    def _sides(self, keys: set[bytes]) -> frozenset[Side]:
+        roots = self.lineage.authorities.items()
+        return frozenset(side for side, each in roots if subject_key_id(each.certificate) in keys)
+
+    def _others_live(self, keys: set[bytes]) -> bool:
+        signs = subject_key_id(self.lineage.certificate)
+        return any(key != signs for key in keys)
+
+
+def _forms_of(authority: Lineage) -> set[bytes]:
+    forms = [each.root_signed for each in authority.authorities.values()]
+    return {authority_key_id(form) or b"" for form in forms if form is not None}

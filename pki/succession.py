@@ -1,0 +1,378 @@
+"""Authorities that follow one another: the one that signs, the one that is to follow it, and what is published of them.
+
+A rotation (`pki.rotation`) is first written down, then realised: each step brings the folder to what the phase says,
+and may be repeated after a crash at any point. Whoever decides the phases calls `enter`. What an authority signs is not
+known here: those of a trust domain are a `pki.lineage.Lineage`, the roots of a federation a
+`pki.root_lineage.RootLineage`.
+
+    <folder>/                 the first authority: its certificates and its journal
+    <folder>/<epoch>/         each later one
+    <folder>/lineage.json     which of them is which, and the phase
+    <folder>/bundle.json      the newest version of the bundle, with those that lead to it
+
+The key of an authority that has ended is destroyed; its certificates and its journal stay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar, Generic, Protocol, Self, TypeVar
+
+import msgspec
+from cryptography import x509
+
+from pki import bundle as bundles
+from pki import durable
+from pki.bundle import MOST_EARLIER, Bundle, Proof
+from pki.errors import KeyFileError, Refused
+from pki.folder import key_name
+from pki.journal import Head, Journal
+from pki.keys import KeyStore
+from pki.ledger import Entry
+from pki.profiles import HIGHEST_EPOCH
+from pki.rotation import Barrier, Phase, Rotation, Side, Token
+from pki.signer import Clock
+from pki.spiffe import TrustDomain
+
+LINEAGE = "lineage.json"
+BUNDLE = "bundle.json"
+LONGEST_FILE = 64 * 1024
+LONGEST_REASON = 500
+"""Characters."""
+
+
+class Successor(Protocol):
+    """An authority, whatever it signs."""
+
+    @property
+    def self_signed(self) -> x509.Certificate: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def head(self) -> Head: ...
+
+    @property
+    def journals(self) -> tuple[Journal, ...]: ...
+
+    def ledger(self, now: datetime) -> tuple[Entry, ...]: ...
+
+    def bundle(self) -> Bundle: ...
+
+    async def sign_content(self, version: Bundle) -> bytes: ...
+
+    async def close(self) -> None: ...
+
+
+A = TypeVar("A", bound=Successor)
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Generic[A]):
+    """Where a succession is: its folder, its keys, and how the authority of an epoch is made or opened in a folder."""
+
+    directory: Path
+    keys: KeyStore
+    clock: Clock
+    authority: Callable[[Path, int], Awaitable[A]]
+
+
+class Begun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a rotation runs: who asked for it and since when, for people."""
+
+    at: datetime
+    who: str
+    why: str
+
+
+class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """lineage.json: `epoch` is the old authority's, or the only one's; `highest` was ever given out."""
+
+    epoch: int
+    first: int
+    highest: int
+    following: int | None = None
+    number: int = 0
+    step: int = 0
+    phase: Phase | None = None
+    quarantined: tuple[str, ...] = ()
+    manual: bool = False
+    begun: Begun | None = None
+    entered: datetime | None = None
+
+
+class Succession(Generic[A]):
+    """Made by `opened`; has one user at a time; to be closed. `rotation` is None before the first one."""
+
+    roots: ClassVar[bool] = False
+    """Whether what is published are roots, which speak for no trust domain of their own."""
+
+    def __init__(
+        self,
+        trust_domain: TrustDomain,
+        place: Place[A],
+        kept: _Kept,
+        authorities: Mapping[Side, A],
+        bundle: Bundle,
+    ) -> None:
+        self.trust_domain = trust_domain
+        self._place = place
+        self._kept = kept
+        self._authorities = dict(authorities)
+        self._bundle = bundle
+        self._changing = asyncio.Lock()
+        self._busy = Counter[int]()
+
+    @classmethod
+    async def opened(cls, trust_domain: TrustDomain, place: Place[A], epoch: int) -> Self:
+        """What is in the folder, brought to the phase that is written there; a first authority of `epoch` if it is
+        empty. Raises `KeyFileError`, `WriteError`, `JournalError`.
+        """
+        kept = await asyncio.to_thread(_read, place.directory / LINEAGE)
+        async with AsyncExitStack() as undo:
+            if kept is None:
+                authority = await place.authority(place.directory, epoch)
+                undo.push_async_callback(authority.close)
+                kept = _Kept(epoch=authority.epoch, first=authority.epoch, highest=authority.epoch)
+                made = cls(trust_domain, place, kept, {Side.OLD: authority}, authority.bundle())
+            else:
+                authorities: dict[Side, A] = {}
+                for side, number in _open_sides(kept).items():
+                    authorities[side] = await place.authority(_folder(place.directory, kept, number), number)
+                    undo.push_async_callback(authorities[side].close)
+                first = next(iter(authorities.values()))
+                bundle = (
+                    await asyncio.to_thread(_read_bundle, place.directory / BUNDLE, cls.roots)
+                    or first.bundle()
+                )
+                made = cls(trust_domain, place, kept, authorities, bundle)
+                await made._realise()
+            undo.pop_all()
+        return made
+
+    # ---- what is now -----------------------------------------------------------------------------------------------
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """The rotation that runs, or the last one."""
+        kept = self._kept
+        if kept.phase is None:
+            return None
+        return Rotation(Token(kept.number, kept.step), kept.phase, frozenset(kept.quarantined))
+
+    @property
+    def begun(self) -> Begun | None:
+        return self._kept.begun
+
+    @property
+    def manual(self) -> bool:
+        """Whether each step of this rotation waits for a person."""
+        return self._kept.manual
+
+    @property
+    def entered(self) -> datetime | None:
+        """When the phase began."""
+        return self._kept.entered
+
+    @property
+    def authorities(self) -> Mapping[Side, A]:
+        """Those that can sign. Outside a rotation there is the old one only."""
+        return dict(self._authorities)
+
+    @property
+    def issuer(self) -> A:
+        """The only one that issues."""
+        rotation = self.rotation
+        side = Side.OLD if rotation is None or self._kept.following is None else rotation.rule.issuer
+        return self._authorities[side]
+
+    @property
+    def head(self) -> Head:
+        """The head of the issuer's journal, for somebody else to keep."""
+        return self.issuer.head
+
+    @property
+    def journals(self) -> tuple[Journal, ...]:
+        """What was signed, and why, by each that can sign."""
+        return tuple(journal for each in self._authorities.values() for journal in each.journals)
+
+    @property
+    def witnessed(self) -> frozenset[str]:
+        """The authorities (hashes of keys) whose journals others are to keep the heads of: those that everybody has the
+        anchor of, and that sign, or have just ceased to.
+        """
+        rotation = self.rotation
+        both = rotation is not None and rotation.rule.barrier is Barrier.SWITCHED
+        signing = self._authorities.values() if both else (self.issuer,)
+        return frozenset(journal.authority for each in signing for journal in each.journals)
+
+    def ledger(self, now: datetime) -> tuple[Entry, ...]:
+        """Every certificate that was handed out, by whichever of the authorities, and has not ended."""
+        return tuple(entry for authority in self._authorities.values() for entry in authority.ledger(now))
+
+    def bundle(self) -> Bundle:
+        """The newest version of the bundle."""
+        return self._bundle
+
+    def is_signing(self, side: Side) -> bool:
+        """Whether an authority still works on something that it was asked for, also before it ceased to issue."""
+        authority = self._authorities.get(side)
+        return authority is not None and self._busy[authority.epoch] > 0
+
+    # ---- rotating --------------------------------------------------------------------------------------------------
+
+    async def begin(self, who: str, why: str, *, manual: bool = False) -> Rotation:
+        """Begin a rotation: the authority that follows is made, and nobody hears of it yet. Raises `Refused`.
+
+        `manual` is for whoever decides the phases: each step waits for a person.
+        """
+        async with self._changing:
+            before = self.rotation
+            if before is not None and not before.over:
+                raise Refused("rotation", f"one is running already (phase {before.phase.value})")
+            if self._kept.highest >= HIGHEST_EPOCH:
+                raise Refused("rotation", f"epoch {HIGHEST_EPOCH} is the last one")
+            epoch, now = self._kept.highest + 1, self._place.clock.now()
+            await self._write(
+                msgspec.structs.replace(
+                    self._kept,
+                    highest=epoch,
+                    following=epoch,
+                    number=self._kept.number + 1,
+                    step=1,
+                    phase=Phase.PREPARED,
+                    quarantined=(),
+                    manual=manual,
+                    begun=Begun(now, who, why[:LONGEST_REASON]),
+                    entered=now,
+                )
+            )
+            await self._realise()
+            rotation = self.rotation
+            assert rotation is not None
+            return rotation
+
+    async def enter(self, rotation: Rotation) -> None:
+        """Go to a phase that follows from the one of now, or back, or wait for fewer. An older word changes nothing.
+
+        Raises `Refused` for one that was decided on while another was being obeyed.
+        """
+        async with self._changing:
+            now = self.rotation
+            if now is None or now.over or rotation.token.rotation != now.token.rotation:
+                raise Refused("rotation", "it is not the one that runs")
+            if rotation.token < now.token or rotation == now:
+                return
+            waits_for_fewer = rotation.token == now.token and rotation.phase is now.phase
+            if waits_for_fewer:
+                pass
+            elif rotation.token.step != now.token.step + 1 or rotation.phase not in (
+                now.rule.next,
+                now.rule.back,
+            ):
+                raise Refused("rotation", f"it has moved on to the phase {now.phase.value} meanwhile")
+            changed = msgspec.structs.replace(
+                self._kept,
+                step=rotation.token.step,
+                phase=rotation.phase,
+                quarantined=tuple(sorted(rotation.quarantined)),
+            )
+            if rotation.phase is not now.phase:
+                changed = msgspec.structs.replace(changed, entered=self._place.clock.now())
+            await self._write(changed)
+            await self._realise()
+
+    async def realise(self) -> None:
+        """Bring the folder to what is written down, where an attempt to do so had failed. Raises as `enter`."""
+        async with self._changing:
+            await self._realise()
+
+    async def close(self) -> None:
+        """Finish what is being signed and release the journals."""
+        for authority in self._authorities.values():
+            await authority.close()
+
+    async def _realise(self) -> None:
+        """Bring keys, certificates and bundle to what is written down. Idempotent."""
+        rotation = self.rotation
+        if rotation is None or self._kept.following is None:
+            return
+        for side, epoch in _open_sides(self._kept).items():
+            if side not in self._authorities:
+                folder = _folder(self._place.directory, self._kept, epoch)
+                self._authorities[side] = await self._place.authority(folder, epoch)
+        anchors = [self._authorities[side].self_signed for side in Side if side in rotation.rule.anchors]
+        if set(anchors) != set(self._bundle.anchors):
+            await self._publish(anchors)
+        if rotation.over:
+            await self._end(rotation)
+
+    async def _publish(self, anchors: Sequence[x509.Certificate]) -> None:
+        """The next version, signed by whoever of us may: by both authorities, who holds either of them believes it."""
+        held = self._bundle
+        draft = Bundle(
+            self.trust_domain,
+            held.sequence + 1,
+            tuple(anchors),
+            generation=held.generation,
+            earlier=(*held.earlier, replace(self.bundle(), earlier=()))[-MOST_EARLIER:],
+        )
+        bundles.check_bundle(draft, roots=self.roots)
+        signatures = [await each.sign_content(draft) for each in self._authorities.values()]
+        version = replace(draft, proof=Proof(signatures=tuple(signatures)))
+        await asyncio.to_thread(durable.write, self._place.directory / BUNDLE, bundles.encode(version))
+        self._bundle = version
+
+    async def _end(self, rotation: Rotation) -> None:
+        """One of the two has ended: its key goes, and then the word of it."""
+        kept = self._kept
+        assert kept.following is not None
+        done = rotation.phase is Phase.DONE
+        losing, staying = (Side.OLD, Side.NEW) if done else (Side.NEW, Side.OLD)
+        if (ended := self._authorities.pop(losing, None)) is not None:
+            await ended.close()
+        await self._place.keys.remove(key_name(kept.epoch if done else kept.following))
+        await self._write(
+            msgspec.structs.replace(kept, epoch=kept.following if done else kept.epoch, following=None)
+        )
+        self._authorities = {Side.OLD: self._authorities[staying]}
+
+    async def _write(self, kept: _Kept) -> None:
+        await asyncio.to_thread(durable.write, self._place.directory / LINEAGE, msgspec.json.encode(kept))
+        self._kept = kept
+
+
+def _open_sides(kept: _Kept) -> dict[Side, int]:
+    """Whose keys are needed in this phase; of a rotation that is over, the losing one may be gone already."""
+    if kept.following is None or kept.phase is Phase.ABORTED:
+        return {Side.OLD: kept.epoch}
+    if kept.phase is Phase.DONE:
+        return {Side.NEW: kept.following}
+    return {Side.OLD: kept.epoch, Side.NEW: kept.following}
+
+
+def _folder(directory: Path, kept: _Kept, epoch: int) -> Path:
+    return directory if epoch == kept.first else directory / str(epoch)
+
+
+def _read(path: Path) -> _Kept | None:
+    try:
+        return msgspec.json.decode(durable.read_private(path, LONGEST_FILE), type=_Kept)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        raise KeyFileError(path, f"cannot be read: {error}; put a backup of the folder back") from error
+
+
+def _read_bundle(path: Path, roots: bool) -> Bundle | None:
+    try:
+        return bundles.decode(durable.read_private(path, bundles.LONGEST_ENCODED), roots=roots)
+    except FileNotFoundError:
+        return None
