@@ -22,7 +22,7 @@ from federation.errors import FederationError
 from federation.events import TrustTold
 from federation.trust import Trust
 from pki import bundle as bundles
-from pki.bundle import Accepted, Bundle, accept_from
+from pki.bundle import Accepted, Bundle, accept, accept_from
 from pki.errors import PkiError
 
 LOOK_EVERY = 10.0
@@ -63,5 +63,6 @@ async def find_again(url: str, trust: Trust, connected: Callable[[], bool], cloc
         except FederationError as error:
             log.debug("the anchors of the hub cannot be looked up", problem=str(error))
             continue
-        if offered.trust_domain == trust.hub.trust_domain and offered.version > trust.hub.version:
+        outcome = accept(trust.hub, offered)
+        if isinstance(outcome, Accepted) and outcome.changed:
             trust.hear(TrustTold(offered))

@@ -8,7 +8,6 @@ From what is on disk nothing leads back, whatever a hub says or withdraws.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -58,7 +57,7 @@ class Trust:
         self._clock = clock
         self._written = (hub, roots)
         self._wake = asyncio.Event()
-        self._listeners: list[Callable[[], None]] = []
+        self._doubts: dict[str, str] = {}
 
     @classmethod
     def open(cls, folder: Path, member: Membership, clock: Clock) -> Trust:
@@ -82,16 +81,27 @@ class Trust:
         found = (root for root in self.roots.anchors if subject_key_id(root) == self.issuing)
         return next(found, self.roots.anchors[-1])
 
-    def on_change(self, listener: Callable[[], None]) -> None:
-        self._listeners.append(listener)
+    def problems(self) -> tuple[str, ...]:
+        """What a hub tells and is not believed."""
+        return tuple(self._doubts.values())
 
     def accept(self, previous: Bundle | None, offered: Bundle) -> Accepted | Rejected:
         """Whether `offered` may be believed; `previous` is what is held of its trust domain if that is a cluster's."""
         if offered.trust_domain == self.hub.trust_domain:
-            return accept(self.hub, offered, *self.roots.anchors)
+            return self._noted(offered, accept(self.hub, offered, *self.roots.anchors))
         if offered.trust_domain == self.roots.trust_domain:
-            return accept_roots(self.roots, offered)
+            return self._noted(offered, accept_roots(self.roots, offered))
         return accept(previous, offered, *self.roots.anchors)
+
+    def _noted(self, offered: Bundle, outcome: Accepted | Rejected) -> Accepted | Rejected:
+        """A hub that goes by other anchors than ours is an alarm, until it goes by ours again."""
+        name = offered.trust_domain.name
+        if isinstance(outcome, Accepted):
+            self._doubts.pop(name, None)
+        elif name not in self._doubts:
+            log.error("other anchors are not believed", trust_domain=name, reason=str(outcome))
+            self._doubts[name] = f"the hub tells other anchors of {name}, which are not believed: {outcome}"
+        return outcome
 
     def hear(self, event: Event) -> None:
         """Go by what a hub has told, if it is news that follows from what is held."""
@@ -100,9 +110,6 @@ class Trust:
         offered = event.bundle
         outcome = self.accept(None, offered)
         if isinstance(outcome, Rejected):
-            log.error(
-                "other anchors are not believed", trust_domain=str(offered.trust_domain), reason=str(outcome)
-            )
             return
         if offered.trust_domain == self.roots.trust_domain:
             self.roots, self.issuing = outcome.bundle, event.issuing
@@ -113,8 +120,6 @@ class Trust:
                 "newer anchors", trust_domain=str(offered.trust_domain), sequence=outcome.bundle.sequence
             )
             self._wake.set()
-        for listener in self._listeners:
-            listener()
 
     def held(self) -> dict[str, Version]:
         """The versions that are on disk and in use, by trust domain; not of what has no number yet."""

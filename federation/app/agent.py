@@ -228,7 +228,7 @@ class _Process:
             metrics=self.metrics,
             clock=self.clock,
             unsigned=lambda: (*journals.problems(), *self.vaults.problems, *self._untrusted()),
-            doubted=lambda: (*others.problems(), *bundles.foreign.problems()),
+            doubted=lambda: (*others.problems(), *self.trust.problems(), *bundles.foreign.problems()),
         )
         routes = AgentRoutes(self.agent, self.attestor, self.tokens, state, self.clock).routes()
         routes += IssueRoutes(self.issuer, self.authority).routes()

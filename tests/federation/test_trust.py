@@ -103,6 +103,10 @@ async def test_other_roots_are_not_believed_and_change_nothing(world: World, tmp
         trust.hear(TrustTold(evil.bundle(), subject_key_id(evil.certificate)))
         assert (trust.roots, trust.issuing) == before
         assert isinstance(trust.accept(None, evil.bundle()), Rejected)
+        (problem,) = trust.problems()
+        assert f"other anchors of {BASE}" in problem
+        trust.hear(world.told())
+        assert not trust.problems(), "it goes by ours again"
     finally:
         await evil.close()
 
