@@ -134,7 +134,7 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
         (("operator", "create", "ada"), "Missing option '--out'"),
         (("completion", "powershell"), "'bash', 'zsh', 'fish'"),
         (("config", "check", "/nonexistent"), "does not exist"),
-        (("demo", "--directory", "/tmp/x", "status"), "give --directory after status"),
+        (("demo", "--directory", "/nonexistent/demo", "status"), "give --directory after status"),
         (("demo", "--directory", ""), "an empty path"),
         (("demo", "up", "--directory", ""), "an empty path"),
         (("demo", "status", "--directory", ""), "an empty path"),
