@@ -114,10 +114,12 @@ class HubWorld:
         return ServerCredentials(leaf.chain, leaf.key, self.hub.anchors or self.authority.bundle().pem())
 
     async def join(self, name: str, may_export: tuple[str, ...] = ("default/*",)) -> Member:
-        """A cluster that went through token, join and root."""
+        """A cluster that went through token, join and root; its authority is of the epoch that a token would say."""
         folder = self.folder / name
-        keys = FileKeyStore(folder / "keys")
-        authority = await Lineage.open(folder / "authority", keys, TrustDomain.of_cluster(name, BASE), CLOCK)
+        keys, domain = FileKeyStore(folder / "keys"), TrustDomain.of_cluster(name, BASE)
+        before = self.hub.registry.authority(name)
+        epoch = 1 if before is None else before.epoch + 1
+        authority = await Lineage.open(folder / "authority", keys, domain, CLOCK, epoch)
         await self.admit(name, authority, may_export)
         identity = Identity(
             authority, SpiffeId.agent(authority.trust_domain), folder / "agent.pem", timedelta(hours=1), CLOCK
