@@ -261,8 +261,13 @@ class GatewayIdentity:
         self.listener(renewed)
 
     def _tls(self) -> ssl.SSLContext:
-        with in_memory(self.current.chain + self.current.key) as file:
-            return client_context(self.current.bundle.anchors, file, file)
+        current = self.current
+        try:
+            with in_memory(current.chain) as certificate, in_memory(current.key) as key:
+                return client_context(current.bundle.anchors, certificate, key)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise FederationError(f"the certificate and its key cannot be used: {reason}") from error
 
     async def _start_over(self) -> None:
         """Attest again. Raises FederationError (Unreachable and Refusal among them) or PkiError."""

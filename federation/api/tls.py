@@ -7,6 +7,7 @@ for a client certificate and to send tickets from the outer one (SSL_set_SSL_CTX
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -58,19 +59,26 @@ def served(identity: Identity, bundle: Callable[[], Bundle]) -> ssl.SSLContext:
 
 
 def _of(leaf: Leaf, anchors: Sequence[x509.Certificate]) -> ssl.SSLContext:
-    with in_memory(leaf.chain + leaf.key) as file:
-        return server_context(file, file, anchors)
+    with in_memory(leaf.chain) as certificate, in_memory(leaf.key) as key:
+        return server_context(certificate, key, anchors)
 
 
 @contextmanager
 def in_memory(data: bytes) -> Iterator[Path]:
-    """A file that is on no disk (memfd_create(2)): a context takes certificate and key from files only."""
-    descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
+    """A file that can be read once and is on no disk, a pipe: a context takes certificate and key from files only.
+
+    No limit on the size of files concerns it. Raises OSError for more than a pipe holds (pipe(7): 64 KiB).
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        os.write(descriptor, data)
-        yield Path(f"/proc/self/fd/{descriptor}")
+        try:
+            if os.write(writing, data) < len(data):
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        finally:
+            os.close(writing)
+        yield Path(f"/proc/self/fd/{reading}")
     finally:
-        os.close(descriptor)
+        os.close(reading)
 
 
 def _server() -> ssl.SSLContext:
