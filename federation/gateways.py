@@ -245,11 +245,11 @@ class Gateways:
     @property
     def counted(self) -> tuple[str, ...]:
         """The gateways for which others wait: those that are connected, or were within a day and are not forgotten, and
-        those that left in good order, until their certificate has ended.
+        those that left in good order, until their certificate has ended or their key belongs to no gateway any more.
         """
-        now = self._clock.now()
+        now, bound = self._clock.now(), set(self._instances.keys().values())
         self._left = {name: ends for name, ends in self._left.items() if ends > now}
-        return tuple(sorted({*self._agent.view.gateways, *self._left}))
+        return tuple(sorted({*self._agent.view.gateways, *(name for name in self._left if name in bound)}))
 
     # ---- how they stand ------------------------------------------------------------------------------------------
 
