@@ -338,7 +338,7 @@ async def test_a_gateway_that_left_in_good_order_counts_until_its_certificate_en
     site.reports(by, LEAVING)
     site.falls_silent(by)
     assert list(site.gateways.counted) == [], "nobody has its key"
-    await site.instances.bind("its key", "gw-0")
+    await site.instances.bind("ab" * 32, "gw-0")
     site.reports(by)
     site.reports(by, LEAVING)
     site.falls_silent(by)
