@@ -15,6 +15,7 @@ from federation.demo.asking import ask, until
 from federation.demo.clusters import Cluster
 from federation.demo.load import Load, running
 from federation.demo.world import World
+from federation.errors import FederationError
 from tests.scenarios.changes import reach, settled
 from tests.scenarios.command import federation as command
 
@@ -36,7 +37,10 @@ async def reached(world: World, cluster: Cluster, *phases: str) -> None:
     async def there() -> bool:
         return (await rotation(cluster))["phase"] in phases
 
-    await until(f"the phase {phases[0]}", there, watch=(world.hub, cluster.agent))
+    try:
+        await until(f"the phase {phases[0]}", there, watch=(world.hub, cluster.agent))
+    except FederationError as error:
+        raise AssertionError(f"{error}: {await rotation(cluster)}") from error
 
 
 async def free(world: World, cluster: Cluster) -> None:
