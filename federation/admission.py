@@ -20,8 +20,9 @@ from cryptography import x509
 
 from federation.clock import Clock
 from federation.errors import Banned, FederationError, InvalidValue
-from federation.hub import Hub, check_grants
+from federation.hub import Hub
 from federation.listen import HostPort
+from federation.membership import check_grants
 from federation.model import MemberState
 from federation.registry import MemberRow
 from federation.telemetry import HubMetrics
@@ -211,4 +212,4 @@ class Admission:
             anchor=b"" if anchor is None else der(anchor),
             request=request if rooted is None else b"",
         )
-        return Joined(row) if await self._hub.add_member(row, record) else token.Refused()
+        return Joined(row) if await self._hub.membership.add(row, record) else token.Refused()

@@ -147,7 +147,7 @@ class HubCeremony:
         if self.hub is None or name is None:
             return False
         row = self.hub.registry.find(name)
-        return (row is not None and row.rooted == der(certificate)) or await self.hub.root_signed(
+        return (row is not None and row.rooted == der(certificate)) or await self.hub.membership.root_signed(
             name, certificate
         )
 

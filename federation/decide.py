@@ -14,8 +14,9 @@ from federation.events import Event
 from federation.inputs import FabricInputs, ServiceInputs, fabric, inputs
 from federation.merge import Imported, merge
 from federation.model import Service, View
-from federation.reduce import Everything, reduce
+from federation.reduce import reduce
 from federation.route import PortPlan, route
+from federation.touched import Everything
 
 
 @dataclass(frozen=True, slots=True)

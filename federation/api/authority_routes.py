@@ -129,7 +129,7 @@ class HubAuthorityRoutes:
 
     async def held(self, _: Call) -> OwnAuthorities:
         base = self._hub.base
-        known = {domain.cluster(base): bundle for domain, bundle in self._hub.bundles().items()}
+        known = {domain.cluster(base): bundle for domain, bundle in self._hub.membership.bundles().items()}
         return self._own.told("hub", {name: bundle for name, bundle in known.items() if name})
 
     async def one(self, call: Call) -> OwnAuthorities:

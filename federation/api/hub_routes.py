@@ -201,7 +201,7 @@ class HubRoutes:
         body: SetCluster = call.body
         name = call.params["name"]
         state = MemberState(body.state) if body.state else None
-        if await self._hub.set_member(name, body.may_export, body.ranges, state) is None:
+        if await self._hub.membership.set(name, body.may_export, body.ranges, state) is None:
             raise not_found("cluster", name, "see `federation cluster list`")
         return cluster_info(self._known(name))
 

@@ -160,7 +160,7 @@ class _Process:
         self.hub.bans.on_change(lambda *_: self.sync.cut_the_banned())
         settings, folder, agents = self.settings, Path(self.settings.directory), ConnectedAgents(self.hub)
         successors = Successors(
-            settings.base, self.hub.registry, self.root, self.hub.keep_successor, self.clock
+            settings.base, self.hub.registry, self.root, self.hub.membership.keep_successor, self.clock
         )
         self.hub.on_request = successors.hear
         admission = Admission(
@@ -191,7 +191,7 @@ class _Process:
             settings.base,
             Path(settings.directory) / "federates",
             self.identity,
-            lambda: {**self.hub.bundles(), self.authority.trust_domain: self.authority.bundle()},
+            lambda: {**self.hub.membership.bundles(), self.authority.trust_domain: self.authority.bundle()},
             self.clock,
         )
         own = Own(
@@ -264,7 +264,9 @@ class _Process:
     def _credentials(self) -> ServerCredentials:
         """Before anybody joined, our own anchor stands where gRPC wants one; no member has it."""
         leaf = self.identity.current
-        return ServerCredentials(leaf.chain, leaf.key, self.hub.anchors or self.authority.bundle().pem())
+        return ServerCredentials(
+            leaf.chain, leaf.key, self.hub.membership.anchors or self.authority.bundle().pem()
+        )
 
     # ---- state ---------------------------------------------------------------------------------------------------
 

@@ -52,8 +52,8 @@ class ServerCredentials:
         return "ServerCredentials(…)"
 
 
-class HubSide(Protocol):
-    """What the server needs of the hub."""
+class MembersSide(Protocol):
+    """What the server needs of the registry."""
 
     def bundles(self) -> Mapping[TrustDomain, Bundle]:
         """The anchors of each member's trust domain."""
@@ -62,6 +62,13 @@ class HubSide(Protocol):
     def member_of(self, identity: SpiffeId) -> str | None:
         """The name of the member whose agent this is, None if it is no member's agent."""
         ...
+
+
+class HubSide(Protocol):
+    """What the server needs of the hub."""
+
+    @property
+    def membership(self) -> MembersSide: ...
 
     def why_banned(self, identity: SpiffeId, key: str) -> str | None:
         """Why the holder of a certificate for `identity` over `key` (SPKI hash, hex) is banned, None if it is not."""
@@ -89,11 +96,11 @@ def verify_agent(chain: bytes, hub: HubSide, clock: Clock) -> Peer:
     """The member's agent that presented `chain` (PEM, leaf first). Raises PeerRefused."""
     try:
         certificates = load_pem(chain, LONGEST_CHAIN)
-        identity = verify_peer(certificates, hub.bundles(), clock.now())
+        identity = verify_peer(certificates, hub.membership.bundles(), clock.now())
         key = spki_hash(public_key(certificates[0]))
     except Untrusted as error:
         raise PeerRefused("an unknown peer", str(error)) from error
-    cluster = hub.member_of(identity)
+    cluster = hub.membership.member_of(identity)
     if cluster is None:
         raise PeerRefused(str(identity), "it is not the agent of a member")
     if (banned := hub.why_banned(identity, key)) is not None:

@@ -127,9 +127,9 @@ async def test_a_cluster_joins_with_what_its_token_says(installation: Installati
     assert known.member.may_export == ("default/*",)
     assert [str(network) for network in known.member.ranges] == ["10.1.0.0/16"]
     assert not known.connected
-    assert installation.hub.member_of(SpiffeId.agent(east.trust_domain)) == "east"
-    assert installation.hub.member_of(SpiffeId.gateway(east.trust_domain, "eastwest")) is None
-    assert list(installation.hub.bundles()) == [east.trust_domain]
+    assert installation.hub.membership.member_of(SpiffeId.agent(east.trust_domain)) == "east"
+    assert installation.hub.membership.member_of(SpiffeId.gateway(east.trust_domain, "eastwest")) is None
+    assert list(installation.hub.membership.bundles()) == [east.trust_domain]
 
 
 async def test_the_same_key_may_ask_again_also_after_a_restart_and_no_other(
@@ -282,14 +282,14 @@ async def test_a_member_needs_to_be_removed_before_it_gets_another_token(install
     assert await installation.hub.remove_member("east")
     assert not await installation.hub.remove_member("east")
     assert installation.hub.members() == ()
-    assert dict(installation.hub.bundles()) == {}
+    assert dict(installation.hub.membership.bundles()) == {}
     await installation.token("east")
 
 
 async def test_the_registry_outlives_the_hub_and_its_epoch_rises(installation: Installation) -> None:
     token, east = await installation.token("east"), await installation.cluster("east")
     await installation.admission.redeem_join(token.secret, "east", await east.csr())
-    await installation.hub.set_member("east", state=MemberState.DRAINING, may_export=("shop/*",))
+    await installation.hub.membership.set("east", state=MemberState.DRAINING, may_export=("shop/*",))
     before = installation.hub.registry.epoch("hub")
     await installation.start()
     known = installation.hub.member("east")
@@ -298,8 +298,8 @@ async def test_the_registry_outlives_the_hub_and_its_epoch_rises(installation: I
     assert known.member.may_export == ("shop/*",)
     assert installation.hub.registry.epoch("hub") == before + 1
     with pytest.raises(FederationError, match="is not a pattern"):
-        await installation.hub.set_member("east", may_export=("*",))
-    assert await installation.hub.set_member("nobody") is None
+        await installation.hub.membership.set("east", may_export=("*",))
+    assert await installation.hub.membership.set("nobody") is None
 
 
 async def test_the_token_of_a_cluster_that_was_removed_is_as_good_as_any_wrong_one(
@@ -364,7 +364,7 @@ async def test_a_member_that_lost_its_key_comes_back_with_another_one_only_if_an
     installation: Installation,
 ) -> None:
     old = await installation.joined("east")
-    await installation.hub.set_member("east", state=MemberState.DRAINING, may_export=("shop/*",))
+    await installation.hub.membership.set("east", state=MemberState.DRAINING, may_export=("shop/*",))
     with pytest.raises(FederationError, match="a member already") as refused:
         await installation.token("east")
     assert "--replace-authority" in refused.value.hint
@@ -378,7 +378,7 @@ async def test_a_member_that_lost_its_key_comes_back_with_another_one_only_if_an
     assert known is not None
     assert known.member.may_export == ("shop/*",)
     assert known.member.state is MemberState.DRAINING
-    [bundle] = installation.hub.bundles().values()
+    [bundle] = installation.hub.membership.bundles().values()
     assert spki_hash(public_key(bundle.anchors[0])) == spki_hash(public_key(new.self_signed))
     assert isinstance(
         await installation.admission.redeem_join(token.secret, "east", await old.csr()), Refused
@@ -435,7 +435,7 @@ async def test_with_the_root_in_a_safe_a_cluster_joins_and_its_request_waits(off
     known = offline.hub.member("east")
     assert known is not None
     assert known.waits_for_root
-    [bundle] = offline.hub.bundles().values()
+    [bundle] = offline.hub.membership.bundles().values()
     assert bundle.anchors == (east.self_signed,)
 
 
@@ -467,10 +467,10 @@ async def test_what_the_root_signed_is_kept_only_for_the_key_that_asked(offline:
     for_other = await offline.safe.sign_cluster_ca(await other.csr(), east.trust_domain, who="", why="")
     assert rooted is not None
     assert for_other is not None
-    assert not await offline.hub.root_signed("east", for_other)
-    assert not await offline.hub.root_signed("nobody", for_other)
-    assert await offline.hub.root_signed("east", rooted)
-    assert not await offline.hub.root_signed("east", rooted)
+    assert not await offline.hub.membership.root_signed("east", for_other)
+    assert not await offline.hub.membership.root_signed("nobody", for_other)
+    assert await offline.hub.membership.root_signed("east", rooted)
+    assert not await offline.hub.membership.root_signed("east", rooted)
     await offline.start()
     known = offline.hub.member("east")
     assert known is not None

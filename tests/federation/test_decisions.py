@@ -32,8 +32,9 @@ from federation.inputs import ServiceInputs, inputs
 from federation.merge import merge
 from federation.model import ImportPolicy, ImportRule, MemberState, Path, Port, Service, View
 from federation.own import owned
-from federation.reduce import Everything, reduce
+from federation.reduce import reduce
 from federation.route import PortPlan, route
+from federation.touched import Everything
 from tests.federation.world import (
     ME,
     NOW,

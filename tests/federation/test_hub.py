@@ -56,7 +56,7 @@ class Installation:
             key="00",
             rooted=der(self.root.certificate),
         )
-        return await hub.add_member(row, record)
+        return await hub.membership.add(row, record)
 
 
 @pytest.fixture
@@ -126,9 +126,9 @@ async def test_changes_of_one_cluster_at_once_all_count(installation: Installati
         exports, ranges = (f"n{number}/*",), (f"10.{number}.0.0/16",)
         state = MemberState.DRAINING if number % 2 else MemberState.ACTIVE
         await asyncio.gather(
-            hub.set_member("east", may_export=exports),
-            hub.set_member("east", ranges=ranges),
-            hub.set_member("east", state=state),
+            hub.membership.set("east", may_export=exports),
+            hub.membership.set("east", ranges=ranges),
+            hub.membership.set("east", state=state),
         )
         row = hub.registry.rows["east"]
         assert (row.may_export, row.ranges, row.state) == (exports, ranges, state)
@@ -142,7 +142,7 @@ async def test_sets_and_removals_at_once_leave_memory_and_disk_the_same(installa
         await installation.add(hub, name)
     removed = await asyncio.gather(
         *(hub.remove_member(name) for name in names[:3] for _ in range(3)),
-        *(hub.set_member(name, may_export=(f"{name}/*",)) for name in names for _ in range(2)),
+        *(hub.membership.set(name, may_export=(f"{name}/*",)) for name in names for _ in range(2)),
         *(hub.remove_member(name) for name in names[3:5]),
     )
     assert removed[:9] == [True, False, False] * 3
@@ -159,13 +159,13 @@ async def test_whoever_asks_for_a_change_and_leaves_does_not_stop_it_halfway(
     hub = await installation.start()
     await installation.add(hub, "east")
     for turns in range(6):
-        asked = asyncio.create_task(hub.set_member("east", may_export=(f"t{turns}/*",)), name="asked")
+        asked = asyncio.create_task(hub.membership.set("east", may_export=(f"t{turns}/*",)), name="asked")
         for _ in range(turns + 1):
             await asyncio.sleep(0)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
-        changed = await hub.set_member("east", ranges=(f"10.{turns}.0.0/16",))
+        changed = await hub.membership.set("east", ranges=(f"10.{turns}.0.0/16",))
         assert changed is not None
         assert changed.may_export == (f"t{turns}/*",)
     assert (await installation.start()).registry.rows == hub.registry.rows

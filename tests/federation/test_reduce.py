@@ -29,7 +29,8 @@ from federation.events import (
     Tick,
 )
 from federation.model import HUB, Cluster, Freshness, MemberState, Path, Position, Service, View
-from federation.reduce import EVERYTHING, NOTHING, Touched, reduce
+from federation.reduce import reduce
+from federation.touched import EVERYTHING, NOTHING, Touched
 from pki.bundle import Bundle
 from pki.spiffe import TrustDomain
 from tests.federation.world import (

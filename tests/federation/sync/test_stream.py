@@ -113,9 +113,9 @@ async def test_what_a_cluster_may_not_say_is_refused_and_said_again_when_it_may(
         assert known is not None
         assert [each.key for each in known.refused] == ["spec/default/secret"]
         assert not other.sees("east", "secret")
-        await world.hub.set_member("east", may_export=("default/*",))
+        await world.hub.membership.set("east", may_export=("default/*",))
         await eventually(lambda: other.sees("east", "secret"))
-        await world.hub.set_member("east", may_export=("default/echo",))
+        await world.hub.membership.set("east", may_export=("default/echo",))
         await eventually(lambda: not other.sees("east", "secret"))
         assert other.sees("east", "echo")
 
@@ -129,11 +129,11 @@ async def test_rights_that_changed_while_their_cluster_was_away_count_when_it_is
         async with running(one):
             one.publish(spec("east", "echo"), spec("east", "secret"))
             await eventually(lambda: other.sees("east", "echo") and other.sees("east", "secret"))
-        await world.hub.set_member("east", may_export=("default/echo",))
+        await world.hub.membership.set("east", may_export=("default/echo",))
         await eventually(lambda: not other.sees("east", "secret"))
         await world.stop()
         await world.start()
-        await world.hub.set_member("east", may_export=("default/*",))
+        await world.hub.membership.set("east", may_export=("default/*",))
         async with running(one):
             await eventually(lambda: other.sees("east", "secret"))
             assert other.sees("east", "echo")

@@ -111,7 +111,9 @@ class HubWorld:
 
     def credentials(self) -> ServerCredentials:
         leaf = self.identity.current
-        return ServerCredentials(leaf.chain, leaf.key, self.hub.anchors or self.authority.bundle().pem())
+        return ServerCredentials(
+            leaf.chain, leaf.key, self.hub.membership.anchors or self.authority.bundle().pem()
+        )
 
     async def join(self, name: str, may_export: tuple[str, ...] = ("default/*",)) -> Member:
         """A cluster that went through token, join and root; its authority is of the epoch that a token would say."""
