@@ -20,6 +20,18 @@ async def running_federation(tmp_path_factory: pytest.TempPathFactory) -> AsyncI
         yield made
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running_rotations(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """A federation for those who rotate authorities. A rotation waits for every certificate of the authority that goes,
+    so nobody is given one here who does not renew it: neither a workload nor an operator.
+    """
+    async with world(tmp_path_factory.mktemp("rotations"), lambda _: None) as made:
+        for cluster in ("west", "central"):
+            add_service(made, cluster, REMOTE)
+        await mend(made)
+        yield made
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def federation(running_federation: World) -> AsyncIterator[World]:
     """The demo's world and the service `default/remote`, which west and central export."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from federation.api.client import Refusal, Target, connect
 from federation.demo.asking import ask, until
-from federation.demo.world import World, world
-from tests.scenarios.changes import REMOTE, add_service, mend, settled
+from federation.demo.world import World
+from tests.scenarios.changes import settled
 from tests.scenarios.command import federation as command
 from tests.scenarios.test_rotation import nobody_fails
 
@@ -21,14 +19,9 @@ PATHS = {"root": "/v1/root/rotation", "hub": "/v1/hub/rotation"}
 BOTH = pytest.mark.parametrize("what", ["hub", "root"])
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def running_federation(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """One of its own: the hub's rotation waits, for a day, for the certificates that other scenarios gave operators."""
-    async with world(tmp_path_factory.mktemp("roots"), lambda _: None) as made:
-        for cluster in ("west", "central"):
-            add_service(made, cluster, REMOTE)
-        await mend(made)
-        yield made
+@pytest.fixture(scope="module")
+def running_federation(running_rotations: World) -> World:
+    return running_rotations
 
 
 async def rotate(world: World, what: str, action: str, **more: Any) -> Any:

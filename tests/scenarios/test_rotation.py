@@ -24,6 +24,11 @@ pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 PHASES = ("prepared", "published", "active", "retiring", "done")
 
 
+@pytest.fixture(scope="module")
+def running_federation(running_rotations: World) -> World:
+    return running_rotations
+
+
 async def rotate(cluster: Cluster, action: str, **more: Any) -> Any:
     async with connect(Target(f"unix://{cluster.socket}")) as client:
         return await client.call("POST", "/v1/ca/rotation", body={"action": action, **more})

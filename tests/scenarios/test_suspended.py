@@ -48,7 +48,9 @@ async def give_token(cluster: Cluster, gateway: Gateway) -> None:
 
 
 async def test_s5_everything_sleeps_for_three_lives_of_its_certificates_and_recovers(hasty: World) -> None:
-    """Where there is a token that is good, nobody does anything; where there is none, the gateway asks for it."""
+    """Where there is a token that is good, nobody does anything; where there is none, the gateway asks for it, and is
+    reached by others once it has one: until then by those alone whose connection to it outlived the sleep.
+    """
     east, central = hasty.clusters["east"], hasty.clusters["central"]
     (lost,) = central.gateways
     to = await reach(hasty, "east", "remote")
@@ -71,7 +73,6 @@ async def test_s5_everything_sleeps_for_three_lives_of_its_certificates_and_reco
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
     await until("an answer of west", answered_by(to, "west"))
-    await planned(hasty, "east", "remote", {"west", "central"})
 
     async def asked() -> bool:
         return await asks_for_a_token(lost)
@@ -84,6 +85,7 @@ async def test_s5_everything_sleeps_for_three_lives_of_its_certificates_and_reco
     await until("an answer of central to itself", answered_by(own, "central"), watch=(lost.process,))
     await give_token(central, lost)
     await until("the clusters' meeting", hasty.connected, watch=hasty.processes)
+    await planned(hasty, "east", "remote", {"west", "central"})
     await settled(hasty)
     others = set(await everything(hasty)) - {lost.process.pid, (await lost.status())["envoy_pid"]}
     assert others < set(pids), "nobody else was started anew"
