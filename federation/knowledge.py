@@ -7,6 +7,7 @@ from here. What it decides goes out after an attempt to write the facts behind i
 
     heard/<owner>/<key>      a relayed entry and its position
     cursor/<owner>           how far the word of an owner is complete
+    believed/<owner>         the newest trust bundle that was ever believed of a name, also of one that left
     port/<ns>/<name>         the listen ports of an imported service
     first/<ns>/<name>        when an own export was first seen
     local/<ns>/<name>        a service of this cluster, as it was found last
@@ -35,6 +36,9 @@ from federation.model import ListenPort, LocalService, OwnGateway, Position, Ser
 from federation.store import Change, Committed, Row, Store, Unknown
 from federation.store.contract import LARGEST, MOST_KEYS
 from federation.sync.importer import Heard
+from pki import bundle as bundles
+from pki.bundle import Bundle
+from pki.errors import PkiError
 
 FLUSH_EVERY = 0.5
 """Seconds for which changes are collected that nobody waits for, and between two attempts of a store that cannot."""
@@ -58,6 +62,7 @@ class Remembered:
     heads: Mapping[tuple[str, str], Kept] = field(default_factory=dict)
     served: bool = False
     told: bool = False
+    believed: tuple[Bundle, ...] = ()
 
 
 class Knowledge:
@@ -78,7 +83,7 @@ class Knowledge:
         image = await self._store.load("")
         try:
             return _remembered(image.rows)
-        except (ValueError, TypeError, msgspec.MsgspecError) as error:
+        except (ValueError, TypeError, msgspec.MsgspecError, PkiError) as error:
             raise FederationError(
                 f"what this agent knew cannot be read: {error}",
                 "put a backup of the agent's folder back; nothing was changed",
@@ -94,6 +99,9 @@ class Knowledge:
 
     def forget(self, owner: str, key: str) -> None:
         self._note(f"heard/{owner}/{key}", None)
+
+    def believe(self, owner: str, bundle: Bundle) -> None:
+        self._note(f"believed/{owner}", bundles.encode(bundle))
 
     def reach(self, owner: str, cursor: Position) -> None:
         """Written only after every fact that was noted before."""
@@ -216,6 +224,7 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
     gateways: dict[str, OwnGateway] = {}
     local: dict[Service, LocalService] = {}
     heads: dict[tuple[str, str], Kept] = {}
+    believed: list[Bundle] = []
     epoch = 0
     for key, row in rows.items():
         kind, _, rest = key.partition("/")
@@ -227,6 +236,8 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
             case "cursor":
                 at_epoch, seq = map(int, row.value.decode().split("."))
                 cursors[rest] = Position(at_epoch, seq)
+            case "believed":
+                believed.append(bundles.decode(row.value))
             case "port":
                 ports[_service(rest)] = msgspec.json.decode(row.value, type=dict[int, ListenPort])
             case "first":
@@ -241,7 +252,17 @@ def _remembered(rows: Mapping[str, Row]) -> Remembered:
             case "epoch":
                 epoch = int(row.value)
     return Remembered(
-        epoch, tuple(heard), cursors, ports, first, gateways, local, heads, "served" in rows, "told" in rows
+        epoch=epoch,
+        heard=tuple(heard),
+        cursors=cursors,
+        ports=ports,
+        first_exported=first,
+        gateways=gateways,
+        local=local,
+        heads=heads,
+        served="served" in rows,
+        told="told" in rows,
+        believed=tuple(believed),
     )
 
 

@@ -192,7 +192,9 @@ def _is_foreign(view: View, owner: str) -> bool:
 
 
 def _member_changed(view: View, member: Member) -> tuple[View, Touched]:
-    """A member that the registry may not have is ignored: the word before it stands."""
+    """A member that the registry may not have is ignored: the word before it stands. A record of an earlier join is that
+    of a registry which was put back from a copy: its cluster is the one that was heard since.
+    """
     known = view.members.get(member.name)
     if admit.member(member, view.me.base) is not None:
         return view, NOTHING
@@ -202,7 +204,7 @@ def _member_changed(view: View, member: Member) -> tuple[View, Touched]:
     if member.name == view.me.name:
         return _all_settled(after)
     services = {*services_of(after, member.name), *services_of(after, view.me.name)}
-    if known is not None and known.joined_at != member.joined_at:
+    if known is not None and known.joined_at < member.joined_at:
         after = _unheard(after, member.name)
     if member.name not in after.leases:
         lease = Lease(count=0, silence=0.0, freshness=Freshness.FRESH)

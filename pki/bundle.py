@@ -9,7 +9,8 @@
 - the same sequence with the same content is no change; anything else is rejected;
 - a version of a higher generation begins anew, whatever was held: like a first version it needs the root's word
   for each anchor, and only authorities of that epoch or a later one may be in it. The root signs such an epoch
-  for a name that exists when an operator said so: its key was lost or stolen.
+  for a name that exists when an operator said so: its key was lost or stolen. The generation must lie above the
+  epoch of every anchor held, as the root's word for an authority that has ended since can still be shown.
 
 The roots of a federation are published like that too (`accept_roots`), under its own name: they carry no name of a
 trust domain, nobody vouches for them, and who pinned one of them begins with that, as a version without a number.
@@ -163,15 +164,28 @@ def encode(bundle: Bundle) -> bytes:
 
 def decode(data: bytes, *, roots: bool = False) -> Bundle:
     """The inverse of `encode`; checks form (that of `roots`, if they are some), not proof. Raises `InvalidBundle`."""
-    if len(data) > LONGEST_ENCODED:
-        raise InvalidBundle(f"{len(data)} bytes, allowed are {LONGEST_ENCODED}")
-    try:
-        raw = msgspec.json.decode(data, type=_Encoded)
-    except msgspec.MsgspecError as error:
-        raise InvalidBundle(str(error)) from error
+    raw = _parsed(data)
     bundle = replace(_read(raw), earlier=tuple(_read(version) for version in raw.earlier[: MOST_EARLIER + 1]))
     check_bundle(bundle, roots=roots)
     return bundle
+
+
+def claim(data: bytes) -> tuple[str, tuple[int, int]]:
+    """Of which trust domain, and which version, an encoded bundle says that it is: not verified, and cheap to know.
+
+    Raises `InvalidBundle`.
+    """
+    raw = _parsed(data)
+    return raw.trust_domain, (raw.generation, raw.sequence)
+
+
+def _parsed(data: bytes) -> _Encoded:
+    if len(data) > LONGEST_ENCODED:
+        raise InvalidBundle(f"{len(data)} bytes, allowed are {LONGEST_ENCODED}")
+    try:
+        return msgspec.json.decode(data, type=_Encoded)
+    except msgspec.MsgspecError as error:
+        raise InvalidBundle(str(error)) from error
 
 
 def _fields(bundle: Bundle) -> dict[str, Any]:
@@ -250,9 +264,18 @@ def accept(previous: Bundle | None, offered: Bundle, *roots: x509.Certificate) -
     """Decide whether `offered` replaces `previous` (None: a new trust domain); `roots` are those that we believe."""
     if (wrong := _wrong(previous, offered)) is not None:
         return wrong
-    if previous is None or offered.generation > previous.generation:
+    if previous is None:
         return _begun(offered, roots)
-    return _later(previous, offered)
+    if offered.generation <= previous.generation:
+        return _later(previous, offered)
+    if offered.generation <= newest_epoch(previous):
+        return Rejected(Rejection.OLDER, f"{_at(offered)}, and epoch {newest_epoch(previous)} is held")
+    return _begun(offered, roots)
+
+
+def newest_epoch(bundle: Bundle) -> int:
+    """The highest epoch of an authority in it, or its generation if none says one."""
+    return max(epoch_of(anchor.subject) or bundle.generation for anchor in bundle.anchors)
 
 
 def accept_roots(previous: Bundle, offered: Bundle) -> Accepted | Rejected:

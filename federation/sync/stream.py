@@ -28,6 +28,7 @@ from federation.sync.protocol import Counts, Outbound, Seen, beat_count
 from federation.sync.publisher import Publisher
 from federation.sync.refusals import Refusal, Refusals
 from federation.sync.words import Slot, Words
+from pki.bundle import Bundle
 
 MOST_QUESTIONS = 16
 """Directives that are answered at the same time; more are answered with 503."""
@@ -51,6 +52,10 @@ class Memory(Protocol):
     def hear(self, heard: Heard) -> None: ...
 
     def forget(self, owner: str, key: str) -> None: ...
+
+    def believe(self, owner: str, bundle: Bundle) -> None:
+        """Keep it whatever is forgotten of its owner; a later one takes its place."""
+        ...
 
     def reach(self, owner: str, cursor: Position) -> None: ...
 
@@ -158,6 +163,8 @@ class Stream:
 
     def _hand_on(self, taken: Taken) -> None:
         memory, publisher = self._inside.memory, self._inside.publisher
+        if taken.believed is not None:
+            memory.believe(taken.owner, taken.believed)
         for heard in taken.heard:
             memory.hear(heard)
         for key in taken.forgotten:

@@ -21,6 +21,7 @@ from federation.store import Change, Committed, Image, MemoryStore, Outcome, Sql
 from federation.sync.importer import Heard
 from tests.federation.lives import eventually
 from tests.federation.world import ECHO, HTTP, NOW, backend, gateway, local
+from tests.pki.world import make_world
 
 
 def full() -> StoreFull:
@@ -69,11 +70,13 @@ async def test_everything_noted_is_there_after_a_restart(tmp_path: Path) -> None
     )
     silent = local(service=Service("default", "silent"), known=False, exported=False)
     ports = {80: ListenPort(20000), 90: ListenPort(20001, NOW)}
+    west = make_world().west
     async with await SqliteStore.open(tmp_path / "state" / "agent.db") as store:
         noting = Knowledge(store)
         await noting.raise_epoch(7)
         noting.hear(heard(1))
         noting.reach("west", Position(3, 9))
+        noting.believe("west", west.bundle)
         noting.listen(ECHO, ports)
         noting.exported_first(ECHO, NOW)
         noting.gateway("gw-0", gateway())
@@ -93,13 +96,16 @@ async def test_everything_noted_is_there_after_a_restart(tmp_path: Path) -> None
             local={ECHO: everything, silent.service: silent},
             served=True,
             told=True,
+            believed=(west.bundle,),
         )
 
 
-async def test_what_is_gone_is_forgotten() -> None:
+async def test_what_is_gone_is_forgotten_but_not_who_was_believed() -> None:
     disk = Disk()
+    west = make_world().west
     noting = Knowledge(disk)
     noting.hear(heard(1))
+    noting.believe("west", west.bundle)
     noting.listen(ECHO, {80: ListenPort(20000)})
     noting.exported_first(ECHO, NOW)
     noting.gateway("gw-0", gateway())
@@ -111,15 +117,16 @@ async def test_what_is_gone_is_forgotten() -> None:
     noting.gateway("gw-0", None)
     noting.local(ECHO, None)
     await noting.flush()
-    assert await after_a_restart(disk) == Remembered()
+    assert await after_a_restart(disk) == Remembered(believed=(west.bundle,))
 
 
 async def test_a_row_that_makes_no_sense_is_an_error_that_says_what_to_do() -> None:
-    disk = Disk()
-    await disk.store.commit(Change("one", put={"local/default/echo": b"{}"}))
-    with pytest.raises(FederationError, match="cannot be read") as caught:
-        await after_a_restart(disk)
-    assert "backup" in caught.value.hint
+    for key in ("local/default/echo", "believed/west"):
+        disk = Disk()
+        await disk.store.commit(Change("one", put={key: b"{}"}))
+        with pytest.raises(FederationError, match="cannot be read") as caught:
+            await after_a_restart(disk)
+        assert "backup" in caught.value.hint
 
 
 notes = st.lists(

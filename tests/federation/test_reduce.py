@@ -248,3 +248,14 @@ def test_who_joins_anew_under_a_name_is_not_believed_by_the_word_of_the_one_befo
     assert ECHO not in after.loads
     for view in (after, view_after(MemberGone("west"), anew, start=before)):
         assert "west" not in view.bundles
+
+
+def test_a_registry_that_was_put_back_from_a_copy_takes_no_word_back() -> None:
+    """It says that west joined earlier than it did last; nobody would say again what has been heard since."""
+    later = MemberChanged(member("west", joined_at=JOINED + timedelta(hours=1), seq=2))
+    told = (ExportChanged(spec("west")), LoadChanged(load("west")), BundleChanged("west", bundle("west", 2)))
+    before = view_after(*joined("east", "west"), later, *told)
+    after = view_after(MemberChanged(member("west", seq=3)), start=before)
+    assert ECHO in after.exports
+    assert after.loads == before.loads
+    assert after.bundles == before.bundles

@@ -182,6 +182,27 @@ def test_a_higher_generation_needs_the_root_and_nothing_else() -> None:
     assert accept(held, told, WORLD.root) == Accepted(told, changed=True)
 
 
+def test_a_generation_does_not_begin_with_an_authority_that_has_ended() -> None:
+    """Its key may have been stolen since, and the root's word for it is public."""
+    second = successor(WORLD.east.bundle, WORLD.east, WORLD.east, SECOND)
+    third = successor(second, SECOND, THIRD)
+    for held in (second, third):
+        outcome = accept(held, begun(2, SECOND), WORLD.root)
+        assert why(outcome) is Rejection.OLDER, held
+    assert "epoch 3 is held" in str(accept(third, begun(3, THIRD), WORLD.root))
+    fourth = make_ca(EAST, WORLD.root_key, WORLD.root, epoch=4)
+    assert accept(third, begun(4, fourth), WORLD.root) == Accepted(begun(4, fourth), changed=True)
+
+
+def test_what_a_bundle_claims_to_be_is_known_without_a_look_at_its_certificates() -> None:
+    data = bundle.encode(begun(2, SECOND, sequence=7))
+    assert bundle.claim(data) == (EAST.name, (2, 7))
+    assert bundle.claim(data.replace(b'"anchors":["', b'"anchors":["AAAA')) == (EAST.name, (2, 7))
+    for damaged in (b"", b"{}", data[:-1], b"\xff" + data, b" " * bundle.LONGEST_ENCODED + data):
+        with pytest.raises(InvalidBundle):
+            bundle.claim(damaged)
+
+
 def test_a_signature_is_for_one_generation() -> None:
     first = WORLD.east.bundle
     second = successor(first, WORLD.east, SECOND)

@@ -26,7 +26,7 @@ from federation.sync.publisher import Publisher
 from federation.sync.server import ServerCredentials, SyncServer
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
-from pki.bundle import accept
+from pki.bundle import Bundle, accept
 from pki.certificate import load_der
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
@@ -65,6 +65,7 @@ class Disk:
     epoch: int = 0
     heard: dict[tuple[str, str], Heard] = field(default_factory=dict)
     cursors: dict[str, Position] = field(default_factory=dict)
+    believed: dict[str, Bundle] = field(default_factory=dict)
 
     async def raise_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -77,6 +78,9 @@ class Disk:
 
     def reach(self, owner: str, cursor: Position) -> None:
         self.cursors[owner] = cursor
+
+    def believe(self, owner: str, bundle: Bundle) -> None:
+        self.believed[owner] = bundle
 
 
 @dataclass
@@ -164,7 +168,8 @@ class Agent:
         self.importer = Importer(
             member.name, BASE, lambda held, offered: accept(held, offered, member.world.root.certificate)
         )
-        for event in self.importer.restore(member.disk.heard.values(), member.disk.cursors):
+        disk = member.disk
+        for event in self.importer.restore(disk.heard.values(), disk.cursors, disk.believed.values()):
             self.submit(event)
         ports = Ports(credentials or member.credentials, member.disk, self.submit, self.answer)
         self.client = SyncClient(
