@@ -22,9 +22,9 @@ from federation.clock import Clock
 from federation.errors import Banned, FederationError, InvalidValue
 from federation.hub import Hub
 from federation.listen import HostPort
+from federation.member_row import MemberRow
 from federation.membership import check_grants
 from federation.model import MemberState
-from federation.registry import MemberRow
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import token

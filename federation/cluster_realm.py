@@ -146,7 +146,7 @@ class ClusterRealm:
         side = Side.NEW if Side.NEW in self.lineage.authorities else Side.OLD
         newest, issuing = self.lineage.authorities[side], self._trust.issuing
         form = newest.root_signed
-        wanted = side is Side.NEW if form is None else issuing not in (b"", authority_key_id(form))
+        wanted = form is None or issuing not in (b"", authority_key_id(form))
         asked = (newest.epoch, issuing)
         if not wanted:
             self._publisher.remove("request")

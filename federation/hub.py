@@ -25,9 +25,10 @@ from federation.errors import Unreachable
 from federation.heads import Heads, JournalHead
 from federation.held import Held
 from federation.membership import Membership
+from federation.member_row import MemberRow
 from federation.model import HUB, Member, MemberState, Position
 from federation.questions import Answer, Question, Questions
-from federation.registry import MemberRow, Registry
+from federation.registry import Registry
 from federation.root_request import RootRequest
 from federation.roots import Roots
 from federation.sync import channel, codec, forms, wire
@@ -89,6 +90,7 @@ class Hub:
         self._told_trust: dict[TrustDomain, Bundle | Roots] = {}
         self.on_request: Callable[[RootRequest], None] = lambda _: None
         self._heard: dict[str, float] = {}
+        self.on_withdrawn: Callable[[str], None] = lambda _: None
         self._questions = Questions()
         self.bans = BanStore(registry.store, base, clock.now)
         self.bans.on_change(self._ban_changed)
@@ -276,3 +278,6 @@ class Hub:
         if session is None:
             raise Unreachable(f"the agent of {cluster}", "it is not connected to this hub")
         return await self._questions.ask(session, question, seconds)
+                elif entry.key == REQUEST and entry.HasField("gone"):
+                    self.on_withdrawn(cluster)
+                    await self.membership.request_withdrawn(cluster)

@@ -8,36 +8,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from cryptography import x509
 
-from federation import admit
+from federation import admit, root_word
 from federation.errors import InvalidValue
 from federation.held import Held
+from federation.member_row import MemberRow, networks
 from federation.model import HUB, Member, MemberState, Position
-from federation.registry import AuthorityRow, MemberRow, Registry, networks
+from federation.registry import AuthorityRow, Registry
 from federation.sync.errors import ProtocolViolation
 from federation.sync.exchange import Exchange
 from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, next_epoch
 from federation.sync.session import Session
 from pki import bundle as bundles
 from pki.algorithms import spki_hash
-from pki.bundle import Bundle, Rejected, accept, is_rooted
-from pki.certificate import der, load_der, public_key
+from pki.bundle import Bundle, Rejected, accept, accept_from
+from pki.certificate import load_der, public_key
 from pki.profiles import epoch_of
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import TokenRecord
 
 T = TypeVar("T")
 
+MOST_EPOCHS_LEFT_OUT = 100
+"""How far an authority's epoch may lie above the newest that is known of its name: each rotation that was turned back
+has used one up. Without a limit the holder of a stolen key could use all of them up, and nobody could replace it."""
+
 log = structlog.get_logger()
 
 
 class Membership:
-    """`start` it before anything else. First bundles are proved by any of `roots`."""
+    """`start` it before anything else. First bundles are proved by any of `roots`. `until` is told by
+    `federation.outsiders`; `is_early` while there is something to be told about that later.
+    """
 
     def __init__(
         self,
@@ -53,6 +61,8 @@ class Membership:
         self._trusted: dict[TrustDomain, Bundle] = {}
         self._anchors = b""
         self._told_held = Held(HUB)
+        self.until: Callable[[Bundle], datetime | None] = lambda _: None
+        self.is_early = False
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
 
@@ -63,8 +73,10 @@ class Membership:
         await self.registry.raise_epoch(HUB, epoch)
         self._exchange.rebase(epoch)
         for row in self.registry.rows.values():
-            self._take_up(row)
-        self._tell_held()
+            if (sorted_out := root_word.in_place(row, self._roots())) != row:
+                await self.registry.put(sorted_out)
+            self._take_up(sorted_out)
+        self.tell_held()
 
     async def add(self, row: MemberRow, token: TokenRecord) -> bool:
         """A cluster joined, or came back with another key; False if its token was taken away meanwhile. Raises
@@ -124,16 +136,22 @@ class Membership:
 
     async def _root_signed(self, name: str, rooted: x509.Certificate) -> bool:
         row = self.registry.find(name)
-        if row is None or not row.waits or not self._is_rooted(row, rooted):
+        changed = None if row is None else root_word.signed(row, rooted, self._roots())
+        if changed is None:
             return False
-        changed = msgspec.structs.replace(row, rooted=der(rooted), request=b"")
         await self.registry.put(changed)
         self._take_up(changed)
         log.info("the root signed the authority of a cluster", cluster=name)
         return True
 
-    def _is_rooted(self, row: MemberRow, rooted: x509.Certificate) -> bool:
-        return any(is_rooted(load_der(row.anchor), rooted, root) for root in self._roots())
+    async def request_withdrawn(self, name: str) -> None:
+        """The agent of `name` asks the root for nothing any more. Raises StoreError."""
+        await self.alone(lambda: self._request_withdrawn(name))
+
+    async def _request_withdrawn(self, name: str) -> None:
+        row = self.registry.find(name)
+        if row is not None and row.waits:
+            await self.registry.put(root_word.withdrawn(row))
 
     async def remove(self, name: str) -> bool:
         """End a membership: its stream is cut, its tokens are void, everybody is told. False if there is none. Raises
@@ -149,7 +167,7 @@ class Membership:
         await self.registry.remove(name)
         self._exchange.remove_member(name)
         self._trust(TrustDomain.of_cluster(name, self.base), None)
-        self._tell_held()
+        self.tell_held()
         log.info("cluster removed", cluster=name)
         return True
 
@@ -210,39 +228,71 @@ class Membership:
 
     async def offered(self, cluster: str, offered: Bundle) -> None:
         """A member published a bundle of its own: kept if it is proved and newer. Raises StoreError."""
-        await self.alone(lambda: self._offered(cluster, offered))
+        await self.alone(lambda: self._offered(cluster, offered, by_anybody=False))
 
-    async def _offered(self, cluster: str, offered: Bundle) -> None:
+    async def brought(self, cluster: str, offered: Bundle) -> None:
+        """Somebody brings a bundle of a member: kept if it leads on from the anchors that are known. Raises StoreError.
+
+        Before the first version those are the ones that were shown at the join, and no word of the root takes their
+        place: it may be for an authority that has ended since.
+        """
+        await self.alone(lambda: self._offered(cluster, offered, by_anybody=True))
+
+    async def _offered(self, cluster: str, offered: Bundle, by_anybody: bool) -> None:
         row = self.registry.find(cluster)
         if row is None:
             return
-        previous = None if row.bundle is None else bundles.decode(row.bundle)
-        outcome = accept(previous, offered, *self._roots())
-        if isinstance(outcome, Rejected) or not outcome.changed:
-            return
-        changed = msgspec.structs.replace(row, bundle=bundles.encode(offered))
-        if row.key not in (kept := [spki_hash(public_key(each)) for each in offered.anchors]):
-            # A rotation is over: whoever comes back under this name comes with the key that is there now.
-            changed = msgspec.structs.replace(
-                changed, key=kept[-1], epoch=epoch_of(offered.anchors[-1].subject) or row.epoch
+        newest, known = _newest(offered), self.registry.authority(cluster)
+        if known is not None and newest.epoch > known.epoch + MOST_EPOCHS_LEFT_OUT:
+            log.warning(
+                "a trust bundle is not kept, its epoch is too far above the newest that is known",
+                cluster=cluster,
+                epoch=newest.epoch,
+                known=known.epoch,
             )
-        await self.registry.put(changed)
-        self._trust(offered.trust_domain, offered)
-        self._tell_held()
-        log.info("trust bundle accepted", cluster=cluster, sequence=offered.sequence)
+            return
+        previous = None if row.bundle is None else bundles.decode(row.bundle)
+        if previous is None and by_anybody:
+            outcome = accept_from([load_der(shown) for shown in (row.anchor, row.rooted) if shown], offered)
+        else:
+            outcome = accept(previous, offered, *self._roots())
+        if isinstance(outcome, Rejected):
+            return
+        changed = root_word.published(row, previous, offered, self._roots())
+        if outcome.changed:
+            changed = msgspec.structs.replace(changed, bundle=bundles.encode(offered))
+        if changed == row:
+            return
+        if known is not None and newest.epoch < known.epoch:
+            newest = AuthorityRow(newest.key, known.epoch)
+        await self.registry.put(changed, newest)
+        self._take_up(changed)
+        self.tell_held()
+        if outcome.changed:
+            log.info("trust bundle accepted", cluster=cluster, sequence=offered.sequence)
 
     def authorities(self, cluster: str) -> frozenset[str]:
         """The keys (SPKI hashes) of the authorities in the bundle that is held of a cluster."""
         held = self._trusted.get(TrustDomain.of_cluster(cluster, self.base))
         return frozenset(spki_hash(public_key(anchor)) for anchor in held.anchors) if held else frozenset()
 
-    def _tell_held(self) -> None:
-        """Which bundles are in the registry, and so believed by this hub."""
-        versions = [bundles.decode(row.bundle) for row in self.registry.rows.values() if row.bundle]
-        held = Held(HUB, tuple(sorted((each.trust_domain.name, *each.version) for each in versions)))
+    def tell_held(self) -> None:
+        """Which bundles are in the registry, and so believed by this hub, and by those outside who fetch them here.
+        To be called again while `is_early`.
+        """
+        self.is_early = False
+        rows = self.registry.rows.values()
+        held = Held(HUB, tuple(sorted(self._held(row.bundle) for row in rows if row.bundle)))
         if held != self._told_held:
             self._exchange.say(held)
             self._told_held = held
+
+    def _held(self, encoded: bytes) -> tuple[str, int, int]:
+        """A bundle by its version, or by the one before while somebody outside may not have seen the new anchor."""
+        bundle = bundles.decode(encoded)
+        early = self.until(bundle) is not None
+        self.is_early = self.is_early or early
+        return (bundle.trust_domain.name, *(bundle.earlier[-1] if early else bundle).version)
 
     async def outrun(self, cluster: str, ours: Position) -> None:
         """`cluster` remembers `ours` of this hub. Raises StoreError."""
@@ -286,3 +336,9 @@ def check_grants(may_export: tuple[str, ...], ranges: tuple[str, ...]) -> None:
         raise InvalidValue(refused.detail, "write <namespace>/<name>; '*' matches within one part")
     if len(networks(ranges)) > admit.MOST_RANGES:
         raise InvalidValue(f"{len(ranges)} ranges, at most {admit.MOST_RANGES} are allowed")
+
+
+def _newest(offered: Bundle) -> AuthorityRow:
+    """The authority with the highest epoch in it."""
+    epoch, key = max((epoch_of(each.subject) or 0, spki_hash(public_key(each))) for each in offered.anchors)
+    return AuthorityRow(key, epoch)

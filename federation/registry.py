@@ -8,22 +8,16 @@ joins anew under an old name is newer than what others remember of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from ipaddress import ip_network
 from uuid import uuid4
 
 import msgspec
 
-from federation.errors import FederationError, InvalidValue
-from federation.model import Member, MemberState, Network, Position
+from federation.errors import FederationError
+from federation.member_row import MemberRow
 from federation.store import Change, Committed, Conflict, Fenced, Store
 from federation.store.contract import MOST_KEYS
 from federation.tokens import join_tokens, row_key, settle
-from pki import bundle as bundles
-from pki.bundle import FIRST_SEQUENCE, Bundle
-from pki.certificate import load_der
-from pki.spiffe import TrustDomain
-from pki.token import FIRST_EPOCH, TokenRecord
+from pki.token import TokenRecord
 
 MEMBER = "member/"
 EPOCH = "epoch/"
@@ -31,60 +25,12 @@ AUTHORITY = "authority/"
 
 
 class AuthorityRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The newest authority of a name: the hash of its public key, and the epoch that its subject carries."""
+    """The newest authority of a name that counts, as the hash of its public key, and the highest epoch that any of this
+    name was ever seen with.
+    """
 
     key: str
     epoch: int
-
-
-class MemberRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A cluster as it is stored.
-
-    `key` is the hash of its authority's public key, which bound the join token, `epoch` the one in its subject;
-    `rooted` the root's certificate over that key (DER); `bundle` the newest bundle that the cluster published with
-    proof, None before the first. Until a ceremony has signed `request` (a CSR), `rooted` is empty, and the cluster is
-    known by its own `anchor` (DER) alone: by this hub, to whom it has shown a token, and by nobody else.
-    """
-
-    name: str
-    may_export: tuple[str, ...]
-    ranges: tuple[str, ...]
-    joined_at: datetime
-    state: MemberState = MemberState.ACTIVE
-    key: str
-    epoch: int = FIRST_EPOCH
-    rooted: bytes = b""
-    bundle: bytes | None = None
-    anchor: bytes = b""
-    request: bytes = b""
-
-    @property
-    def waits(self) -> bool:
-        """Whether a ceremony has yet to sign what this cluster asked for."""
-        return bool(self.request)
-
-    def member(self, base: str) -> Member:
-        """What is told to everybody; its position is given to it when it is published."""
-        domain = TrustDomain.of_cluster(self.name, base)
-        ranges = networks(self.ranges)
-        return Member(
-            self.name, domain, self.may_export, ranges, self.joined_at, self.state, Position(), self.rooted
-        )
-
-    def trusted(self, base: str) -> Bundle:
-        """By what the cluster's agent is recognised: what it published, until then what it showed at its join."""
-        if self.bundle is not None:
-            return bundles.decode(self.bundle)
-        shown = load_der(self.rooted or self.anchor)
-        return Bundle(TrustDomain.of_cluster(self.name, base), FIRST_SEQUENCE, (shown,))
-
-
-def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
-    """Address ranges in CIDR notation. Raises InvalidValue for one that is none."""
-    try:
-        return tuple(ip_network(text) for text in texts)
-    except ValueError as error:
-        raise InvalidValue(f"not an address range: {error}", "write CIDR, for example 10.1.0.0/16") from error
 
 
 class Registry:
@@ -150,7 +96,9 @@ class Registry:
         held = (await self._store.load(ticket)).rows.get(ticket)
         if held is None:
             return False
-        key, authority = MEMBER + row.name, AuthorityRow(row.key, row.epoch)
+        known = self._authorities.get(row.name)
+        authority = AuthorityRow(row.key, row.epoch if known is None else max(row.epoch, known.epoch))
+        key = MEMBER + row.name
         before = self._rows[row.name][1] if row.name in self._rows else 0
         expect = {key: before, ticket: held.revision}
         put = {key: msgspec.json.encode(row), AUTHORITY + row.name: msgspec.json.encode(authority)}
@@ -162,12 +110,15 @@ class Registry:
         return True
 
     async def put(self, row: MemberRow, newest: AuthorityRow | None = None) -> None:
-        """Store a changed member, and the newest authority of its name if that is news.
+        """Store a changed member, and the newest authority of its name if that is news: an older one is none.
 
         Raises StoreError, or FederationError if another process wrote to this store.
         """
         key, (_, revision) = MEMBER + row.name, self._rows[row.name]
         put = {key: msgspec.json.encode(row)}
+        known = self._authorities.get(row.name)
+        if newest is not None and known is not None and newest.epoch < known.epoch:
+            newest = None
         if newest is not None:
             put[AUTHORITY + row.name] = msgspec.json.encode(newest)
         change = Change(uuid4().hex, put=put, expect={key: revision})

@@ -6,13 +6,17 @@ follows before the one before it is let go of.
 
 from __future__ import annotations
 
+from federation import root_word
+from federation.blocking import Kind, Seen
+from federation.clock import Clock
 from federation.errors import FederationError
 from federation.hub import Hub
 from federation.model import HUB
 from federation.roots import Roots
 from federation.rotating import own
 from federation.turning import reports
-from pki.certificate import authority_key_id, load_der, subject_key_id
+from pki.algorithms import spki_hash
+from pki.certificate import authority_key_id, load_der, public_key, subject_key_id
 from pki.lineage import Lineage
 from pki.profiles import epoch_of
 from pki.root_lineage import RootLineage
@@ -54,8 +58,8 @@ class RootRealm:
         bundle, held = self.lineage.bundle(), self._hub.held()
         mine = own(self.lineage, bundle.version, self._others_live(_forms_of(self._authority)))
         living = {
-            name: self._sides({*each.roots, self._registered(name)}) if each.roots else frozenset(Side)
-            for name, each in held.items()
+            name: self._sides({*each.roots, *self._registered(name)}) if each.roots else frozenset(Side)
+            for name, each in heard.counted.items()
         }
         return reports(rotation, HUB, mine, str(self.lineage.trust_domain), held, living)
 
@@ -63,12 +67,14 @@ class RootRealm:
         """The hub's own authority is the only one here."""
         return (f"the authority of {self._authority.trust_domain}",)
 
-    def _registered(self, name: str) -> bytes:
-        """The key identifier of the root whose word everybody is told, empty for none."""
+    def _registered(self, name: str) -> set[bytes]:
+        """The key identifiers of the roots whose word for its authorities is told and exported."""
         row = self._hub.registry.find(name)
-        if row is None or not row.rooted:
-            return b""
-        return authority_key_id(load_der(row.rooted)) or b""
+        if row is None:
+            return set()
+        anchors = {spki_hash(public_key(each)) for each in row.trusted(self._hub.base).anchors}
+        forms = [load_der(form) for key in anchors if (form := root_word.form_of(row, key))]
+        return {key for form in forms if (key := authority_key_id(form)) is not None}
 
     def _sides(self, keys: set[bytes]) -> frozenset[Side]:
         roots = self.lineage.authorities.items()

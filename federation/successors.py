@@ -12,12 +12,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import msgspec
 import structlog
 from cryptography import x509
 
+from federation import root_word
 from federation.clock import Clock
-from federation.registry import AuthorityRow, MemberRow, Registry
+from federation.member_row import MemberRow
+from federation.registry import AuthorityRow, Registry
 from federation.retry import Backoff
 from federation.root_request import RootRequest
 from pki.algorithms import spki_hash
@@ -79,6 +80,12 @@ class Successors:
         task = asyncio.create_task(self._sign(asked), name=f"root-signing-{request.owner}")
         self._signing[request.owner] = asked.key, task
 
+    def forget(self, owner: str) -> None:
+        """`owner` asks no more: nothing is tried for it any longer."""
+        _, task = self._signing.pop(owner, ("", None))
+        if task is not None:
+            task.cancel()
+
     async def close(self) -> None:
         for _, task in self._signing.values():
             task.cancel()
@@ -99,9 +106,8 @@ class Successors:
         if why is not None:
             log.warning("the next authority of a cluster is not signed", cluster=request.owner, reason=why)
             return None
-        held = load_der(row.rooted) if row.rooted else None
-        by = subject_key_id(self._root.certificate)
-        if held is not None and spki_hash(public_key(held)) == key and authority_key_id(held) == by:
+        held = root_word.form_of(row, key)
+        if held and authority_key_id(load_der(held)) == subject_key_id(self._root.certificate):
             return None
         return Asked(request, found, key, row)
 
@@ -149,12 +155,8 @@ class Successors:
             if row.joined_at != asked.by.joined_at or (outdone and asked.key not in self._living(row)):
                 log.warning("what was signed for a cluster comes too late", cluster=name)
                 return None
-            return msgspec.structs.replace(
-                row,
-                rooted=row.rooted if rooted is None else der(rooted),
-                anchor=asked.request.anchor,
-                request=asked.request.csr if rooted is None else b"",
-            )
+            signed = b"" if rooted is None else der(rooted)
+            return root_word.asked(row, asked.key, asked.request.anchor, asked.request.csr, signed)
 
         this, newest = AuthorityRow(asked.key, asked.subordinate.epoch), self._registry.authority(name)
         await self._keep(name, changed, this if newest is None or newest.epoch <= this.epoch else newest)

@@ -71,10 +71,15 @@ class Lineage(Succession[Authority]):
         return next((entry for entry in found if entry is not None), None)
 
     def bundle(self) -> Bundle:
-        """The newest version of the bundle, with the root's word for its anchors, as far as that is here."""
-        anchors = set(self._bundle.anchors)
-        rooted = tuple(
-            authority.root_signed
+        """The newest version of the bundle, with the root's word for its anchors, and for those of the versions that
+        lead to it: it may have come after they were published, and who knows none of them begins where there is one.
+        """
+        earlier = tuple(self._vouched(version) for version in self._bundle.earlier)
+        return replace(self._vouched(self._bundle), earlier=earlier)
+
+    def _vouched(self, version: Bundle) -> Bundle:
+        forms = {
+            authority.self_signed: authority.root_signed
             for authority in self._authorities.values()
             if authority.root_signed is not None and authority.self_signed in anchors
         )

@@ -189,7 +189,7 @@ class HubAuthorityRoutes:
     async def _cluster(self, known: Known) -> ClusterAuthorities:
         row = self._hub.registry.rows[known.member.name]
         bundle = row.trusted(self._hub.base)
-        rooted = (load_der(row.rooted),) if row.rooted else ()
+        rooted = [load_der(form) for form in (row.rooted, row.next_rooted) if form]
         forms = [
             (anchor, *(one for one in rooted if one.subject == anchor.subject and one != anchor))
             for anchor in bundle.anchors

@@ -170,6 +170,7 @@ class _Process:
             self.authority.bundle,
             settings.advertise.api,
             self.clock,
+        self.hub.on_withdrawn = successors.forget
             self.metrics,
         )
         routes = HubRoutes(

@@ -12,8 +12,9 @@ import structlog
 
 from federation.clock import SystemClock
 from federation.hub import Hub
+from federation.member_row import MemberRow
 from federation.model import HUB, MemberState, Position
-from federation.registry import MemberRow, Registry
+from federation.registry import Registry
 from federation.store import SqliteStore
 from federation.sync import sync_pb2 as pb
 from federation.sync import wire

@@ -14,7 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.clock import ManualClock
-from federation.registry import AuthorityRow, MemberRow, Registry
+from federation.member_row import MemberRow
+from federation.registry import AuthorityRow, Registry
 from federation.root_request import RootRequest
 from federation.store import MemoryStore
 from federation.successors import LONGEST, Successors
@@ -132,8 +133,9 @@ async def test_the_next_authority_is_signed_once(hub: Hub, lineage: Lineage) -> 
     hub.successors.hear(asked)
     await eventually(lambda: hub.kept == 1)
     anchor = lineage.authorities[Side.NEW].self_signed
-    assert is_rooted(anchor, load_der(hub.east.rooted), hub.root.certificate)
-    assert (hub.east.anchor, hub.east.waits) == (der(anchor), False)
+    assert is_rooted(anchor, load_der(hub.east.next_rooted), hub.root.certificate)
+    assert (hub.east.next_anchor, hub.east.waits) == (der(anchor), False)
+    assert (hub.east.anchor, hub.east.rooted) == (hub.row.anchor, hub.row.rooted), "what counts now stays"
     newest = hub.registry.authority("east")
     assert newest is not None
     assert newest.epoch == 2
@@ -157,7 +159,19 @@ async def test_what_an_offline_root_is_to_sign_waits_in_the_registry(hub: Hub, l
     asked = await request(lineage)
     hub.successors.hear(asked)
     await eventually(lambda: hub.kept == 1)
-    assert (hub.east.request, hub.east.rooted) == (asked.csr, b"")
+    assert (hub.east.next_request, hub.east.next_rooted) == (asked.csr, b"")
+
+
+async def test_whoever_asks_no_more_is_forgotten(hub: Hub, lineage: Lineage) -> None:
+    hub.away = True
+    hub.successors.hear(await request(lineage))
+    await eventually(lambda: bool(hub.clock.sleepers))
+    hub.successors.forget("east")
+    hub.successors.forget("nobody")
+    hub.away = False
+    hub.clock.advance(LONGEST)
+    await asyncio.sleep(0.05)
+    assert hub.kept == 0
 
 
 async def test_nothing_else_is_signed(hub: Hub, lineage: Lineage, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from federation.clock import ManualClock
 from federation.errors import FederationError
 from federation.heads import MOST_KEPT, Heads, JournalHead, Kept
 from federation.hub import Hub
+from federation.member_row import MemberRow
 from federation.model import HUB, Position
 from federation.registry import MemberRow, Registry
 from federation.store import Change, MemoryStore, SqliteStore
