@@ -59,7 +59,7 @@ class Order:
     """One certificate to issue, as granted, for a key that its holder has proved to have.
 
     `who` asks and `why` it is given, for the journal; `replaces` is the serial number of the certificate that the
-    caller proved to hold when it renews.
+    caller proved to hold when it renews; `bundle` as in `pki.ledger.Intent`.
     """
 
     key: PublicKey
@@ -67,6 +67,7 @@ class Order:
     who: str
     why: str
     replaces: int | None = None
+    bundle: int = 0
 
 
 class Authority:
@@ -225,7 +226,7 @@ class Authority:
                 raise Refused("identity", f"{order.grant.spiffe_id} is not of {self.trust_domain}")
             return issue.leaf(order.grant, order.key, forms, serial, now)
 
-        return Job(plan, forms, order.who, order.why, order.replaces)
+        return Job(plan, forms, order.who, order.why, order.replaces, bundle=order.bundle)
 
     def bundle(self) -> Bundle:
         """The version that begins with this authority: its anchor, and the root's word if there is one."""

@@ -107,6 +107,7 @@ class Lineage(Succession[Authority]):
     async def issue_all(self, orders: Sequence[Order]) -> tuple[Issued | PkiError, ...]:
         """As `Authority.issue_all`, by the issuer of now."""
         issuer = self.issuer
+        orders = [replace(order, bundle=self._bundle.sequence) for order in orders]
         self._busy[issuer.epoch] += 1
         try:
             others = [each for each in self._authorities.values() if each is not issuer]

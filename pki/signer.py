@@ -61,7 +61,7 @@ class Job:
 
     `who` asked for it and `why` it is given are for the journal. `replaces` is the serial number of the
     certificate whose place it takes. `again`: a subordinate may be signed that was signed before, though not as the
-    newest of its name.
+    newest of its name. `bundle` as in `Intent`.
     """
 
     plan: Plan
@@ -70,6 +70,7 @@ class Job:
     why: str
     replaces: int | None = None
     again: bool = False
+    bundle: int = 0
 
 
 Outcome = x509.Certificate | PkiError
@@ -248,7 +249,7 @@ class Signer:
     def _plan(self, job: Job, serial: int, now: datetime, ahead: _Ahead) -> _Planned | PkiError:
         try:
             template = job.plan(serial, now)
-            intent = intent_of(template, now, job.who, job.why, job.replaces)
+            intent = intent_of(template, now, job.who, job.why, job.replaces, job.bundle)
             self._check_key(intent, ahead, own=not job.issuer)
             if intent.epoch and job.issuer and not (job.again and self._signed_before(intent)):
                 check_newer(intent, self.journal.newest(intent.identity))
@@ -335,7 +336,9 @@ def identity_of(template: Template) -> str:
     return template.uri or template.subject.rfc4514_string()
 
 
-def intent_of(template: Template, now: datetime, who: str, why: str, replaces: int | None = None) -> Intent:
+def intent_of(
+    template: Template, now: datetime, who: str, why: str, replaces: int | None = None, bundle: int = 0
+) -> Intent:
     """What the journal records before `template` is signed; `replaces` is a serial number."""
     return Intent(
         at=now,
@@ -349,4 +352,5 @@ def intent_of(template: Template, now: datetime, who: str, why: str, replaces: i
         why=why,
         replaces=None if replaces is None else f"{replaces:x}",
         epoch=(epoch_of(template.subject) or 0) if template.profile.authority else 0,
+        bundle=bundle,
     )

@@ -591,3 +591,18 @@ def test_forgetting_as_it_goes_is_the_same_as_looking_at_all_that_was_ever_hande
             assert ledger.holder(key) == (f"spiffe://a/{key}" if key in living.values() else None)
         for one in ever:
             assert ledger.uses(one) == (one in living)
+
+
+def test_with_which_bundle_a_leaf_was_given_is_known_after_a_restart_and_in_a_later_part(path: Path) -> None:
+    journal = Journal(path, OURS, NOW, begin=True, longest_part=2000)
+    for serial in range(1, 9):
+        journal.append(msgspec.structs.replace(intent(serial), bundle=serial // 2))
+        journal.append(released(serial))
+    expected = {serial: serial // 2 for serial in range(1, 9)}
+    assert {entry.serial: entry.bundle for entry in journal.ledger(NOW)} == expected
+    journal.close()
+    assert earlier_parts(path)
+    assert verify(path, OURS).lines == journal.head.lines
+    again = Journal(path, OURS, NOW)
+    assert {entry.serial: entry.bundle for entry in again.ledger(NOW)} == expected
+    again.close()
