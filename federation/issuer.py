@@ -2,7 +2,7 @@
 
 An identity comes from a one-time token or from the ledger entry of the certificate whose key the caller has proved to
 hold; only the latest of a line is replaced. Policy and quota are asked before a token is used up. A call that is
-repeated, because its answer was lost, gets the answer of the first one.
+repeated, because its answer was lost, gets the certificates of the first one, and in each case the newest bundle.
 
 Nothing here waits in a queue without a bound: each identity has a quota, and whoever calls bounds the number of calls.
 """
@@ -10,7 +10,7 @@ Nothing here waits in a queue without a bound: each identity has a quota, and wh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -22,6 +22,7 @@ import structlog
 
 from federation.banned import WhyBanned, nobody_is_banned
 from federation.clock import Clock
+from federation.svid.arrivals import Arrivals
 from federation.svid.demand import Answer, Demand, Given, Held, Outcome, Refusal, Secret, Vetted
 from federation.svid.quota import Level, Quota, spend
 from federation.tokens import TokenStore
@@ -107,11 +108,19 @@ class Issuer:
         self._remembered: dict[_Key, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bundle: tuple[Bundle, bytes] | None = None
+        self._arrivals = Arrivals()
+
+    @property
+    def gone(self) -> Set[int]:
+        """The serial numbers of certificates that their holders have done with (`federation.svid.arrivals`)."""
+        return self._arrivals.gone
 
     async def issue(self, demand: Demand) -> Answer:
         """An outcome for each wish. What the authority's key raises goes through."""
         if demand.key and (reason := self._why_banned(SpiffeId.parse(demand.caller), demand.key)) is not None:
             return Answer((Refusal("caller", reason),) * len(demand.wishes), self._encoded_bundle())
+        if demand.serial:
+            self._arrivals.came(int(demand.serial, 16))
         outcomes: list[Refusal | asyncio.Future[Outcome]] = []
         begun: list[_Begun] = []
         for wish in demand.wishes:
@@ -184,6 +193,7 @@ class Issuer:
             )
         if entry.profile != SVID.name:
             raise Refused("renewal", f"{entry.identity} is not a workload")
+        self._arrivals.came(serial)
         return _Line(SpiffeId.parse(entry.identity), Attestation.RENEWAL, serial, spki)
 
     def _decide(self, line: _Line, lifetime: float | None) -> Grant:
@@ -229,6 +239,8 @@ class Issuer:
             issued = await self._authority.issue_all([one.order for one in begun])
             for one, made in zip(begun, issued, strict=True):
                 if isinstance(made, Issued):
+                    if one.order.replaces is not None:
+                        self._arrivals.given(made.certificate.serial_number, one.order.replaces)
                     one.outcome.set_result(self._given(one.order, made))
                 elif isinstance(made, Refused):
                     one.outcome.set_result(Refusal(made.field, made.reason))

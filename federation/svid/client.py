@@ -1,4 +1,4 @@
-"""The workload's side of `IssueSvid`: what to ask with a new key, and what to believe of the answer.
+"""The workload's side of `IssueSvid` and `GetBundle`: what to ask with a new key, and what to believe of the answer.
 
 A new private key never leaves its holder. A certificate is taken only if it is for that key and for the identity that
 was to be had, whatever the answer says.
@@ -21,7 +21,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from federation.errors import FederationError, Unreachable
 from federation.svid import svid_pb2 as pb
 from federation.svid.demand import REQUEST_ID_BYTES, Answer, Given
-from federation.svid.wire import LONGEST_CALL, METHOD, SERVICE, Malformed, decode_answer, encode_call
+from federation.svid.wire import (
+    BUNDLE_METHOD,
+    LONGEST_CALL,
+    METHOD,
+    SERVICE,
+    Malformed,
+    decode_answer,
+    encode_call,
+)
 from pki import csr
 from pki.algorithms import spki
 from pki.bundle import Bundle
@@ -78,8 +86,18 @@ async def issue(
 
     Who repeats a call gives the `request_id` of the first one, and gets the same certificates.
     """
-    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/{METHOD}")
-    call = encode_call(request_id or os.urandom(REQUEST_ID_BYTES), wishes)
+    return await _called(channel, METHOD, encode_call(request_id or os.urandom(REQUEST_ID_BYTES), wishes))
+
+
+async def newest_bundle(channel: grpc.aio.Channel) -> bytes:
+    """The encoded bundle of now, for whoever is connected with the certificate that it uses from now on: its agent
+    knows then that the one before, and what was believed with it, is done with. Raises as `issue`.
+    """
+    return (await _called(channel, BUNDLE_METHOD, b"")).bundle
+
+
+async def _called(channel: grpc.aio.Channel, name: str, call: bytes) -> Answer:
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{SERVICE}/{name}")
     try:
         return decode_answer(await method(call, timeout=DEADLINE))
     except Malformed as error:

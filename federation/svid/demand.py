@@ -61,14 +61,16 @@ Outcome = Given | Refusal
 
 
 class Demand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One call: who has connected, with which key (SPKI hash, hex), its own number for the call, and its wishes, some
-    of which may be refused already.
+    """One call: who has connected, with which key (SPKI hash, hex) in which certificate (serial number, hex; empty if
+    with none), its own number for the call, and its wishes, some of which may be refused already. Without any it asks
+    for the bundle.
     """
 
     caller: str
     key: str
     request_id: bytes
     wishes: tuple[Vetted | Refusal, ...]
+    serial: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""`IssueSvid` over gRPC with mutual TLS: who calls, is the call of the right shape, is there room for it?
+"""`IssueSvid` and `GetBundle` over gRPC with mutual TLS: who calls, is the call of the right shape, is there room?
 
 The certificate of the connection is verified here again by our own trust domain alone, and counts at each call, not
 once a connection. What is asked for beyond `MOST_WAITING` certificates at once is refused with a time to wait, so that
@@ -19,7 +19,16 @@ import structlog
 
 from federation.svid import svid_pb2 as pb
 from federation.svid.demand import Answer, Demand, Held, Refusal, Vetted
-from federation.svid.wire import LONGEST_CALL, METHOD, SERVICE, Malformed, decode_call, encode_answer, vet
+from federation.svid.wire import (
+    BUNDLE_METHOD,
+    LONGEST_CALL,
+    METHOD,
+    SERVICE,
+    Malformed,
+    decode_call,
+    encode_answer,
+    vet,
+)
 from pki.algorithms import spki_hash
 from pki.bundle import Bundle
 from pki.certificate import load_pem, presented_chain, public_key
@@ -87,7 +96,7 @@ class Callers:
 
 
 class SvidServer:
-    """The method for one server; `issue` decides and signs."""
+    """The methods for one server; `issue` decides and signs."""
 
     def __init__(self, callers: Callers, issue: Issue) -> None:
         self._callers = callers
@@ -96,15 +105,23 @@ class SvidServer:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What to add to a server."""
-        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._serve)
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+        issuing: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._serve)
+        telling: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._tell)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: issuing, BUNDLE_METHOD: telling})
 
-    async def _serve(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def _tell(self, _: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        caller = await self._identified(context)
+        return encode_answer(await self._issue(_demand(caller, b"", ())))
+
+    async def _identified(self, context: grpc.aio.ServicerContext[bytes, bytes]) -> Caller:
         try:
-            caller = self._callers.identify(presented_chain(context.auth_context()))
+            return self._callers.identify(presented_chain(context.auth_context()))
         except PkiError as error:
             log.warning("no certificates for this caller", peer=context.peer(), reason=str(error))
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+
+    async def _serve(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        caller = await self._identified(context)
         try:
             call = decode_call(data)
         except Malformed as error:
@@ -119,9 +136,7 @@ class SvidServer:
         self._waiting[caller.held.spki] += size
         try:
             wishes = await _vetted(call, caller.held)
-            return encode_answer(
-                await self._issue(Demand(caller.identity, caller.held.spki, call.request_id, wishes))
-            )
+            return encode_answer(await self._issue(_demand(caller, call.request_id, wishes)))
         finally:
             self._waiting[caller.held.spki] -= size
             if not self._waiting[caller.held.spki]:
@@ -129,6 +144,10 @@ class SvidServer:
 
     def _has_room(self, caller: str, size: int) -> bool:
         return self._waiting.total() + size <= MOST_WAITING and self._waiting[caller] + size <= MOST_OF_ONE
+
+
+def _demand(caller: Caller, request_id: bytes, wishes: tuple[Vetted | Refusal, ...]) -> Demand:
+    return Demand(caller.identity, caller.held.spki, request_id, wishes, caller.held.serial)
 
 
 def new_server(svids: SvidServer) -> grpc.aio.Server:

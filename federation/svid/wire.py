@@ -29,6 +29,7 @@ from pki.possession import is_proof, load_key
 
 SERVICE = "federation.svid.v1.Svids"
 METHOD = "IssueSvid"
+BUNDLE_METHOD = "GetBundle"
 
 LONGEST_CALL = 256 * 1024
 """Bytes of one call; 64 requests for RSA keys of 4096 bits have half of it."""

@@ -22,7 +22,7 @@ from federation.errors import FederationError
 from federation.listen import HostPort
 from federation.svid import server as module
 from federation.svid import svid_pb2 as pb
-from federation.svid.client import Agent, believed, issue, renewal, request
+from federation.svid.client import Agent, believed, issue, newest_bundle, renewal, request
 from federation.svid.demand import MOST_WISHES, Answer, Demand, Refusal
 from federation.svid.server import PUSHBACK, Callers, SvidServer
 from federation.svid.wire import LONGEST_CALL, METHOD, SERVICE, encode_call
@@ -125,6 +125,33 @@ async def test_a_token_then_the_certificate_of_the_connection_then_one_of_anothe
         asked = renewal(request(keys[2]), second[0].serial_number, keys[1])
         third = given(await issue(carrier, [asked]))
     assert load_der(third.chain[0]).public_key() == keys[2].public_key()
+
+
+async def test_the_newest_bundle_is_for_whoever_has_a_certificate_of_ours(door: Door) -> None:
+    key = new_key()
+    first = await door.east.first(key)
+    async with door.dial(certificates(map(load_der, first.chain)), key) as own:
+        assert bundle.decode(await newest_bundle(own)).sequence == 1
+        made = given(await issue(own, [pb.Wish(csr=request(new_key()))]))
+        assert load_der(first.chain[0]).serial_number not in door.east.issuer.gone, "it may not have arrived"
+        assert bundle.decode(await newest_bundle(own)) == door.east.authority.bundle()
+        assert not door.east.issuer.gone, "it came with the old one again"
+    west, key = make_world().west, new_key()
+    template = sign.leaf(granted(CART), key.public_key(), west.forms, serial(), door.east.clock.now())
+    async with door.dial(sign.sign(template, west.key).public_bytes(Encoding.PEM), key) as foreign:
+        with pytest.raises(FederationError):
+            await newest_bundle(foreign)
+    assert made.chain
+
+
+async def test_who_connects_with_the_next_certificate_has_done_with_the_one_before(door: Door) -> None:
+    keys = [new_key() for _ in range(2)]
+    first = await door.east.first(keys[0])
+    async with door.dial(certificates(map(load_der, first.chain)), keys[0]) as own:
+        second = given(await issue(own, [pb.Wish(csr=request(keys[1]))]))
+    async with door.dial(certificates(map(load_der, second.chain)), keys[1]) as own:
+        await newest_bundle(own)
+    assert door.east.issuer.gone == {load_der(first.chain[0]).serial_number}
 
 
 async def test_what_is_presented_leads_to_the_root(door: Door) -> None:
