@@ -22,6 +22,7 @@ from federation.clock import Clock
 from federation.events import GatewayGone, GatewayLost, GatewayReported
 from federation.held import Version, common
 from federation.model import OwnGateway, Path, Service
+from gateway import names
 from gateway.compile import Place
 from gateway.secrets import bundle_secret
 from gateway.snapshot import SECRET, Key, Snapshot
@@ -73,7 +74,7 @@ class Gateways:
         self._refused: dict[str, dict[Key, Rejected]] = {}
         self._reports: dict[str, Report] = {}
         self._reporting: dict[str, Client] = {}
-        self._acked: dict[str, dict[str, Version]] = {}
+        self._acked: dict[str, dict[str, Version | None]] = {}
         self._left: dict[str, datetime] = {}
         instances.is_connected = self.is_connected
 
@@ -226,17 +227,22 @@ class Gateways:
         return common(everyone, trusted, acked)
 
     def _note_acked(self, name: str) -> None:
-        """A secret that a gateway acknowledged is on its disk, and its Envoy has taken it (`gateway.relay`)."""
-        subscription = self._streams[name].subscription
-        lane = subscription.lanes.get(SECRET)
+        """A secret that a gateway acknowledged is on its disk, and its Envoy has taken it (`gateway.relay`); one that
+        it does not have any more, by its word, they have let go of.
+        """
+        lane = self._streams[name].subscription.lanes.get(SECRET)
+        if lane is None:
+            return  # it is just beginning to speak
         acked = self._acked.setdefault(name, {})
-        for peer in self._agent.compiled.fabric.peers:
-            domain = peer.trust_domain.name
-            if lane is None or acked.get(domain) == peer.bundle.version:
-                continue
-            secret = bundle_secret(peer.bundle)
-            if lane.known.get(secret.name) == secret.version:
-                acked[domain] = peer.bundle.version
+        for bundle in self._agent.view.bundles.values():
+            domain, known = bundle.trust_domain.name, lane.known.get(names.bundle(bundle.trust_domain))
+            if known is None:
+                acked[domain] = None
+            elif acked.get(domain) != bundle.version:
+                if known == bundle_secret(bundle).version:
+                    acked[domain] = bundle.version
+                elif acked.get(domain) is None:
+                    acked.pop(domain, None)  # a version from before, nobody knows which
 
     def report(self, name: str) -> Report | None:
         """The last word of a gateway since this agent started."""

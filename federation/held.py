@@ -34,15 +34,18 @@ class Held:
 
 
 def common(
-    current: Mapping[str, Version], trusted: Set[str], acked: Sequence[Mapping[str, Version]]
+    current: Mapping[str, Version], trusted: Set[str], acked: Sequence[Mapping[str, Version | None]]
 ) -> dict[str, Version]:
     """What all of a cluster's gateways hold, by trust domain: the oldest version that one of them acknowledged.
 
-    Of a trust domain that no gateway is told of, because it is not trusted, the agent's own version counts.
+    `acked` has None where a gateway is known to hold nothing, and nothing where it is not known. A trust domain that is
+    not trusted is taken from the gateways; from the one that holds nothing it gets what the agent has, if it is trusted
+    again, so that counts. But a gateway that has not let go of it may still be listening with what it held.
     """
-    found = {name: version for name, version in current.items() if name not in trusted or not acked}
-    for name in current.keys() & trusted if acked else ():
-        versions = [one.get(name) for one in acked]
-        if None not in versions:
-            found[name] = min(version for version in versions if version is not None)
+    found = {}
+    for name, version in current.items():
+        if all(name in one for one in acked):
+            held = [one[name] for one in acked]
+            if None not in held or name not in trusted:
+                found[name] = min((each for each in held if each is not None), default=version)
     return found

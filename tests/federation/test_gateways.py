@@ -16,22 +16,24 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from federation.api.messages import RejectedResource
 from federation.attest import Instances
 from federation.clock import ManualClock
-from federation.events import GatewayReported, LocalChanged
+from federation.events import BanChanged, BundleChanged, GatewayReported, LocalChanged, MemberChanged
 from federation.gateways import FORGOTTEN_AFTER, Gateways, Report
-from federation.model import OwnGateway
+from federation.model import MemberState, OwnGateway
 from federation.model import Path as PathSeen
 from federation.store import MemoryStore
-from gateway.snapshot import CLUSTER, LISTENER, Resource, Snapshot
-from gateway.xds.messages import Message, Published, Request, Retry
+from gateway.secrets import bundle_secret
+from gateway.snapshot import CLUSTER, LISTENER, SECRET, TYPES, Resource, Snapshot
+from gateway.xds.messages import EVERYTHING, Message, Published, Request, Retry
 from gateway.xds.protocol import advance
 from gateway.xds.server import Client, Denied, Stream, Where
 from pki.algorithms import spki_hash
+from pki.bundle import Bundle
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.federation.lives import EVERYBODY, Life, eventually
-from tests.federation.world import BASE, ECHO, NOW, backend, gateway, local
+from tests.federation.world import BASE, ECHO, NOW, backend, bundle, gateway, local, member
 from tests.gateway.certificates import ca
 
 EAST = TrustDomain.of_cluster("east", BASE)
@@ -352,3 +354,98 @@ async def test_a_gateway_that_left_in_good_order_counts_until_its_certificate_en
     site.falls_silent(by)
     site.clock.advance(timedelta(days=1).total_seconds() + 1)
     assert list(site.gateways.counted) == []
+
+
+# ---- what they go by -------------------------------------------------------------------------------------------------
+
+WEST = "west.mesh.example"
+WEST_OLD = replace(bundle("west"), anchors=(ca("west").certificate,))
+WEST_BOTH = replace(WEST_OLD, sequence=2, anchors=(ca("west").certificate, ca("central").certificate))
+
+
+def speaks(site: Site, number: int, by: Client, **has: Bundle) -> Stream:
+    """A gateway opens a stream and tells which bundles it has on disk."""
+    stream = Stream(number, by, HERE, NOW)
+    kept = {secret.name: secret.version for secret in map(bundle_secret, has.values())}
+    snapshots = site.gateways.choose(by, HERE)
+    assert snapshots is not None
+    opening: list[Message] = [Published(snapshots.value)]
+    opening += (
+        Request(kind, subscribe=(EVERYTHING,), initial=kept if kind == SECRET else {}) for kind in TYPES
+    )
+    for message in opening:
+        stream.subscription, _ = advance(stream.subscription, message)
+    site.gateways.stream_changed(stream)
+    return stream
+
+
+def obeys(site: Site, stream: Stream) -> None:
+    """The gateway takes all that there is, and lets go of what there is not."""
+    snapshots = site.gateways.choose(stream.client, HERE)
+    assert snapshots is not None
+    stream.subscription, _ = advance(stream.subscription, Published(snapshots.value))
+    while flights := [
+        Request(kind, lane.in_flight.nonce)
+        for kind, lane in stream.subscription.lanes.items()
+        if lane.in_flight is not None
+    ]:
+        stream.subscription, _ = advance(stream.subscription, flights[0])
+    site.gateways.stream_changed(stream)
+
+
+def west_is(site: Site, state: MemberState) -> None:
+    site.life.agent.step([MemberChanged(replace(member("west"), state=state))])
+    site.life.agent.catch_up()
+
+
+async def test_a_gateway_that_is_cut_off_holds_the_anchors_of_a_cluster_that_was_quarantined_meanwhile(
+    site: Site,
+) -> None:
+    """It hears nothing of the quarantine, and goes on listening with the old anchor alone: whoever went on with a
+    rotation on the word of its agent would be disbelieved by it once the quarantine is over.
+    """
+    site.life.agent.step([BundleChanged("west", WEST_OLD)])
+    here, cut_off = client("gw-0"), client("gw-1")
+    site.reports(here)
+    site.reports(cut_off)
+    streams = [speaks(site, number, by, west=WEST_OLD) for number, by in enumerate((here, cut_off))]
+    assert site.gateways.held()[WEST] == (1, 1)
+    site.gateways.stream_ended(streams[1])
+    site.falls_silent(cut_off)
+    west_is(site, MemberState.QUARANTINED)
+    site.life.agent.step([BundleChanged("west", WEST_BOTH)])
+    obeys(site, streams[0])
+    assert site.gateways.held()[WEST] == (1, 1)
+    west_is(site, MemberState.ACTIVE)
+    obeys(site, streams[0])
+    assert site.gateways.held()[WEST] == (1, 1), "only one of them has the new anchor"
+    site.reports(cut_off)
+    obeys(site, speaks(site, 3, cut_off, west=WEST_OLD))
+    assert site.gateways.held()[WEST] == (1, 2)
+
+
+async def test_what_is_not_trusted_is_held_when_all_gateways_have_let_go_of_it(site: Site) -> None:
+    site.life.agent.step([BundleChanged("west", WEST_OLD)])
+    by = client()
+    site.reports(by)
+    stream = speaks(site, 1, by, west=WEST_OLD)
+    assert site.gateways.held()[WEST] == (1, 1)
+    west_is(site, MemberState.QUARANTINED)
+    site.life.agent.step([BundleChanged("west", WEST_BOTH)])
+    assert site.gateways.held()[WEST] == (1, 1)
+    obeys(site, stream)
+    assert site.gateways.held()[WEST] == (1, 2)
+    west_is(site, MemberState.ACTIVE)
+    assert WEST not in site.gateways.held(), "it is told of the anchors, and has not taken them yet"
+    obeys(site, stream)
+    assert site.gateways.held()[WEST] == (1, 2)
+
+
+async def test_of_a_gateway_that_was_not_heard_since_the_start_nothing_is_known(site: Site) -> None:
+    site.life.agent.step([GatewayReported(gateway("from-before"), {}, {})])
+    west_is(site, MemberState.QUARANTINED)
+    assert site.gateways.held() == {}
+    by = client("from-before")
+    site.reports(by)
+    obeys(site, speaks(site, 1, by))
+    assert WEST in site.gateways.held()
