@@ -7,22 +7,22 @@ where it renews.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from hashlib import sha256
 
+from federation.reason import ALLOWED, why_unspeakable
+from pki.digest import is_digest
 from pki.errors import PkiError
 from pki.names import is_dns_label
-from pki.spiffe import SpiffeId, TrustDomain
+from pki.spiffe import HUB, SpiffeId, TrustDomain
 
 PREFIX = "ban/"
 MOST_BANS = 1000
-LONGEST_REASON = 200
 
-_KEY = re.compile(r"[0-9a-f]{64}")
+_ITSELF = "is the hub itself: without it nobody would hear of the end of the ban"
 
 
 class BanKind(Enum):
@@ -71,22 +71,24 @@ def is_ban_key(text: str) -> bool:
         case ["ban", "cluster", name]:
             return is_dns_label(name)
         case ["ban", "identity" | "key", name]:
-            return _KEY.fullmatch(name) is not None
+            return is_digest(name)
         case _:
             return False
 
 
 def objection(ban: Ban, base: str) -> str | None:
     """Why there cannot be such a ban in a federation under `base`, or None."""
-    if not ban.reason or len(ban.reason) > LONGEST_REASON or not ban.reason.isprintable():
-        return f"a ban needs a reason of at most {LONGEST_REASON} printable characters"
+    if not ban.reason or why_unspeakable(ban.reason):
+        return f"a ban needs a reason: {ALLOWED}"
     try:
         match ban.kind:
+            case BanKind.CLUSTER if ban.subject == HUB:
+                return f"{HUB} is no cluster: it {_ITSELF}"
             case BanKind.CLUSTER:
                 TrustDomain.of_cluster(ban.subject, base)
             case BanKind.IDENTITY:
                 return _about_identity(SpiffeId.parse(ban.subject), base)
-            case BanKind.KEY if _KEY.fullmatch(ban.subject) is None:
+            case BanKind.KEY if not is_digest(ban.subject):
                 return (
                     "a key is named by the SHA-256 of its SubjectPublicKeyInfo, 64 characters of 0-9 and a-f"
                 )
@@ -100,7 +102,7 @@ def _about_identity(identity: SpiffeId, base: str) -> str | None:
     if identity.trust_domain != hub and identity.trust_domain.cluster(base) is None:
         return f"{identity} is in no trust domain under {base}"
     if identity == SpiffeId.federation(hub):
-        return f"{identity} is the hub itself: without it nobody would hear of the end of the ban"
+        return f"{identity} {_ITSELF}"
     return None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,27 +89,28 @@ class Folder:
         self.path = path
         self._replace = replace
 
-    def check(self) -> None:
-        """Raise FederationError or PkiError if nothing could be written: before anything is signed."""
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the folder before anything is signed, and take it away if nothing came of it.
+
+        Raises FederationError or PkiError if nothing could be written.
+        """
         if os.path.lexists(self.path) and not self._replace and not self._is_empty():
             raise FederationError(
                 f"{self.path} is there already", "choose another --out, or replace it with --force"
             )
-        durable.private_folder(self.path)
+        with durable.tentative_folder(self.path):
+            yield
 
     def _is_empty(self) -> bool:
         return self.path.is_dir() and not any(self.path.iterdir())
 
     def write(self, made: Export) -> tuple[str, ...]:
-        """Write everything; returns the names. Each file is whole or not there. Raises PkiError."""
+        """Write everything or nothing; returns the names. Raises PkiError."""
         manifests = {
             manifest.name: "---\n".join(dump(each) for each in manifest.objects).encode()
             for manifest in made.manifests
         }
         everything = {file.name: file.data for file in made.files} | manifests
-        for name, data in everything.items():
-            if self._replace:
-                durable.write(self.path / name, data)
-            else:
-                durable.create(self.path / name, data)
+        durable.write_all(self.path, everything, replace=self._replace)
         return tuple(everything)

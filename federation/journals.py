@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from federation.heads import MOST_HEADS, JournalHead
-from pki.audit import Signed, history, selected
+from pki.audit import Signed, Told, history, selected, told
 from pki.chain import Head
 from pki.errors import PkiError
 from pki.folder import JOURNAL
@@ -87,6 +87,19 @@ class Journals:
             (path, one) for path in self._paths() for one in selected(history(records(path)), since, identity)
         ]
         return tuple(sorted(found, key=lambda one: one[1].intent.at))
+
+    async def lines(self, since: datetime | None) -> tuple[tuple[Path, Told], ...]:
+        """Every record since then, of all journals, by time. Raises `JournalError`."""
+        return await asyncio.to_thread(self._lines, since)
+
+    def _lines(self, since: datetime | None) -> tuple[tuple[Path, Told], ...]:
+        found = [
+            (path, one)
+            for path in self._paths()
+            for one in told(records(path))
+            if since is None or one.record.at >= since
+        ]
+        return tuple(sorted(found, key=lambda one: one[1].record.at))
 
     async def verify(self, kept: Sequence[JournalHead]) -> tuple[Verdict, ...]:
         """Look at each journal from its beginning, and whether it holds what others have `kept` of it."""

@@ -25,7 +25,7 @@ from federation.document import dump
 from federation.errors import FederationError
 from pki.certificate import load_pem, pem, public_key
 from pki.csr import request
-from pki.durable import private_folder, write
+from pki.durable import tentative_folder, write
 from pki.errors import Untrusted
 
 T = TypeVar("T")
@@ -45,16 +45,10 @@ def create_credential(
     contexts = folder / "contexts.yaml"
     if contexts.exists():
         raise FederationError(f"{contexts} exists already", "choose another folder, or remove it first")
-    is_new = not folder.exists()
-    private_folder(folder)
     key = ec.generate_private_key(ec.SECP256R1()) if certificate else None
     wanted = NewOperator(name=name, role=role, csr=request(key).decode() if key else None)
-    try:
+    with tentative_folder(folder):
         made = _read(post(wanted), CreatedOperator)
-    except FederationError:
-        if is_new:
-            folder.rmdir()
-        raise
     files = {"bundle": ("bundle.pem", made.bundle)}
     if key is not None:
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

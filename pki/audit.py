@@ -1,16 +1,30 @@
 """What a journal tells people: each certificate once, with who asked for it, why, and what came of it.
 
-Pure, and a reading alone: whether the journal can be believed is `pki.journal.examine`'s question.
+`history` sums up, `told` reads line by line. Pure, and a reading alone: whether the journal can be believed is
+`pki.journal.examine`'s question.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
+from typing import assert_never
 
-from pki.ledger import Continued, Failed, Intent, Record, Released, Revoked
+from pki.ledger import (
+    Banned,
+    Continued,
+    Failed,
+    Intent,
+    Listed,
+    Opened,
+    Record,
+    Released,
+    Revoked,
+    Superseded,
+    Unbanned,
+)
 
 
 class Outcome(Enum):
@@ -67,3 +81,75 @@ def selected(
         for one in signed
         if (since is None or one.intent.at >= since) and (identity is None or one.intent.identity == identity)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One line of a journal for people: its number, whom or what it is `about`, and what it `says`."""
+
+    line: int
+    record: Record
+    about: str
+    says: str
+
+
+def told(records: Iterable[Record]) -> Iterator[Told]:
+    """Every record, in its order. A certificate is told by whom it is for, or its serial number if that is too old."""
+    whose: dict[str, str] = {}
+    line = 0
+    for record in records:
+        line = line + 1
+        match record:
+            case Continued():
+                line = record.lines + 1
+                whose |= {one.serial: one.identity for one in record.living}
+                whose |= {one.serial: one.identity for one in record.pending}
+            case Intent():
+                whose[record.serial] = record.identity
+            case Released() if record.numbered is not None and record.serial in whose:
+                whose[record.numbered] = whose[record.serial]
+        yield Told(line, record, *_words(record, whose))
+
+
+def _words(record: Record, whose: dict[str, str]) -> tuple[str, str]:
+    match record:
+        case Opened():
+            return record.authority, "the journal of the authority with this key begins"
+        case Intent():
+            renews = f", replaces {record.replaces}" if record.replaces else ""
+            asked = f"asked for by {record.who}{_because(record.why)}"
+            says = f"{record.profile} {record.serial} until {_day(record.not_after)}{renews}, {asked}"
+            return record.identity, says
+        case Released():
+            under = f" under the number {record.numbered}" if record.numbered else ""
+            return _named(record.serial, whose), f"{record.serial} is handed out{under}"
+        case Failed():
+            return _named(record.serial, whose), f"{record.serial} is not handed out: {record.reason}"
+        case Revoked():
+            says = f"{record.serial} is revoked by {record.who}, {record.reason}{_because(record.why)}"
+            return _named(record.serial, whose), says
+        case Superseded():
+            return _named(record.serial, whose), f"{record.serial} is replaced by one for the key {record.by}"
+        case Listed():
+            return f"list {record.number}", f"of what is revoked, good until {_day(record.next_update)}"
+        case Banned():
+            return f"{record.kind} {record.subject}", f"is banned: {record.reason}"
+        case Unbanned():
+            return f"{record.kind} {record.subject}", "the ban is taken back"
+        case Continued():
+            carried = f"{len(record.living)} certificates that live, {len(record.bans)} bans"
+            return record.authority, f"goes on after line {record.lines}, and carries over {carried}"
+        case _:
+            assert_never(record)
+
+
+def _named(serial: str, whose: dict[str, str]) -> str:
+    return whose.get(serial, f"serial {serial}")
+
+
+def _because(why: str) -> str:
+    return f": {why}" if why else ""
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}"

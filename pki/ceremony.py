@@ -18,6 +18,7 @@ import msgspec
 from cryptography import x509
 
 from pki.certificate import authority_trust_domain, check_authority, check_time, der, load_der, signed_by
+from pki.digest import plain
 from pki.errors import CeremonyFile, Refused, Untrusted
 from pki.root_rules import check_root
 from pki.spiffe import TrustDomain
@@ -92,11 +93,7 @@ def aloud(digest: str) -> str:
 
 def same_fingerprint(one: str, other: str) -> bool:
     """Whether two people mean the same: case, spaces and colons do not count."""
-    return _plain(one) == _plain(other)
-
-
-def _plain(digest: str) -> str:
-    return "".join(digest.replace(":", "").split()).lower()
+    return plain(one) == plain(other)
 
 
 def encode(content: Requests | Answers) -> bytes:

@@ -14,7 +14,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pki.errors import KeyFileError, WriteError
@@ -33,6 +34,77 @@ def write(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
 def create(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
     """Like `write`, but raises `WriteError` if `path` exists, even if another process makes it just now."""
     _publish(path, data, mode, replace=False)
+
+
+def write_all(folder: Path, files: Mapping[str, bytes], *, replace: bool) -> None:
+    """Write `files`, by name, to `folder`, private ones. All are on disk before the first one is in its place.
+
+    Raises `WriteError`, also if one exists and is not to be replaced. Then nothing has changed; only where putting
+    one of several in the place of another fails, those before it have been.
+    """
+    written: dict[Path, Path] = {}
+    with ExitStack() as undo:
+        for name, data in files.items():
+            path = folder / name
+            temporary = written[path] = _temporary(path)
+            undo.callback(_remove, temporary)
+            with _told(path):
+                _write_new(temporary, data, PRIVATE_FILE)
+        with ExitStack() as made:
+            for path, temporary in written.items():
+                with _told(path):
+                    if replace:
+                        os.replace(temporary, path)
+                    else:
+                        os.link(temporary, path, follow_symlinks=False)
+                        made.callback(_remove, path)
+            made.pop_all()
+    with _told(folder):
+        _sync_folder(folder)
+
+
+@contextmanager
+def reserved(path: Path, most: int, mode: int = PRIVATE_FILE) -> Iterator[Callable[[bytes], None]]:
+    """For what cannot be taken back once it is done: nothing is at `path`, and there is room for `most` bytes.
+
+    Gives what puts the bytes there, once. Whatever happens before, nothing is left. Raises `WriteError`.
+    """
+    if os.path.lexists(path):
+        raise WriteError(path, "exists already")
+    temporary = _temporary(path)
+    with _told(path):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+
+    def publish(data: bytes) -> None:
+        with _told(path):
+            os.ftruncate(descriptor, len(data))
+            _write_whole(descriptor, data, mode)
+            os.link(temporary, path, follow_symlinks=False)
+            _remove(temporary)
+            _sync_folder(path.parent)
+
+    try:
+        with _told(path):
+            os.posix_fallocate(descriptor, 0, most)
+        yield publish
+    finally:
+        os.close(descriptor)
+        _remove(temporary)
+
+
+@contextmanager
+def tentative_folder(path: Path) -> Iterator[Path]:
+    """`private_folder` for something that may come to nothing: if the block raises and the folder is empty, it is
+    taken away again, with those above it that had to be made.
+    """
+    missing = [one for one in (path, *path.parents) if not os.path.lexists(one)]
+    try:
+        yield private_folder(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for one in missing:
+                one.rmdir()
+        raise
 
 
 def sweep(directory: Path) -> tuple[Path, ...]:
@@ -100,7 +172,7 @@ def read_private(path: Path, longest: int) -> bytes:
 
 
 def _publish(path: Path, data: bytes, mode: int, *, replace: bool) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    temporary = _temporary(path)
     try:
         _write_new(temporary, data, mode)
         if replace:
@@ -110,8 +182,24 @@ def _publish(path: Path, data: bytes, mode: int, *, replace: bool) -> None:
             os.unlink(temporary)
         _sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        _remove(temporary)
+        raise WriteError(path, _because(error)) from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         raise WriteError(path, _because(error)) from error
 
 
@@ -119,13 +207,17 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, PRIVATE_FILE)
     try:
-        os.fchmod(descriptor, mode)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
+        _write_whole(descriptor, data, mode)
     finally:
         os.close(descriptor)
+
+
+def _write_whole(descriptor: int, data: bytes, mode: int) -> None:
+    os.fchmod(descriptor, mode)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.fsync(descriptor)
 
 
 def _sync_folder(path: Path) -> None:

@@ -150,6 +150,11 @@ class Journal:
         with self._lock:
             return tuple(self._ledger.revoked.values())
 
+    def whose(self) -> dict[str, str]:
+        """As `Ledger.whose`."""
+        with self._lock:
+            return dict(self._ledger.whose)
+
     @property
     def number(self) -> int:
         """That of the newest revocation list, 0 before the first."""

@@ -25,8 +25,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened", forbid_unknown_fields=Tr
 class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=True, omit_defaults=True):
     """About to sign. `digest` covers the whole template; it, `serial`, `spki` and `replaces` are hex.
 
-    `epoch` is that in the subject of an authority, 0 for all else. `bundle` is the sequence of the trust bundle that
-    the holder of a leaf is given with it, or of one before that; 0 where nobody counted.
+    `epoch` is that in the subject of an authority, 0 for all else.
     """
 
     at: datetime
@@ -40,7 +39,6 @@ class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=Tr
     why: str
     replaces: str | None = None
     epoch: int = 0
-    bundle: int = 0
 
 
 class Released(msgspec.Struct, frozen=True, tag="released", forbid_unknown_fields=True, omit_defaults=True):
@@ -116,7 +114,6 @@ class Living(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     not_after: datetime
     successors: tuple[str, ...] = ()
     epoch: int = 0
-    bundle: int = 0
 
 
 class Continued(msgspec.Struct, frozen=True, tag="continued", forbid_unknown_fields=True):
@@ -146,9 +143,7 @@ Record = Opened | Intent | Released | Failed | Revoked | Superseded | Listed | B
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One certificate that was handed out. `successors` are the keys (SPKI hashes) of those that replaced it, `bundle`
-    as in its `Intent`.
-    """
+    """One certificate that was handed out. `successors` are the keys (SPKI hashes) of those that replaced it."""
 
     serial: int
     profile: str
@@ -157,7 +152,6 @@ class Entry:
     not_after: datetime
     successors: frozenset[str] = frozenset()
     epoch: int = 0
-    bundle: int = 0
 
 
 class Ledger:
@@ -169,6 +163,8 @@ class Ledger:
         """The latest time in any record."""
         self.revoked: dict[str, Revoked] = {}
         """By serial number; for ever, as only certificates of authorities are revoked, and of these there are few."""
+        self.whose: dict[str, str] = {}
+        """The identity in each that is revoked, by serial number; of those that had ended before this part, nothing."""
         self.bans: dict[tuple[str, str], Banned | Unbanned] = {}
         """The last word on each name."""
         self.number = 0
@@ -231,6 +227,7 @@ class Ledger:
                 del self.pending[record.serial]
             case Revoked():
                 self.revoked[record.serial] = record
+                self.whose[record.serial] = self._entries[record.serial].identity
             case Superseded():
                 self._succeed(record.serial, record.by)
             case Listed():
@@ -291,7 +288,6 @@ class Ledger:
                     one.not_after,
                     tuple(sorted(one.successors)),
                     one.epoch,
-                    one.bundle,
                 )
                 for serial, one in sorted(self._entries.items())
             ),
@@ -307,6 +303,7 @@ class Ledger:
         self.revoked = {one.serial: one for one in first.revoked}
         self.number = first.number
         self.bans = {(one.kind, one.subject): one for one in first.bans}
+        self.whose = {one.serial: one.identity for one in first.living if one.serial in self.revoked}
         for one in first.living:
             self._live(
                 Entry(
@@ -317,7 +314,6 @@ class Ledger:
                     one.not_after,
                     frozenset(one.successors),
                     one.epoch,
-                    one.bundle,
                 )
             )
 
@@ -333,7 +329,6 @@ class Ledger:
                 intent.spki,
                 intent.not_after,
                 epoch=intent.epoch,
-                bundle=intent.bundle,
             )
         )
         if intent.replaces in self._entries:

@@ -34,6 +34,10 @@ class Revocations:
         """Everything that was ever revoked."""
         return self._signer.journal.revoked()
 
+    def whose(self) -> dict[str, str]:
+        """The identity in what was revoked, by serial number, as far as the newest part of the journal says it."""
+        return self._signer.journal.whose()
+
     def living(self) -> tuple[Entry, ...]:
         """The authorities that this root signed, which have not ended and are not revoked."""
         gone = {int(one.serial, 16) for one in self.revoked()}

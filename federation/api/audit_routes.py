@@ -8,6 +8,7 @@ agent those of the hub's and of the other clusters'. At the hub all of them are 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -23,12 +24,16 @@ from federation.errors import FederationError
 from federation.heads import MOST_HEADS, JournalHead, Kept
 from federation.journals import Journals, Verdict
 from federation.questions import Answer
-from pki.audit import Signed
+from pki.audit import Signed, Told
+from pki.digest import plain
 
 USUALLY, MOST_ENTRIES = 100, 1000
 """Entries of one answer."""
 PATIENCE = 60.0
 """Seconds that an agent gets to look at its journals."""
+
+_HEX = r"[0-9a-f]{64}|(?:[0-9a-f]{2}:){31}[0-9a-f]{2}"
+_HEAD = re.compile(rf"(?P<authority>{_HEX}):(?P<lines>[0-9]{{1,16}}):(?P<hash>{_HEX})")
 
 log = structlog.get_logger()
 
@@ -50,6 +55,17 @@ class AuditEntry(Out, frozen=True, kw_only=True):
     outcome: str
     note: str
     certificate: str | None
+
+
+class RecordInfo(Out, frozen=True, kw_only=True):
+    """One line of a journal. `about` and `says` are for people, `record` is all that is there, `type` is its kind."""
+
+    at: Instant
+    journal: str
+    line: int
+    about: str
+    says: str
+    record: dict[str, Any]
 
 
 class HeadInfo(Out, frozen=True, kw_only=True):
@@ -121,6 +137,8 @@ class AuditRoutes:
         return (
             Route("GET", "/v1/ca/audit", "What was signed", see, self.audit, tuple[AuditEntry, ...],
                   query=("since", "identity", "limit", "from")),
+            Route("GET", "/v1/ca/audit/records", "The journals line by line", see, self.records,
+                  tuple[RecordInfo, ...], query=("since", "limit", "from")),
             Route("GET", "/v1/ca/audit/verify", "Whether the journals can be believed", see, self.verify,
                   tuple[VerdictInfo, ...], query=("heads", "from")),
             Route("GET", "/v1/ca/heads", "How far journals have come", see, self.heads, tuple[HeadInfo, ...]),
@@ -132,13 +150,21 @@ class AuditRoutes:
 
     async def audit(self, call: Call) -> tuple[AuditEntry, ...]:
         if (elsewhere := self._elsewhere(call)) is not None:
-            passed = {name: value for name, value in call.query.items() if name != "from"}
-            path = f"/v1/ca/audit?{urlencode(passed)}" if passed else "/v1/ca/audit"
+            path = _passed_on("/v1/ca/audit", call)
             asked: tuple[AuditEntry, ...] = await self._ask(elsewhere, path, tuple[AuditEntry, ...])
             return asked
         limit = _limit(call.query.get("limit"))
         found = await self._journals.history(_moment(call.query.get("since")), call.query.get("identity"))
         return tuple(self._entry(path, one) for path, one in found[-limit:])
+
+    async def records(self, call: Call) -> tuple[RecordInfo, ...]:
+        if (elsewhere := self._elsewhere(call)) is not None:
+            path = _passed_on("/v1/ca/audit/records", call)
+            asked: tuple[RecordInfo, ...] = await self._ask(elsewhere, path, tuple[RecordInfo, ...])
+            return asked
+        limit = _limit(call.query.get("limit"))
+        found = await self._journals.lines(_moment(call.query.get("since")))
+        return tuple(record_info(self._name(path), one) for path, one in found[-limit:])
 
     def _entry(self, path: Path, one: Signed) -> AuditEntry:
         intent = one.intent
@@ -258,6 +284,23 @@ GIVEN = "the heads given"
 """Who vouches where heads come with the question."""
 
 
+def record_info(journal: str, one: Told) -> RecordInfo:
+    """A line as it is told. Instants are text in it, as in the journal itself."""
+    return RecordInfo(
+        at=one.record.at,
+        journal=journal,
+        line=one.line,
+        about=one.about,
+        says=one.says,
+        record=msgspec.to_builtins(one.record),
+    )
+
+
+def _passed_on(path: str, call: Call) -> str:
+    passed = urlencode({name: value for name, value in call.query.items() if name != "from"})
+    return f"{path}?{passed}" if passed else path
+
+
 def _renamed(one: VerdictInfo, owner: str) -> tuple[str, ...]:
     return (owner,) if one.vouched_by else ()
 
@@ -275,14 +318,13 @@ def _heads(text: str) -> dict[JournalHead, tuple[str, ...]]:
 
 
 def parse_heads(texts: Iterable[str]) -> tuple[JournalHead, ...]:
-    """From `authority:lines:hash`. Raises ApiProblem for what is no head."""
+    """From `authority:lines:hash`, hashes in whatever way they are written. Raises ApiProblem for what is no head."""
     found = []
     for text in texts:
-        authority, _, rest = text.partition(":")
-        lines, _, hash_ = rest.partition(":")
-        if not lines.isascii() or not lines.isdigit() or len(lines) > 16:
+        parts = _HEAD.fullmatch(text.strip().lower())
+        if parts is None:
             raise _no_head(text)
-        head = JournalHead(authority, int(lines), hash_)
+        head = JournalHead(plain(parts["authority"]), int(parts["lines"]), plain(parts["hash"]))
         if not head.is_possible:
             raise _no_head(text)
         found.append(head)

@@ -14,9 +14,12 @@ from federation.api.messages import Done, In, Instant, Out
 from federation.api.routes import Access, ApiProblem, Call, Route, not_found
 from federation.banned import Ban, BanKind
 from federation.bans import BanStore
-from federation.errors import FederationError
+from federation.errors import FederationError, InvalidValue
+from federation.model import HUB
+from federation.reason import ALLOWED, why_unspeakable
 from federation.revocation_list import RevocationList
 from pki import revocation
+from pki.digest import plain
 from pki.errors import PkiError
 from pki.ledger import Entry
 from pki.names import is_dns_label
@@ -34,7 +37,7 @@ class BanInfo(Out, frozen=True, kw_only=True):
 
 
 class NewBan(In, frozen=True, kw_only=True):
-    """`subject` is the name of a cluster, a SPIFFE ID, or the SHA-256 of a public key (SPKI, hex).
+    """`subject` is the name of a cluster, a SPIFFE ID, or the SHA-256 of a public key (SPKI, hex, colons allowed).
 
     A cluster that is not here is banned only with `unknown`: a ban with a slip in it would keep nobody out.
     """
@@ -68,7 +71,10 @@ class Revoke(In, frozen=True, kw_only=True):
 
 
 class RevokedInfo(Out, frozen=True, kw_only=True):
+    """`identity` is whose certificate it is, None where that is only in older parts of the journal."""
+
     serial: str
+    identity: str | None
     reason: str
     at: Instant
     who: str
@@ -94,14 +100,41 @@ def ban_list(bans: Callable[[], Mapping[str, Ban]]) -> Route:
     return Route("GET", "/v1/ca/bans", "Who is banned", Access.VIEWER, listed, tuple[BanInfo, ...])
 
 
+def at_an_agent(cluster: str, bans: Callable[[], Mapping[str, Ban]]) -> tuple[Route, ...]:
+    """The routes of an agent: it tells which bans it has heard of, and where they, and revocations, are made."""
+
+    async def elsewhere(_: Call) -> Done:
+        raise ApiProblem(
+            409,
+            "at-the-hub",
+            f"bans and revocations are made at the hub, and this is the agent of {cluster}",
+            "ask the hub: without --hub on its own machine, from elsewhere with a context of it",
+        )
+
+    see, do = Access.VIEWER, Access.OPERATOR
+    return (
+        ban_list(bans),
+        Route("POST", "/v1/ca/bans", "Not here, but at the hub", do, elsewhere, Done, NewBan),
+        Route("POST", "/v1/ca/bans/end", "Not here, but at the hub", do, elsewhere, Done, EndBan),
+        Route("GET", "/v1/ca/crl", "Not here, but at the hub", see, elsewhere, Done),
+        Route("POST", "/v1/ca/revocations", "Not here, but at the hub", do, elsewhere, Done, Revoke),
+    )
+
+
 class BanRoutes:
-    """The hub's routes about bans and revocations."""
+    """The hub's routes about bans and revocations. `own_keys` says of which keys (SPKI hash, hex) the hub consists."""
 
     def __init__(
-        self, bans: BanStore, revocations: RevocationList, base: str, is_member: Callable[[str], bool]
+        self,
+        bans: BanStore,
+        revocations: RevocationList,
+        base: str,
+        is_member: Callable[[str], bool],
+        own_keys: Callable[[], Mapping[str, str]],
     ) -> None:
         self._bans = bans
         self._is_member = is_member
+        self._own_keys = own_keys
         self._list = revocations
         self._base = base
 
@@ -118,6 +151,12 @@ class BanRoutes:
 
     async def ban(self, call: Call) -> BanInfo:
         body: NewBan = call.body
+        subject = _subject(body)
+        if body.kind == "key" and (whose := self._own_keys().get(subject)) is not None:
+            raise InvalidValue(
+                f"this is the key of {whose}: without it nobody would hear of the end of the ban",
+                "replace it instead: see `federation ca rotate --help`",
+            )
         cluster = self._cluster(body)
         if not (body.unknown or cluster is None or self._is_member(cluster)):
             raise not_found(
@@ -126,12 +165,12 @@ class BanRoutes:
                 "see `federation cluster list`; a key is named by 64 hexadecimal digits or its certificate; to keep "
                 "a name out that has not joined, add --unknown",
             )
-        return _info(await self._bans.ban(BanKind(body.kind), body.subject, body.reason))
+        return _info(await self._bans.ban(BanKind(body.kind), subject, body.reason))
 
     def _cluster(self, body: NewBan) -> str | None:
         """The name of the cluster that a ban is about; None for a key, and for what `BanStore` refuses anyway."""
         if body.kind == "cluster":
-            return body.subject if is_dns_label(body.subject) else None
+            return body.subject if is_dns_label(body.subject) and body.subject != HUB else None
         try:
             return SpiffeId.parse(body.subject).trust_domain.cluster(self._base)
         except PkiError:
@@ -139,12 +178,13 @@ class BanRoutes:
 
     async def unban(self, call: Call) -> Done:
         body: EndBan = call.body
-        if not await self._bans.unban(BanKind(body.kind), body.subject):
-            raise not_found(f"ban of the {body.kind}", body.subject, "see `federation ca bans`")
-        return Done(done=f"the ban of the {body.kind} {body.subject} is taken back")
+        subject = _subject(body)
+        if not await self._bans.unban(BanKind(body.kind), subject):
+            raise not_found(f"ban of the {body.kind}", subject, "see `federation ca bans`")
+        return Done(done=f"the ban of the {body.kind} {subject} is taken back")
 
     async def crl(self, _: Call) -> ListInfo:
-        revoked = self._list.revocations.revoked()
+        revoked, whose = self._list.revocations.revoked(), self._list.revocations.whose()
         current = self._list.current
         if current is None or current.next_update_utc is None:
             raise ApiProblem(503, "no-list", self._list.problem or "there is no list yet", "try again")
@@ -153,7 +193,14 @@ class BanRoutes:
             this_update=current.last_update_utc,
             next_update=current.next_update_utc,
             revoked=tuple(
-                RevokedInfo(serial=one.serial, reason=one.reason, at=one.at, who=one.who, why=one.why)
+                RevokedInfo(
+                    serial=one.serial,
+                    identity=whose.get(one.serial),
+                    reason=one.reason,
+                    at=one.at,
+                    who=one.who,
+                    why=one.why,
+                )
                 for one in revoked
             ),
             crl=base64.b64encode(revocation.der(current)).decode(),
@@ -161,6 +208,8 @@ class BanRoutes:
 
     async def revoke(self, call: Call) -> Done:
         body: Revoke = call.body
+        if fault := why_unspeakable(body.why):
+            raise InvalidValue(f"why: {fault}", f"allowed: {ALLOWED}")
         try:
             identity = TrustDomain.of_cluster(body.cluster, self._base).uri
         except PkiError as error:
@@ -173,25 +222,32 @@ class BanRoutes:
             raise FederationError(str(error), "see `federation ca crl`") from error
         return Done(
             done=f"authority {serial:x} of {body.cluster} is revoked for those who trust the root; inside the "
-            f"federation it still counts: see `federation ca ban cluster {body.cluster}`"
+            f"federation it still counts, until its cluster is banned: federation ca ban {body.cluster}"
         )
 
 
 def _chosen(body: Revoke, living: Iterable[Entry]) -> int:
     """The serial number that is meant. Raises ApiProblem if that is not clear."""
-    serials = [f"{one.serial:x}" for one in living]
+    serials = {f"{one.serial:x}": f"epoch {one.epoch}, until {one.not_after:%Y-%m-%d}" for one in living}
     if body.serial is None and len(serials) == 1:
-        return int(serials[0], 16)
-    if body.serial is not None and body.serial.lower().lstrip("0") in serials:
-        return int(body.serial, 16)
+        (wanted,) = serials
+        return int(wanted, 16)
+    if body.serial is not None and (wanted := plain(body.serial).lstrip("0")) in serials:
+        return int(wanted, 16)
     if not serials:
         raise not_found("living root-signed authority of", body.cluster, "see `federation ca crl`")
     raise ApiProblem(
         400,
         "bad-body",
-        f"serial: the living root-signed authorities of {body.cluster} are {', '.join(serials)}",
+        f"serial: the living root-signed authorities of {body.cluster} are "
+        + ", ".join(f"{serial} ({about})" for serial, about in serials.items()),
         "say which one: --serial",
     )
+
+
+def _subject(body: NewBan | EndBan) -> str:
+    """As it is stored; a hash may be written as other tools show it."""
+    return plain(body.subject) if body.kind == "key" else body.subject
 
 
 def _info(ban: Ban) -> BanInfo:

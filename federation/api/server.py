@@ -45,6 +45,8 @@ REFUSED_AFTER = 0.1
 CHALLENGE = 'Bearer realm="federation"'
 """What a 401 must say (RFC 9110 §15.5.2); a client certificate is no scheme of HTTP."""
 
+RIGHT_PROCESS = "hub, agents and gateways answer different questions; see that --hub means the right process"
+
 log = structlog.get_logger()
 
 
@@ -167,11 +169,12 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
     except PkiError as error:
         return _json(409, Problem("refused", str(error)))
     except web.HTTPNotFound:
-        hint = "hub, agents and gateways answer different questions; see that --hub means the right process"
-        return _json(404, Problem("not-found", "this process has no such path", hint))
+        return _json(404, Problem("not-found", "this process has no such path", RIGHT_PROCESS))
     except web.HTTPException as error:
-        answer = _json(error.status, Problem(error.reason.lower().replace(" ", "-"), error.reason))
-        if isinstance(error, web.HTTPMethodNotAllowed):
+        is_other = isinstance(error, web.HTTPMethodNotAllowed)
+        code, hint = error.reason.lower().replace(" ", "-"), RIGHT_PROCESS if is_other else ""
+        answer = _json(error.status, Problem(code, error.reason, hint))
+        if is_other:
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
     except Exception:  # aiohttp would answer in its own shape, and log what a stranger sent

@@ -18,7 +18,7 @@ from federation.anchors import find_again
 from federation.api.agent_routes import AgentRoutes
 from federation.api.audit_routes import AuditRoutes
 from federation.api.authority_routes import AgentAuthorityRoutes, Own
-from federation.api.ban_routes import ban_list
+from federation.api.ban_routes import at_an_agent
 from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.inward import Inward
 from federation.api.issue_routes import IssueRoutes
@@ -264,7 +264,7 @@ class _Process:
         routes += AuditRoutes(
             self.settings.cluster, journals, self.folder, others.kept, others.accept
         ).routes()
-        routes += (ban_list(lambda: dict(self.agent.view.bans.items())),)
+        routes += at_an_agent(self.settings.cluster, lambda: dict(self.agent.view.bans.items()))
         self.inward = Inward(routes)
         self.identity.on_renewal(lambda _: sync.refresh())
         async with asyncio.TaskGroup() as group:

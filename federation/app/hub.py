@@ -49,6 +49,8 @@ from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from federation.vault_settings import RootInVault
 from pki import durable
+from pki.algorithms import spki_hash
+from pki.certificate import public_key
 from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
 from pki.lineage import Lineage
@@ -212,7 +214,11 @@ class _Process:
             HUB, self.journals, folder, lambda: self.hub.witness.kept, self.hub.witness.accept, agents
         ).routes()
         routes += BanRoutes(
-            self.hub.bans, self.revoked, settings.base, lambda name: self.hub.member(name) is not None
+            self.hub.bans,
+            self.revoked,
+            settings.base,
+            lambda name: self.hub.member(name) is not None,
+            self._own_keys,
         ).routes()
         access = HubAccess(self.operators, self.authority.bundle, self.clock.now, self.hub.why_banned)
         api = api_application("federation hub", version("federation"), routes, access)
@@ -268,6 +274,16 @@ class _Process:
         return ServerCredentials(
             leaf.chain, leaf.key, self.hub.membership.anchors or self.authority.bundle().pem()
         )
+
+    def _own_keys(self) -> dict[str, str]:
+        """Of which keys (SPKI hash) the hub consists, and what each is for."""
+        authorities = [each.self_signed for each in self.authority.authorities.values()]
+        whose = {
+            "the root": roots_of(self.root),
+            "the hub's authority": authorities,
+            "the hub": [self.identity.current.certificate],
+        }
+        return {spki_hash(public_key(one)): name for name, found in whose.items() for one in found}
 
     # ---- state ---------------------------------------------------------------------------------------------------
 

@@ -8,12 +8,13 @@ from urllib.parse import quote
 
 import click
 
+from federation.cli.output import quoted
 from federation.errors import FederationError, Unreachable
 
 NOT_THERE = "see that the process runs; `--hub` says which one is asked"
-
-
 BAD_REQUEST = 400
+LONGEST_NAME = 255
+"""Characters; nothing that is asked for by its name has a longer one than a trust domain."""
 
 
 class WrongArgument(FederationError):
@@ -58,6 +59,8 @@ def segment(name: str) -> str:
     """A name as one segment of a path; dots alone would mean another path (RFC 3986, 5.2.4). Raises UsageError."""
     if name in ("", ".", ".."):
         raise click.UsageError(f"{name!r} is not a name")
+    if len(name) > LONGEST_NAME:
+        raise click.UsageError(f"{quoted(name)} is not a name")
     try:
         return quote(name, safe="")
     except UnicodeEncodeError as error:
@@ -76,7 +79,9 @@ class ServiceName(click.ParamType[str]):
         namespace = namespace if slash else "default"
         if not is_dns_label(namespace) or not is_dns_label(name):
             self.fail(
-                f"{value!r} is not a service; write namespace/name, for example default/echo", param, ctx
+                f"{quoted(str(value))} is not a service; write namespace/name, for example default/echo",
+                param,
+                ctx,
             )
         return f"{namespace}/{name}"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from federation.cli.arguments import CLUSTER
 from federation.cli.call import ask, segment
 from federation.cli.confirm import confirmed
 from federation.cli.output import Row, emit, fail, output_option, print_table, printable, span, text, when
@@ -46,7 +47,7 @@ def agent_state(row: Row) -> str:
 
 
 @cluster.command()
-@click.argument("name")
+@click.argument("name", type=CLUSTER)
 @output_option
 @click.pass_context
 def show(ctx: click.Context, name: str, output: str) -> None:
@@ -82,7 +83,7 @@ def _show(row: dict[str, Any]) -> None:
 
 
 @cluster.command("set")
-@click.argument("name")
+@click.argument("name", type=CLUSTER)
 @click.option("--may-export", multiple=True, metavar="PATTERN", help="Replaces the patterns. Repeatable.")
 @click.option(
     "--range", "ranges", multiple=True, metavar="CIDR", help="Replaces the address ranges. Repeatable."
@@ -119,7 +120,7 @@ def set_(
 
 
 @cluster.command()
-@click.argument("name")
+@click.argument("name", type=CLUSTER)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option
 @click.pass_context

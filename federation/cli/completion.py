@@ -21,7 +21,7 @@ def completion(shell: str) -> None:
       federation completion zsh > "${fpath[1]}/_federation"
       federation completion fish > ~/.config/fish/completions/federation.fish
     """
-    from federation.cli.main import cli
+    from federation.cli.program import cli
 
     found = get_completion_class(shell)
     if found is None:

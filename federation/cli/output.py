@@ -6,6 +6,7 @@ Colour only where a terminal reads along, and never with NO_COLOR set (no-color.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
 FORMATS = ("table", "json", "yaml")
+LONGEST_QUOTED, SHORT_QUOTE = 300, 40
+"""Characters of one word in a message, and those that are left of a longer one; a path may be long."""
 
 
 def output_option(command: F) -> F:
@@ -98,6 +101,20 @@ def span(seconds: float) -> str:
     return f"{int(seconds)}s"
 
 
+def quoted(value: str) -> str:
+    """What the user wrote, in quotes, and cut where it would fill his screen."""
+    return (
+        repr(value) if len(value) <= LONGEST_QUOTED else f"{value[:SHORT_QUOTE]!r}… ({len(value)} characters)"
+    )
+
+
+def brief(message: str) -> str:
+    """A message without the middle of what is too long in it to be read."""
+    return re.sub(
+        rf"\S{{{LONGEST_QUOTED},}}", lambda word: f"{word[0][:SHORT_QUOTE]}…{word[0][-8:]}", message
+    )
+
+
 def printable(value: str) -> str:
     """Text from elsewhere without control characters, so that a name cannot steer the terminal."""
     return "".join(character if character.isprintable() else "�" for character in value)
@@ -110,6 +127,6 @@ def colour() -> bool | None:
 
 def fail(message: str, hint: str = "") -> None:
     """One error line, and what to do under it, on standard error."""
-    click.secho(f"error: {printable(message)}", fg="red", err=True, color=colour())
+    click.secho(f"error: {printable(brief(message))}", fg="red", err=True, color=colour())
     if hint:
-        click.echo(f"  hint: {printable(hint)}", err=True)
+        click.echo(f"  hint: {printable(brief(hint))}", err=True)

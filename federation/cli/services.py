@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from federation.cli.arguments import CLUSTER
 from federation.cli.call import SERVICE, ask
 from federation.cli.output import Row, emit, output_option, print_table, printable, span, text
 
 FROM = click.option(
-    "--from", "cluster", metavar="CLUSTER", help="As this cluster sees it; needed at the hub."
+    "--from", "cluster", type=CLUSTER, metavar="CLUSTER", help="As this cluster sees it; needed at the hub."
 )
 
 
@@ -20,7 +21,7 @@ def service() -> None:
 
 
 @service.command("list")
-@click.option("--from", "cluster", metavar="CLUSTER", help="As this cluster sees it.")
+@click.option("--from", "cluster", type=CLUSTER, metavar="CLUSTER", help="As this cluster sees it.")
 @output_option
 @click.pass_context
 def list_(ctx: click.Context, cluster: str | None, output: str) -> None:

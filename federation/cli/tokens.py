@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from federation.cli.arguments import CLUSTER
 from federation.cli.call import ask, segment
 from federation.cli.output import emit, output_option, print_table, text, when
 from federation.cli.paths import GivenPath
@@ -24,7 +25,7 @@ def token() -> None:
 
 
 @token.command()
-@click.argument("cluster", required=False)
+@click.argument("cluster", type=CLUSTER, required=False)
 @click.option(
     "--may-export",
     multiple=True,

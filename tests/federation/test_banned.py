@@ -6,10 +6,11 @@ import pytest
 
 from federation import admit
 from federation.admit import Refused
-from federation.banned import LONGEST_REASON, Ban, BanKind, ban_key, banned, is_ban_key, objection
+from federation.banned import Ban, BanKind, ban_key, banned, is_ban_key, objection
 from federation.events import BanChanged, BanGone, ExportChanged, LoadChanged, LocalChanged, MemberGone
 from federation.inputs import fabric, inputs, is_peer
 from federation.model import HUB, View
+from federation.reason import LONGEST_REASON
 from federation.reduce import reduce
 from federation.sync import codec
 from pki.spiffe import SpiffeId, TrustDomain
@@ -55,7 +56,7 @@ def test_exactly_who_is_named_is_turned_away(one: Ban, turned_away: set[str]) ->
 @pytest.mark.parametrize(
     ("one", "why"),
     [
-        (ban(BanKind.CLUSTER, "hub"), "hub"),
+        (ban(BanKind.CLUSTER, "hub"), "hub is no cluster: it is the hub itself"),
         (ban(BanKind.CLUSTER, "We st"), "name"),
         (ban(BanKind.IDENTITY, "spiffe://west.elsewhere.example/x"), "no trust domain under"),
         (ban(BanKind.IDENTITY, f"spiffe://{WEST}"), "SPIFFE"),

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from federation.access import AgentAccess, HubAccess, OperatorStore
-from federation.api.ban_routes import BanRoutes, EndBan, NewBan
+from federation.api.ban_routes import BanRoutes, EndBan, NewBan, at_an_agent
 from federation.api.routes import Access, ApiProblem, Call, Principal
-from federation.banned import MOST_BANS, Ban, BanKind
+from federation.banned import MOST_BANS, Ban, BanKind, ban_key
 from federation.bans import BanStore
 from federation.clock import ManualClock
 from federation.errors import FederationError, InvalidValue
@@ -26,6 +26,7 @@ from tests.pki.world import BASE, NOW, make_world
 
 WEST = TrustDomain.of_cluster("west", BASE)
 KEY = "ab" * 32
+KEY_BAN = Ban(BanKind.KEY, KEY, "lost", NOW)
 WORLD = make_world()
 
 
@@ -199,7 +200,11 @@ async def test_a_banned_operator_is_refused_whatever_his_role() -> None:
 async def test_routes_ban_list_and_take_back() -> None:
     held = bans(MemoryStore())
     routes = BanRoutes(
-        held, RevocationList(None, Path("/nowhere"), ManualClock(NOW)), BASE, {"west"}.__contains__
+        held,
+        RevocationList(None, Path("/nowhere"), ManualClock(NOW)),
+        BASE,
+        {"west"}.__contains__,
+        lambda: {"cd" * 32: "the root"},
     )
     ada = Principal("ada", Access.OPERATOR)
     made = await routes.ban(Call(ada, body=NewBan(kind="cluster", subject="west", reason="stolen")))
@@ -213,6 +218,14 @@ async def test_routes_ban_list_and_take_back() -> None:
             await routes.ban(Call(ada, body=slip))
         await routes.ban(Call(ada, body=msgspec.structs.replace(slip, unknown=True)))
     await routes.ban(Call(ada, body=NewBan(kind="key", subject="ab" * 32, reason="stolen")))
+    with pytest.raises(InvalidValue, match="this is the key of the root: without it nobody would hear"):
+        await routes.ban(Call(ada, body=NewBan(kind="key", subject="CD:" * 31 + "CD", reason="stolen")))
+    with pytest.raises(InvalidValue, match="hub is no cluster"):
+        await routes.ban(Call(ada, body=NewBan(kind="cluster", subject="hub", reason="stolen")))
+    await routes.ban(Call(ada, body=NewBan(kind="key", subject="EF:" * 31 + "EF", reason="stolen")))
+    assert ban_key(BanKind.KEY, "ef" * 32) in held.bans
+    await routes.unban(Call(ada, body=EndBan(kind="key", subject="EF" * 32)))
+    assert ban_key(BanKind.KEY, "ef" * 32) not in held.bans
     await routes.unban(Call(ada, body=EndBan(kind="cluster", subject="west")))
     with pytest.raises(ApiProblem) as refused:
         await routes.unban(Call(ada, body=EndBan(kind="cluster", subject="west")))
@@ -223,3 +236,21 @@ async def test_routes_ban_list_and_take_back() -> None:
     )
     with pytest.raises(FederationError, match="the key of the root is not in this hub"):
         await routes.crl(Call(ada))
+
+
+async def test_an_agent_says_that_bans_and_revocations_are_made_at_the_hub() -> None:
+    heard = {KEY_BAN.key: KEY_BAN}
+    routes = at_an_agent("east", lambda: heard)
+    ada = Principal("ada", Access.OPERATOR)
+    listing, *elsewhere = routes
+    assert [one.subject for one in await listing.handler(Call(ada))] == [KEY_BAN.subject]
+    assert {(route.method, route.path) for route in elsewhere} == {
+        ("POST", "/v1/ca/bans"),
+        ("POST", "/v1/ca/bans/end"),
+        ("GET", "/v1/ca/crl"),
+        ("POST", "/v1/ca/revocations"),
+    }
+    for route in elsewhere:
+        with pytest.raises(ApiProblem, match="made at the hub, and this is the agent of east") as refused:
+            await route.handler(Call(ada))
+        assert "--hub" in refused.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from federation.api.ban_routes import BanRoutes, Revoke
 from federation.api.routes import Access, ApiProblem, Call, Principal
 from federation.bans import BanStore
 from federation.clock import ManualClock
-from federation.errors import FederationError
+from federation.errors import FederationError, InvalidValue
 from federation.revocation_list import FILE, LIST_TYPE, LOOK_EVERY, RevocationList
 from federation.store import MemoryStore
 from pki import durable, revocation
@@ -38,7 +39,7 @@ class Hub:
             lambda: self.root.revocations(self.clock), self.folder / "root", self.clock
         )
         self.routes = BanRoutes(
-            BanStore(MemoryStore(), BASE, self.clock.now), self.list, BASE, lambda _: True
+            BanStore(MemoryStore(), BASE, self.clock.now), self.list, BASE, lambda _: True, dict
         )
 
     @property
@@ -156,7 +157,9 @@ async def test_the_authority_of_a_cluster_is_revoked_once_and_by_its_number_if_i
     with pytest.raises(ApiProblem, match=f"{first.serial_number:x}") as refused:
         await hub.revoke("west")
     assert refused.value.status == 400
-    done = await hub.revoke("west", f"{first.serial_number:X}")
+    assert f"({', '.join(('epoch 1', f'until {first.not_valid_after_utc:%Y-%m-%d}'))})" in str(refused.value)
+    number = f"{first.serial_number:040X}"
+    done = await hub.revoke("west", ":".join(number[at : at + 2] for at in range(0, 40, 2)))
     assert f"{first.serial_number:x} of west is revoked" in done
     await hub.revoke("west")
     assert {one.serial_number for one in hub.current} == {first.serial_number, second.serial_number}
@@ -166,8 +169,37 @@ async def test_the_authority_of_a_cluster_is_revoked_once_and_by_its_number_if_i
         assert missing.value.status == 404
     told = await hub.routes.crl(Call(ADA))
     assert {(one.reason, one.who, one.why) for one in told.revoked} == {("key-compromise", "ada", "stolen")}
+    assert {one.identity for one in told.revoked} == {TrustDomain.of_cluster("west", BASE).uri}
     with pytest.raises(ApiProblem, match="cluster"):
         await hub.revoke("We st")
+
+
+async def test_whose_certificate_was_revoked_is_known_after_it_has_ended_and_a_restart(
+    hub: Hub, tmp_path: Path
+) -> None:
+    await hub.list.start()
+    await hub.join("west")
+    await hub.revoke("west")
+    hub.clock.advance(timedelta(days=800).total_seconds())
+    assert [one.profile for one in hub.root.ledger(hub.clock.now())] == ["root"]
+    for _ in range(2):
+        (told,) = (await hub.routes.crl(Call(ADA))).revoked
+        assert told.identity == TrustDomain.of_cluster("west", BASE).uri
+        await hub.root.close()
+        hub.root = await RootAuthority.load(
+            tmp_path / "root", FileKeyStore(tmp_path / "root-keys"), BASE, hub.clock
+        )
+        hub.restart()
+        await hub.list.start()
+
+
+async def test_a_reason_that_would_steer_a_terminal_is_refused_before_anything_is_revoked(hub: Hub) -> None:
+    await hub.list.start()
+    await hub.join("west")
+    for why in ("x" * 201, "a\x1b[2J", "two\nlines"):
+        with pytest.raises(InvalidValue, match="why: it "):
+            await hub.routes.revoke(Call(ADA, body=Revoke(cluster="west", reason="superseded", why=why)))
+    assert (await hub.routes.crl(Call(ADA))).revoked == ()
 
 
 async def test_a_root_whose_key_is_elsewhere_says_so(tmp_path: Path) -> None:

@@ -2,8 +2,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pki.audit import Outcome, history, selected
-from pki.ledger import Continued, Failed, Opened, Revoked
+from pki.audit import Outcome, history, selected, told
+from pki.ledger import (
+    Banned,
+    Continued,
+    Failed,
+    Listed,
+    Living,
+    Opened,
+    Record,
+    Released,
+    Revoked,
+    Superseded,
+    Unbanned,
+)
 from tests.pki.test_journal import OURS, intent, released
 from tests.pki.world import NOW
 
@@ -38,3 +50,53 @@ def test_of_what_was_carried_over_only_what_goes_on_is_told() -> None:
     told = history((first, released(6), released(7), Revoked(NOW, "6", "unspecified", "ada", "x")))
     assert [(one.intent.serial, one.outcome) for one in told] == [("7", Outcome.RELEASED)]
     assert history((intent(7), first)) == history((intent(7),))
+
+
+def test_every_kind_of_record_is_told_with_whom_it_is_about() -> None:
+    records: tuple[Record, ...] = (
+        Opened(NOW, OURS),
+        intent(1),
+        released(1),
+        intent(2, "spiffe://a/y"),
+        Failed(NOW, "2", "no"),
+        intent(3),
+        Released(NOW, "3", "ff", numbered="abc"),
+        Revoked(NOW, "abc", "superseded", "ada", ""),
+        Superseded(NOW, "1", "ee"),
+        Listed(NOW, 4, NOW + timedelta(days=7)),
+        Banned(NOW, "cluster", "west", "stolen"),
+        Unbanned(NOW, "cluster", "west"),
+    )
+    lines = list(told(records))
+    assert [(one.line, one.record) for one in lines] == list(enumerate(records, 1))
+    x, y = "spiffe://a/x", "spiffe://a/y"
+    asked = f"until {intent(1).not_after:%Y-%m-%d %H:%M}, asked for by {intent(1).who}: {intent(1).why}"
+    week = f"{NOW + timedelta(days=7):%Y-%m-%d %H:%M}"
+    assert [(one.about, one.says) for one in lines] == [
+        (OURS, "the journal of the authority with this key begins"),
+        (x, f"gateway 1 {asked}"),
+        (x, "1 is handed out"),
+        (y, f"gateway 2 {asked}"),
+        (y, "2 is not handed out: no"),
+        (x, f"gateway 3 {asked}"),
+        (x, "3 is handed out under the number abc"),
+        (x, "abc is revoked by ada, superseded"),
+        (x, "1 is replaced by one for the key ee"),
+        ("list 4", f"of what is revoked, good until {week}"),
+        ("cluster west", "is banned: stolen"),
+        ("cluster west", "the ban is taken back"),
+    ]
+
+
+def test_a_part_of_a_journal_is_told_with_its_own_line_numbers_and_who_lives_there() -> None:
+    living = (Living("a", "gateway", "spiffe://a/x", "ff", NOW),)
+    first = Continued(NOW, OURS, 9, "00" * 32, living, (), (), 0)
+    carried, revoked, unknown = told(
+        (first, Revoked(NOW, "a", "unspecified", "ada", "x"), Superseded(NOW, "b", "ee"))
+    )
+    assert (carried.line, carried.says) == (
+        10,
+        "goes on after line 9, and carries over 1 certificates that live, 0 bans",
+    )
+    assert (revoked.line, revoked.about) == (11, "spiffe://a/x")
+    assert unknown.about == "serial b"

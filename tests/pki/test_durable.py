@@ -154,6 +154,84 @@ def test_k1_create_does_not_follow_a_link(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("replace", [True, False])
+def test_all_files_are_written_or_none(
+    tmp_path: Path, replace: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: name.encode() for name in ("a", "b", "c")}
+    durable.write_all(tmp_path, files, replace=replace)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    real, left = os.write, [2]
+
+    def full(descriptor: int, data: bytes) -> int:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(WriteError, match="/b: No space left"):
+        durable.write_all(tmp_path, {name: b"new" for name in files}, replace=replace)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_what_is_there_is_not_replaced_and_what_came_before_it_is_taken_back(tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(b"old")
+    with pytest.raises(WriteError, match="/b: File exists"):
+        durable.write_all(tmp_path, {"a": b"new", "b": b"new"}, replace=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"b": b"old"}
+
+
+def test_a_place_that_is_reserved_takes_the_bytes_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "answers"
+    with durable.reserved(path, 1000, 0o644) as publish:
+        assert not path.exists()
+        publish(b"signed")
+    assert path.read_bytes() == b"signed"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert os.listdir(tmp_path) == ["answers"]
+    with pytest.raises(WriteError, match="exists already"), durable.reserved(path, 10):
+        raise AssertionError("there is a file")
+    assert path.read_bytes() == b"signed"
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    for path, why in ((tmp_path / "none" / "x", "No such file"), (Path("/proc/x"), "/proc/x")):
+        with pytest.raises(WriteError, match=why), durable.reserved(path, 10):
+            raise AssertionError("nobody can write there")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(WriteError, match="File too large"), durable.reserved(tmp_path / "x", 1001):
+            raise AssertionError("there is no room")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(ValueError, match="changed his mind"), durable.reserved(tmp_path / "x", 10):
+        raise ValueError("changed his mind")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_for_what_came_to_nothing_is_taken_away_and_one_that_was_there_stays(tmp_path: Path) -> None:
+    def fail(path: Path, leaves: str = "") -> None:
+        with pytest.raises(ValueError, match="refused"), durable.tentative_folder(path):
+            if leaves:
+                (path / leaves).touch()
+            raise ValueError("refused")
+
+    fail(tmp_path / "a" / "b")
+    assert os.listdir(tmp_path) == []
+    fail(tmp_path / "a" / "b", leaves="key")
+    assert (tmp_path / "a" / "b" / "key").exists()
+    (tmp_path / "there").mkdir(mode=0o700)
+    fail(tmp_path / "there")
+    assert (tmp_path / "there").is_dir()
+    with durable.tentative_folder(tmp_path / "made") as made:
+        assert made.stat().st_mode & 0o777 == 0o700
+    assert made.is_dir()
+
+
 def test_sweep_removes_only_what_we_left(tmp_path: Path) -> None:
     keep = [".state.partial", "state.0123456789abcdef.partial", ".hidden", "state"]
     for name in [*keep, ".state.0123456789abcdef.partial"]:

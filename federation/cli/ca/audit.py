@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from federation.cli.arguments import CLUSTER, IDENTITY, INSTANT
 from federation.cli.call import ask
-from federation.cli.output import emit, output_option, print_table, printable, text, when
+from federation.cli.output import emit, output_option, print_table, printable, quoted, text, when
 from federation.cli.paths import GivenPath
-from federation.duration import Duration
 
 from_option = click.option(
     "--from",
     "cluster",
+    type=CLUSTER,
     metavar="CLUSTER",
     help="At the hub: the journals of this cluster instead of the hub's own.",
+)
+since_option = click.option("--since", type=INSTANT, help="For example 24h, or 2026-11-21T12:00:00Z.")
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="The newest so many."
 )
 
 
 @click.group(invoke_without_command=True)
-@click.option("--since", metavar="SPAN|INSTANT", help="For example 24h, or 2026-11-21T12:00:00Z.")
-@click.option("--identity", metavar="ID", help="Exactly this identity.")
-@click.option(
-    "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="The newest so many."
-)
+@since_option
+@click.option("--identity", type=IDENTITY, help="Exactly this identity.")
+@limit_option
 @from_option
 @output_option
 @click.pass_context
@@ -41,9 +45,11 @@ def audit(
     Examples:
       federation ca audit --since 24h
       federation ca audit --from east --identity spiffe://east.mesh.example/gateway/eastwest
+      federation ca audit show --limit 20
       federation ca audit verify
     """
     if ctx.invoked_subcommand is not None:
+        _nothing_before(ctx, ctx.invoked_subcommand)
         return
     columns = [
         ("WHEN", when("at")),
@@ -55,20 +61,71 @@ def audit(
         ("ENDS", when("not_after")),
         ("OUTCOME", lambda row: row["outcome"] + (f" ({row['note']})" if row["note"] else "")),
     ]
-    query = {"identity": identity, "limit": str(limit), "from": cluster, "since": _instant(since)}
+    query = {"identity": identity, "limit": str(limit), "from": cluster, "since": since}
     found = ask(ctx, "GET", "/v1/ca/audit", **query)
     emit(output, found, lambda rows: print_table(rows, columns, empty="nothing was signed"))
 
 
-def _instant(since: str | None) -> str | None:
-    """A span counts back from now; everything else the asked process reads."""
-    if since is None:
-        return None
-    try:
-        span = Duration.parse(since)
-    except ValueError:
-        return since
-    return (datetime.now(UTC) - timedelta(seconds=span)).isoformat()
+def _nothing_before(ctx: click.Context, command: str) -> None:
+    """An option that stands before the command is about something else, and must not seem to count."""
+    for parameter in ctx.command.params:
+        if ctx.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} goes after {command}, if that has it", ctx)
+
+
+@audit.command()
+@click.argument("file", required=False, type=GivenPath(exists=True, dir_okay=False, path_type=Path))
+@since_option
+@limit_option
+@from_option
+@output_option
+@click.pass_context
+def show(
+    ctx: click.Context, file: Path | None, since: str | None, limit: int, cluster: str | None, output: str
+) -> None:
+    """Show the journals line by line: what was signed, revoked, listed and banned, as it was written.
+
+    With -o json everything that is in a line. FILE is a journal, such as a copy from a backup, which is read here, with
+    the parts beside it. Whether it can be believed is another question: federation ca audit verify.
+
+    \b
+    Examples:
+      federation ca audit show --since 24h
+      federation ca audit show --from east -o json
+      federation ca audit show /var/lib/federation/agent/authority/journal
+    """
+    columns = [
+        ("WHEN", when("at")),
+        ("JOURNAL", text("journal")),
+        ("LINE", text("line")),
+        ("KIND", lambda row: row["record"]["type"]),
+        ("ABOUT", text("about")),
+        ("SAYS", text("says")),
+    ]
+    if file is None:
+        query = {"limit": str(limit), "from": cluster, "since": since}
+        found = ask(ctx, "GET", "/v1/ca/audit/records", **query)
+    else:
+        if cluster is not None:
+            raise click.UsageError("--from is about the journals of a process, not about a FILE")
+        found = _read(file, since, limit)
+    emit(output, found, lambda rows: print_table(rows, columns, empty="nothing is written there"))
+
+
+def _read(file: Path, since: str | None, limit: int) -> list[dict[str, Any]]:
+    from msgspec import to_builtins
+
+    from federation.api.audit_routes import record_info
+    from pki.audit import told
+    from pki.errors import JournalError
+    from pki.journal import records
+
+    begin = None if since is None else datetime.fromisoformat(since)
+    lines = list(told(records(file)))
+    if not lines:
+        raise JournalError(file, 0, "has no whole line: it is no journal")
+    found = [one for one in lines if begin is None or one.record.at >= begin]
+    return [to_builtins(record_info(file.name, one)) for one in found[-limit:]]
 
 
 @audit.command()
@@ -104,6 +161,8 @@ def verify(
       federation ca audit verify --from east
       federation ca audit verify /var/lib/federation/agent/authority/journal --alone
     """
+    for head in heads:
+        _check_head(head)
     if file is None:
         if alone:
             raise click.UsageError("--alone is about a FILE")
@@ -115,6 +174,18 @@ def verify(
     emit(output, found, _verdicts)
     if any(one["problem"] for one in found):
         ctx.exit(1)
+
+
+def _check_head(head: str) -> None:
+    from federation.api.audit_routes import parse_heads
+    from federation.errors import FederationError
+
+    try:
+        parse_heads([head])
+    except FederationError as error:
+        raise click.BadParameter(
+            f"{quoted(head)} is not the head of a journal; {error.hint}", param_hint="--head"
+        ) from error
 
 
 def _look_at(ctx: click.Context, file: Path, heads: tuple[str, ...], alone: bool) -> dict[str, Any]:
@@ -186,7 +257,7 @@ def heads(ctx: click.Context, output: str) -> None:
 
 
 @audit.command()
-@click.argument("owner")
+@click.argument("owner", type=CLUSTER)
 @output_option
 @click.pass_context
 def accept(ctx: click.Context, owner: str, output: str) -> None:

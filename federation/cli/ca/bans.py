@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from federation.cli.arguments import REASON
 from federation.cli.call import ask
-from federation.cli.output import emit, output_option, print_table, text, when
+from federation.cli.output import emit, output_option, print_table, quoted, text, when
 from federation.cli.paths import GivenPath
 from federation.errors import FederationError
 
@@ -24,7 +24,9 @@ certificate_option = click.option(
 
 @click.command()
 @click.argument("subject", required=False)
-@click.option("--reason", required=True, help="For everybody who is turned away, and for the log.")
+@click.option(
+    "--reason", type=REASON, required=True, help="For everybody who is turned away, and for the journal."
+)
 @click.option("--unknown", is_flag=True, help="Also a cluster that has not joined: its name is kept out.")
 @certificate_option
 @output_option
@@ -37,7 +39,7 @@ def ban(
     certificate: Path | None,
     output: str,
 ) -> None:
-    """Keep SUBJECT out: a cluster, a SPIFFE ID, or a key by the SHA-256 of its SubjectPublicKeyInfo.
+    """Keep SUBJECT out: a cluster, a SPIFFE ID, or a key by the SHA-256 of its SubjectPublicKeyInfo. Made at the hub.
 
     Its streams are cut, it gets no certificates, and where it is a cluster or the identity of its gateways, the others
     drop its tunnels and use their remaining clusters. All gateways of one class in a cluster have one identity, so
@@ -105,15 +107,27 @@ def bans(ctx: click.Context, output: str) -> None:
 
 def _named(subject: str | None, certificate: Path | None) -> tuple[Kind, str]:
     """What is meant; the three kinds of names have nothing in common."""
+    from pki.digest import is_digest, plain
+    from pki.errors import InvalidSpiffeId
+    from pki.names import is_dns_label
+    from pki.spiffe import SCHEME, SpiffeId
+
     if (subject is None) == (certificate is None):
         raise click.UsageError("name one: SUBJECT or --certificate")
     if certificate is not None:
         return "key", _key_of(certificate)
     assert subject is not None
-    if subject.startswith("spiffe://"):
-        return "identity", subject
-    if re.fullmatch(r"[0-9a-f]{64}", subject):
-        return "key", subject
+    if subject.startswith(SCHEME):
+        try:
+            return "identity", str(SpiffeId.parse(subject))
+        except InvalidSpiffeId as error:
+            raise click.UsageError(str(error)) from error
+    if is_digest(digest := plain(subject)):
+        return "key", digest
+    if not is_dns_label(subject):
+        raise click.UsageError(
+            f"{quoted(subject)} is neither the name of a cluster, nor a SPIFFE ID, nor the SHA-256 of a key"
+        )
     return "cluster", subject
 
 

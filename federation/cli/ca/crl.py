@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from federation.cli.arguments import CLUSTER, REASON, SERIAL
 from federation.cli.call import ask
 from federation.cli.output import emit, output_option, print_table, text, when
 from federation.cli.paths import GivenPath
@@ -51,6 +52,7 @@ def _show(found: dict[str, Any]) -> None:
     until = when("next_update")(found)
     click.echo(f"list {found['number']}, made {when('this_update')(found)}, the next one is due {until}")
     columns = [
+        ("WHOSE", text("identity", absent="(in older parts of the journal)")),
         ("SERIAL", text("serial")),
         ("REVOKED", when("at")),
         ("REASON", text("reason")),
@@ -61,10 +63,10 @@ def _show(found: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.argument("cluster")
-@click.option("--serial", metavar="HEX", help="Which of its root-signed authorities, if several live.")
+@click.argument("cluster", type=CLUSTER)
+@click.option("--serial", type=SERIAL, help="Which of its root-signed authorities, if several live.")
 @click.option("--reason", type=click.Choice(REASONS), required=True, help="As RFC 5280 has them.")
-@click.option("--why", default="", help="For the journal.")
+@click.option("--why", type=REASON, default="", help="For the journal, and for whoever reads the list here.")
 @output_option
 @click.pass_context
 def revoke(ctx: click.Context, cluster: str, serial: str | None, reason: str, why: str, output: str) -> None:

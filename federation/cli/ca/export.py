@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from federation.cli.arguments import CLUSTER, NAMESPACE
 from federation.cli.call import WrongArgument, ask, segment
 from federation.cli.output import emit, output_option
 from federation.cli.paths import GivenPath
 from federation.errors import FederationError
+
+if TYPE_CHECKING:
+    from pki.spiffe import TrustDomain
 
 KEYED = ("istio", "linkerd", "consul", "cert-manager")
 CONSUMERS = (*KEYED, "spiffe", "pem")
@@ -26,7 +30,11 @@ NAMESPACED = ("istio", "linkerd", "cert-manager")
 @click.command()
 @click.argument("consumer", type=click.Choice(CONSUMERS))
 @click.option(
-    "--cluster", required=True, metavar="NAME", help="The cluster that it is for; spiffe, pem: or hub."
+    "--cluster",
+    type=CLUSTER,
+    required=True,
+    metavar="NAME",
+    help="The cluster that it is for; spiffe, pem: or hub.",
 )
 @click.option(
     "--trust-domain",
@@ -34,7 +42,9 @@ NAMESPACED = ("istio", "linkerd", "cert-manager")
     help="What the other system speaks for, never one of ours.  [istio, linkerd: cluster.local; consul: required]",
 )
 @click.option("--lifetime", metavar="DURATION", help="How long its authority lives, 1d to 365d.  [365d]")
-@click.option("--namespace", metavar="NAME", help="Of the Kubernetes objects.  [that of the system]")
+@click.option(
+    "--namespace", type=NAMESPACE, metavar="NAME", help="Of the Kubernetes objects.  [that of the system]"
+)
 @click.option(
     "--crl", is_flag=True, help="With the root's revocation list, which ends after days (istio, pem)."
 )
@@ -80,33 +90,40 @@ def export(
     if crl and consumer not in LISTED:
         raise click.UsageError(f"--crl is for {', '.join(LISTED)}")
     to_stdout = out is not None and str(out) == "-"
-    folder = Folder(out or Path(f"{consumer}-{cluster}"), force)
-    if not to_stdout:
-        folder.check()
-    if consumer in KEYED:
-        made = _keyed(ctx, consumer, cluster, trust_domain, lifetime, namespace, crl)
-    else:
-        made = _trust(ctx, consumer, cluster, crl)
+    if to_stdout and output != "table":
+        raise click.UsageError("--out - prints what CONSUMER reads, and -o what was written where; give one")
+    if to_stdout and force:
+        raise click.UsageError("--force is for a folder, not for --out -")
+    seconds = None if lifetime is None else _seconds(lifetime)
+    domain = None if trust_domain is None else _domain(trust_domain)
+
+    def made() -> Any:
+        if consumer in KEYED:
+            return _keyed(ctx, consumer, cluster, domain, seconds, namespace, crl)
+        return _trust(ctx, consumer, cluster, crl)
+
     if to_stdout:
-        click.echo(printed(made), nl=False)
+        click.echo(printed(made()), nl=False)
         return
-    written = {"folder": str(folder.path), "files": list(folder.write(made)), "use": made.use}
-    emit(output, written, _written)
+    folder = Folder(out or Path(f"{consumer}-{cluster}"), force)
+    with folder.opened():
+        found = made()
+        files = folder.write(found)
+    emit(output, {"folder": str(folder.path), "files": list(files), "use": found.use}, _written)
 
 
 def _keyed(
     ctx: click.Context,
     consumer: str,
     cluster: str,
-    trust_domain: str | None,
-    lifetime: str | None,
+    domain: TrustDomain | None,
+    seconds: float | None,
     namespace: str | None,
     crl: bool,
 ) -> Any:
     from federation.api.authority_info import NewIntermediate
     from federation.exporting import material, new_key, of_consumer
 
-    seconds = None if lifetime is None else _seconds(lifetime)
     listed = _list(ctx) if crl else b""
     key = new_key()
     asked = ask(ctx, "GET", "/v1/status")
@@ -114,28 +131,28 @@ def _keyed(
         raise WrongArgument(
             "the hub signs the authorities of other systems", "ask it: leave --hub out, or name the hub"
         )
-    grant = _granted(asked["base"], consumer, cluster, trust_domain, seconds)
+    grant = _granted(asked["base"], consumer, cluster, domain, seconds)
     body = NewIntermediate(
         consumer=consumer,  # type: ignore[arg-type]
         csr=grant.request(key).decode(),
-        trust_domain=trust_domain,
+        trust_domain=None if domain is None else domain.name,
         lifetime=seconds,
     )
     answer = ask(ctx, "POST", f"/v1/clusters/{segment(cluster)}/intermediates", body=body)
     return of_consumer(consumer, material(answer, key, listed), namespace)
 
 
-def _granted(base: str, consumer: str, cluster: str, trust_domain: str | None, lifetime: float | None) -> Any:
+def _granted(
+    base: str, consumer: str, cluster: str, domain: TrustDomain | None, lifetime: float | None
+) -> Any:
     """What the hub will grant as well; it decides for itself. Raises WrongArgument."""
-    from pki.errors import InvalidSpiffeId, Refused
+    from pki.errors import Refused
     from pki.intermediate import Consumer, decide
-    from pki.spiffe import TrustDomain
 
     try:
-        domain = None if trust_domain is None else TrustDomain.parse(trust_domain)
         span = None if lifetime is None else timedelta(seconds=lifetime)
         return decide(Consumer(consumer), cluster, base, domain, span)
-    except (Refused, InvalidSpiffeId) as error:
+    except Refused as error:
         raise WrongArgument(str(error), "see `federation ca export --help`") from error
 
 
@@ -168,6 +185,16 @@ def _seconds(text: str) -> float:
         raise click.BadParameter(
             f"{text!r} is {error}; write {Duration.allowed}", param_hint="--lifetime"
         ) from error
+
+
+def _domain(text: str) -> TrustDomain:
+    from pki.errors import InvalidSpiffeId
+    from pki.spiffe import TrustDomain
+
+    try:
+        return TrustDomain.parse(text)
+    except InvalidSpiffeId as error:
+        raise click.BadParameter(str(error), param_hint="--trust-domain") from error
 
 
 def _written(written: dict[str, Any]) -> None:

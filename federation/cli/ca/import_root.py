@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from federation.cli.arguments import HASH
 from federation.cli.ca.safe import keys, passphrase_option, place
 from federation.cli.call import ask
 from federation.cli.confirm import confirmed
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     type=GivenPath(file_okay=False, path_type=Path),
     help="With --key: the folder of the root (0700).",
 )
-@click.option("--expect", metavar="SHA256", help="The fingerprint that it has; otherwise you are asked.")
+@click.option("--expect", type=HASH, help="The fingerprint that it has; otherwise you are asked.")
 @passphrase_option
 @output_option
 @click.pass_context
@@ -57,13 +58,13 @@ def import_root(
       federation ca import-root corp-root.pem --key corp-root.key --base mesh.example --out ./root
       federation ca import-root corp-root.pem
     """
-    from pki.ceremony import aloud, fingerprint_of, same_fingerprint
+    from pki.ceremony import aloud, fingerprint_of
 
     if (key is None) != (out is None) or (key is None) != (base is None):
         raise click.UsageError("--key, --base and --out belong together")
     root = _read(certificate)
     digest = fingerprint_of(root)
-    if expect is not None and not same_fingerprint(expect, digest):
+    if expect is not None and expect != digest:
         raise FederationError(f"{certificate} has the fingerprint {digest}, and --expect names another one")
     if expect is None:
         click.echo(f"{root.subject.rfc4514_string()}\n  {aloud(digest)}", err=True)

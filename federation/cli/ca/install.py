@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from federation.cli.arguments import HASH
 from federation.cli.call import ask
 from federation.cli.confirm import confirmed
 from federation.cli.output import emit, fail, output_option
@@ -18,7 +19,7 @@ from federation.errors import FederationError
 @click.argument("file", type=GivenPath(dir_okay=False, path_type=Path))
 @click.option(
     "--expect-root",
-    metavar="SHA256",
+    type=HASH,
     help="The fingerprint of the root, as `federation ca init` showed it: needed once, when nothing is pinned yet.",
 )
 @output_option
@@ -32,11 +33,11 @@ def install(ctx: click.Context, file: Path, expect_root: str | None, output: str
     \b
     Examples:
       federation ca install hub.answers
-      federation ca install hub.answers --expect-root 3f9c…
+      federation ca install hub.answers --expect-root "$FINGERPRINT"
     """
     from federation.api.ceremony_routes import InstallAnswers
     from federation.cli.ca.files import read
-    from pki.ceremony import Answers, aloud, encode, fingerprint_of, same_fingerprint
+    from pki.ceremony import Answers, aloud, encode, fingerprint_of
     from pki.certificate import load_der
     from pki.errors import Untrusted
 
@@ -45,7 +46,7 @@ def install(ctx: click.Context, file: Path, expect_root: str | None, output: str
         root = fingerprint_of(load_der(answers.root))
     except Untrusted as error:
         raise FederationError(f"{file}: its root cannot be read: {error}", "take the file anew") from error
-    if expect_root is not None and not same_fingerprint(expect_root, root):
+    if expect_root is not None and expect_root != root:
         raise FederationError(
             f"{file} is by the root {root}, and --expect-root names another one",
             "find out which root this federation has before anything is installed",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -83,7 +84,13 @@ def renew(folder: Path, output: str) -> None:
 def _issued(ctx: click.Context, spiffe_id: str, ttl: str | None, out: Path) -> dict[str, Any]:
     from federation.duration import Duration
     from federation.workload import from_operator
+    from pki.errors import InvalidSpiffeId
+    from pki.spiffe import SpiffeId
 
+    try:
+        SpiffeId.parse(spiffe_id)
+    except InvalidSpiffeId as error:
+        raise click.BadParameter(str(error), param_hint="SPIFFE-ID") from error
     try:
         lifetime = None if ttl is None else float(Duration.parse(ttl))
     except ValueError as error:
@@ -108,12 +115,17 @@ async def _redeemed(token: Path, out: Path) -> dict[str, Any]:
     from pki.token import LONGEST_TEXT, JoinToken
 
     try:
-        stream = sys.stdin if str(token) == "-" else token.open(encoding="utf-8", errors="replace")
-        with stream:
+        with _opened(token) as stream:
             text = stream.read(LONGEST_TEXT + 1)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", file=str(token)) from error
     return _told(await from_token(JoinToken.decode(text), out, SystemClock()), out)
+
+
+def _opened(token: Path) -> TextIO:
+    if str(token) != "-":
+        return token.open(encoding="utf-8", errors="replace")
+    return sys.stdin or io.StringIO()
 
 
 async def _renewed(folder: Path) -> dict[str, Any]:

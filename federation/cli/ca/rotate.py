@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from federation.cli.arguments import CLUSTER, REASON
 from federation.cli.ca.rotation import change, follow, show_status
 from federation.cli.call import segment
 from federation.cli.output import output_option
@@ -29,9 +30,11 @@ def cluster() -> None:
     """The authority of one cluster. At the hub, CLUSTER says which one; an agent is asked for its own."""
 
 
-why_option = click.option("--why", default="", help="For the record, and for whoever looks at it later.")
+why_option = click.option(
+    "--why", type=REASON, default="", help="For the record, and for whoever looks at it later."
+)
 manual_option = click.option("--manual", is_flag=True, help="Wait for `advance` before each step.")
-cluster_argument = click.argument("cluster", required=False, metavar="[CLUSTER]")
+cluster_argument = click.argument("cluster", type=CLUSTER, required=False, metavar="[CLUSTER]")
 
 
 @cluster.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from federation.cli.arguments import HASH
 from federation.cli.ca.safe import keys, passphrase_option, place
 from federation.cli.confirm import confirmed
 from federation.cli.output import emit, fail, output_option, print_table, text
@@ -33,9 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=GivenPath(dir_okay=False, path_type=Path), required=True, help="The answers: a new file."
 )
-@click.option(
-    "--expect", multiple=True, metavar="SHA256", help="The fingerprint that a file has. Repeatable."
-)
+@click.option("--expect", type=HASH, multiple=True, help="The fingerprint that a file has. Repeatable.")
 @click.option("--yes", is_flag=True, help="Do not ask; every file needs its --expect.")
 @click.option(
     "--name-constraints",
@@ -63,14 +62,14 @@ def sign(
     \b
     Examples:
       federation ca sign hub.requests --root ./root --out hub.answers
-      federation ca sign hub.requests --root ./root --out hub.answers --expect 3f9c… --yes
+      federation ca sign hub.requests --root ./root --out hub.answers --expect "$FINGERPRINT" --yes
     """
-    from pki.ceremony import encode, fingerprint, same_fingerprint
-    from pki.durable import create
+    from pki.ceremony import LONGEST_FILE, encode, fingerprint
+    from pki.durable import reserved
 
     files = [_read(path) for path in requests]
     prints = [fingerprint(file) for file in files]
-    expected = [any(same_fingerprint(digest, each) for each in expect) for digest in prints]
+    expected = [digest in expect for digest in prints]
     for path, digest, known in zip(requests, prints, expected, strict=True):
         if (expect or yes) and not known:
             raise FederationError(
@@ -79,6 +78,8 @@ def sign(
             )
     if os.path.lexists(out):
         raise click.BadParameter(f"{out} exists already; name a new file", param_hint="--out")
+    with reserved(out, LONGEST_FILE):
+        pass  # before anybody is asked for anything
     store = keys(folder, passphrase_file)
 
     async def ceremony() -> dict[str, Any] | None:
@@ -91,10 +92,11 @@ def sign(
                 confirmed, "Do all fingerprints agree? Sign?"
             ):
                 return None
-            answers = await _sign(root, wanted, prints)
+            with reserved(out, LONGEST_FILE, 0o644) as publish:
+                answers = await _sign(root, wanted, prints)
+                publish(encode(answers))
         finally:
             await root.close()
-        create(out, encode(answers), 0o644)
         return shown | {"file": str(out), "fingerprint": fingerprint(answers)}
 
     done = asyncio.run(ceremony())

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from federation.cli.arguments import CLUSTER
 from federation.cli.call import ask, segment
 from federation.cli.output import emit, output_option, print_table, text
 
@@ -18,8 +19,17 @@ NOT_WITH_ROOT = ("federation", "envoy")
 
 
 @click.command()
-@click.option("--from", "source", required=True, metavar="A", help="Whose workloads: a cluster, or hub.")
-@click.option("--to", "target", required=True, metavar="B", help="Who is to believe them: a cluster, or hub.")
+@click.option(
+    "--from", "source", type=CLUSTER, required=True, metavar="A", help="Whose workloads: a cluster, or hub."
+)
+@click.option(
+    "--to",
+    "target",
+    type=CLUSTER,
+    required=True,
+    metavar="B",
+    help="Who is to believe them: a cluster, or hub.",
+)
 @click.option(
     "--as", "verifiers", multiple=True, type=click.Choice(VERIFIERS), help="Only this verifier. Repeatable."
 )

@@ -136,6 +136,27 @@ async def test_what_was_signed_is_told_by_time_identity_and_number(hub: Process)
     assert {one.journal for one in own} == {"root/journal", "authority/journal"}
 
 
+async def test_journals_are_told_line_by_line_with_all_that_is_in_a_line(hub: Process) -> None:
+    east = hub.others["east"]
+    await east.issue()
+    await hub.journals.note(Banned(NOW, "cluster", "west", "stolen"))
+    told = await hub.routes.records(Call(VIEWER, query={"from": "east"}))
+    assert [(one.line, one.record["type"]) for one in told] == [
+        (1, "opened"), (2, "intent"), (3, "released"), (4, "intent"), (5, "released")
+    ]  # fmt: skip
+    assert (told[3].about, told[3].record["who"]) == (f"spiffe://east.{BASE}/gateway/eastwest", "gw-0")
+    written = [line.partition(b" ")[2] for line in east.journal.read_bytes().splitlines()]
+    assert [one.record for one in told] == [msgspec.json.decode(line) for line in written]
+    assert await hub.routes.records(Call(VIEWER, query={"from": "east", "limit": "2"})) == told[-2:]
+    own = await hub.routes.records(Call(VIEWER))
+    assert {one.journal for one in own} == {"root/journal", "authority/journal"}
+    assert [(one.about, one.says) for one in own if one.record["type"] == "banned"] == [
+        ("cluster west", "is banned: stolen")
+    ]
+    later = {"since": (NOW + timedelta(minutes=1)).isoformat()}
+    assert await hub.routes.records(Call(VIEWER, query=later)) == ()
+
+
 @pytest.mark.parametrize(
     ("query", "status", "field"),
     [
@@ -213,8 +234,14 @@ async def test_heads_are_told_with_what_contradicts_them(hub: Process) -> None:
     assert "west" in done.done
 
 
+@pytest.mark.parametrize("authority", ["ab" * 32, "AB" * 32, ":".join(["AB"] * 32)])
+@pytest.mark.parametrize("last", ["11" * 32, ":".join(["11"] * 32)])
+def test_a_head_is_understood_however_its_hashes_are_written(authority: str, last: str) -> None:
+    assert parse_heads([f"{authority}:7:{last}"]) == (JournalHead("ab" * 32, 7, "11" * 32),)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "x", f"{'ab' * 32}:0:{'11' * 32}", f"{'ab' * 32}:7", f"{'AB' * 32}:7:{'11' * 32}"]
+    "text", ["", "x", f"{'ab' * 32}:0:{'11' * 32}", f"{'ab' * 32}:7", f"{'ab' * 32}:7:{'11' * 31}1x"]
 )
 def test_what_is_no_head_is_refused(text: str) -> None:
     with pytest.raises(ApiProblem, match="is not the head of a journal"):

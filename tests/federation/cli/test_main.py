@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
-from federation.cli.main import cli as root
+from federation.cli.program import cli as root
 from tests.federation.cli.command import Cli
 
 EXAMPLES = Path(__file__).parents[3] / "deploy" / "examples"
@@ -57,6 +57,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "ca rotate cluster status",
         "ca rotate cluster watch",
         "ca rotate leaves start",
+        "ca rotate leaves status",
         "ca rotate hub abort",
         "ca rotate hub advance",
         "ca rotate hub start",
@@ -73,6 +74,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "ca sign",
         "ca install",
         "ca import-root",
+        "ca audit show",
         "ca audit verify",
         "ca audit heads",
         "ca audit accept",
@@ -141,12 +143,102 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
         (("token", "create", "east", "--out", ""), "an empty path"),
         (("operator", "create", "ada", "--out", ""), "an empty path"),
         (("config", "check", ""), "an empty path"),
+        (
+            ("ca", "ban", "We st", "--reason", "x"),
+            "'We st' is neither the name of a cluster, nor a SPIFFE ID",
+        ),
+        (
+            ("ca", "ban", "ab" * 31, "--reason", "x" * 201),
+            "is no reason: it is 201 characters long; allowed: one",
+        ),
+        (
+            ("ca", "ban", "west", "--reason", "a\x1b[2J"),
+            "is no reason: it has a line break or another character",
+        ),
+        (
+            ("ca", "revoke", "west", "--reason", "superseded", "--why", "a\nb"),
+            "is no reason: it has a line break",
+        ),
+        (("ca", "rotate", "cluster", "start", "west", "--why", "x" * 201), "it is 201 characters long"),
+        (("ca", "rotate", "root", "start", "--why", "x" * 201), "it is 201 characters long"),
+        (
+            ("ca", "rotate", "cluster", "status", "We st"),
+            "'We st' is not a name of a cluster; allowed: 1 to 63",
+        ),
+        (
+            ("ca", "export", "istio", "--cluster", "east", "--namespace", "Is tio"),
+            "'Is tio' is not a namespace",
+        ),
+        (("ca", "export", "istio", "--cluster", "../x"), "'../x' is not a name of a cluster"),
+        (("ca", "export", "spiffe", "--cluster", "east", "--out", "-", "-o", "json"), "--out - prints what"),
+        (("ca", "export", "spiffe", "--cluster", "east", "--out", "-", "--force"), "--force is for a folder"),
+        (("ca", "verify", "--from", "east", "--to", "WEST"), "'WEST' is not a name of a cluster"),
+        (("ca", "issue", "east", "--out", "/nonexistent"), "is not a valid SPIFFE identity"),
+        (
+            ("ca", "install", "/nonexistent", "--expect-root", "3f9c"),
+            "'3f9c' is not a SHA-256; allowed: 64 of",
+        ),
+        (("ca", "audit", "--from", "east", "verify"), "--from goes after verify, if that has it"),
+        (("ca", "audit", "--identity", "x", "show"), "--identity goes after show, if that has it"),
+        (("ca", "audit", "show", "/nonexistent"), "does not exist"),
+        (("ca", "audit", "accept", "Ea st"), "'Ea st' is not a name of a cluster"),
+        (("service", "list", "--from", "EAST"), "'EAST' is not a name of a cluster"),
+        (("token", "create", "EAST"), "'EAST' is not a name of a cluster"),
     ],
 )
 def test_wrong_usage_is_told_and_leaves_with_2(words: tuple[str, ...], says: str, cli: Cli) -> None:
     refused = cli(*words)
     assert refused.code == 2
     assert says in " ".join(refused.err.split())
+    assert refused.out == ""
+
+
+HUGE = "x" * 10_240
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (HUGE,),
+        ("status", HUGE),
+        ("status", f"--{HUGE}"),
+        ("status", "-o", HUGE),
+        ("cluster", "show", HUGE),
+        ("cluster", "remove", HUGE, "--yes"),
+        ("token", "create", HUGE),
+        ("token", "revoke", HUGE),
+        ("operator", "remove", HUGE),
+        ("explain", HUGE),
+        ("service", "list", "--from", HUGE),
+        ("ca", HUGE),
+        ("ca", "ban", HUGE, "--reason", "x"),
+        ("ca", "ban", "west", "--reason", HUGE),
+        ("ca", "ban", f"spiffe://{HUGE}", "--reason", "x"),
+        ("ca", "unban", HUGE),
+        ("ca", "revoke", HUGE, "--reason", "superseded"),
+        ("ca", "revoke", "west", "--reason", "superseded", "--serial", HUGE),
+        ("ca", "rotate", "cluster", "start", HUGE),
+        ("ca", "export", "istio", "--cluster", HUGE),
+        ("ca", "export", "istio", "--cluster", "east", "--trust-domain", HUGE),
+        ("ca", "export", "istio", "--cluster", "east", "--lifetime", HUGE),
+        ("ca", "verify", "--from", HUGE, "--to", "west"),
+        ("ca", "refresh", HUGE),
+        ("ca", "issue", f"spiffe://{HUGE}/x", "--out", "/nonexistent/x"),
+        ("ca", "issue", "spiffe://e/x", "--ttl", HUGE, "--out", "/nonexistent/x"),
+        ("ca", "sign", "x", "--root", "/", "--out", "x", "--expect", HUGE),
+        ("ca", "init", "--offline", "--base", HUGE, "--out", "/nonexistent/x"),
+        ("ca", "audit", "--identity", HUGE),
+        ("ca", "audit", "--since", HUGE),
+        ("ca", "audit", "show", HUGE),
+        ("ca", "audit", "verify", "--head", HUGE),
+    ],
+    ids=lambda words: " ".join(words).replace(HUGE, "HUGE"),
+)
+def test_what_is_much_too_long_is_wrong_usage_and_not_given_back(words: tuple[str, ...], cli: Cli) -> None:
+    """Nobody is there to be asked, so what is refused is refused here."""
+    refused = cli("--hub", "unix:///nonexistent/api.sock", *words)
+    assert refused.code == 2
+    assert len(refused.err) < 1000
     assert refused.out == ""
 
 
@@ -204,8 +296,107 @@ def test_output_that_cannot_be_written_is_told() -> None:
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("words", [("version",), ("ca", "--help"), ("ca", "ban", "west", "--reason", "x")])
+def test_without_standard_output_nothing_is_done_and_that_is_told(words: tuple[str, ...]) -> None:
+    command = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "--hub", "unix:///nonexistent", *words]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 141
+    assert done.stderr.startswith("error: standard output is closed, and nothing was done\n")
+
+
+@pytest.mark.live
+def test_without_any_of_the_three_files_the_exit_code_is_the_same() -> None:
+    """Nor does the next file that is opened get their numbers, and what libraries write there."""
+    for closed, words, code in (
+        ("<&- 2>&-", ("version",), 0),
+        ("2>&-", ("nonsense",), 2),
+        ("<&-", ("cluster", "remove", "east"), 3),
+        (">&- 2>&-", ("version",), 141),
+    ):
+        command = [
+            "/bin/sh",
+            "-c",
+            f'exec "$@" {closed}',
+            "sh",
+            *COMMAND,
+            "--hub",
+            "unix:///nonexistent",
+            *words,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.live
+def test_until_an_interrupt_is_caught_nothing_is_imported_that_takes_time() -> None:
+    asked = "import sys; before = set(sys.modules); import federation.cli.main; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    ours = {"federation", "federation.cli", "federation.cli.main", "federation.cli.interrupt"}
+    assert set(done.stdout.split()) - {"_signal"} == ours
+
+
+INTERRUPTING = """
+import os, runpy, signal, sys
+
+module, sys.argv = sys.argv[1], ["federation", *sys.argv[2:]]
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+sys.meta_path.insert(0, Interrupting())
+if os.environ["ENTRY"] == "script":
+    from federation.cli.main import main
+    main()
+else:
+    runpy.run_module("federation.cli.main", run_name="__main__")
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("entry", ["script", "module"])
 @pytest.mark.parametrize(
-    "words", [("version",), ("completion", "bash"), ("config", "check", EXAMPLES / "hub.yaml")]
+    "module",
+    [
+        "federation.cli.program",
+        "click",
+        "federation.cli.lazy",
+        "federation.cli.ca",
+        "federation.cli.ca.tree",
+        "federation.cli.target",
+        "federation.api.client",
+        "aiohttp",
+        "asyncio",
+        "ssl",
+    ],
+)
+def test_an_interrupt_while_anything_is_imported_ends_it_quietly(module: str, entry: str) -> None:
+    """At the moment at which each of these is looked for, as at any moment of the first tenths of a second."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTING, module, "--hub", "unix:///nonexistent", "ca", "tree"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ENTRY": entry},
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("version",),
+        ("--help",),
+        ("ca", "--help"),
+        ("ca", "sign", "--help"),
+        ("completion", "bash"),
+        ("config", "check", EXAMPLES / "hub.yaml"),
+    ],
 )
 def test_a_reader_that_has_gone_is_no_problem_found(words: tuple[str, ...]) -> None:
     """As with `| head -1`: no word of it, and the exit code that a shell gives for SIGPIPE."""

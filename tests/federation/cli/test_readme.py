@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from federation.cli.main import cli
+from federation.cli.program import cli
 from federation.cli.target import Contexts
 from federation.document import parse
 from tests.federation.cli.command import Cli

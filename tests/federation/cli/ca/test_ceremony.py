@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -241,6 +243,32 @@ def test_an_answer_never_replaces_a_file(safe: Safe, world: World) -> None:
     file, digest = safe.asking("east.requests", world.east)
     assert safe.sign(file, "--out", file, "--expect", digest, "--yes").code == 2
     assert decode(file.read_bytes(), Requests).base == BASE
+
+
+def test_no_signature_is_spent_where_the_answers_could_not_be_kept(
+    safe: Safe, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody is asked for a passphrase before: the one here is wrong."""
+    file, digest = safe.asking("east.requests", world.east)
+    before = (safe.root / "root" / "journal").read_bytes()
+    safe.secret.write_text("something else\n")
+    names = sorted(path.name for path in safe.folder.iterdir())
+
+    def refused(out: Path, why: str) -> None:
+        done = safe.sign(file, "--out", out, "--expect", digest, "--yes")
+        assert done.code == 1
+        assert f"{out}: {why}" in done.err
+        assert (safe.root / "root" / "journal").read_bytes() == before
+        assert sorted(path.name for path in safe.folder.iterdir()) == names
+
+    refused(safe.folder / "none" / "answers", "No such file or directory")
+    refused(safe.secret / "answers", "Not a directory")
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    refused(safe.folder / "answers", "No space left on device")
 
 
 @pytest.mark.parametrize("base", ["Mesh.example", "", "a..b", "*.example"])

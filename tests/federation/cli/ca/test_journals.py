@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,30 @@ def test_what_cannot_be_meant_is_wrong_usage(
     assert found.code == 2, found
 
 
+def test_a_copy_is_shown_line_by_line_without_any_process(cli: Cli, journal: tuple[Path, Head]) -> None:
+    path, _ = journal
+    shown = cli("ca", "audit", "show", path)
+    assert shown.code == 0, shown.err
+    lines = shown.out.splitlines()
+    assert len(lines) == 12
+    assert lines[0].split() == ["WHEN", "JOURNAL", "LINE", "KIND", "ABOUT", "SAYS"]
+    assert lines[1].endswith(f"opened    {OURS}  the journal of the authority with this key begins")
+    found = cli("ca", "audit", "show", path, "--limit", "3", "-o", "json").json
+    assert [(one["line"], one["record"]["type"]) for one in found] == [
+        (9, "released"),
+        (10, "intent"),
+        (11, "released"),
+    ]
+    written = [line.partition(" ")[2] for line in path.read_text().splitlines()]
+    assert [one["record"] for one in found] == [json.loads(line) for line in written[-3:]]
+    assert cli("ca", "audit", "show", path, "--since", "2100-01-01T00:00:00Z", "-o", "json").json == []
+    assert cli("ca", "audit", "show", path, "--since", "yesterday").code == 2
+    path.write_text("no journal")
+    refused = cli("ca", "audit", "show", path)
+    assert refused.code == 1
+    assert str(path) in refused.err
+
+
 def test_no_process_is_said_as_such(cli: Cli, journal: tuple[Path, Head]) -> None:
     asked = ("--hub", f"unix://{journal[0].parent / 'nobody.sock'}", "ca", "audit", "verify", journal[0])
     assert cli(*asked).code == 3
@@ -105,5 +130,6 @@ def test_a_name_says_what_it_is_of(world: World, tmp_path: Path) -> None:
         "identity",
         "spiffe://west.mesh.example/agent",
     )
-    assert _named("ab" * 32, None) == ("key", "ab" * 32)
+    for digest in ("ab" * 32, "AB" * 32, ":".join(["aB"] * 32), " ".join(["ab"] * 32)):
+        assert _named(digest, None) == ("key", "ab" * 32)
     assert _named(None, file) == ("key", spki_hash(public_key(leaf)))
