@@ -25,7 +25,8 @@ class Opened(msgspec.Struct, frozen=True, tag="opened", forbid_unknown_fields=Tr
 class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=True, omit_defaults=True):
     """About to sign. `digest` covers the whole template; it, `serial`, `spki` and `replaces` are hex.
 
-    `epoch` is that in the subject of an authority, 0 for all else.
+    `epoch` is that in the subject of an authority, 0 for all else. `bundle` is the sequence of the trust bundle that
+    the holder of a leaf is given with it, or of one before that; 0 where nobody counted.
     """
 
     at: datetime
@@ -39,6 +40,7 @@ class Intent(msgspec.Struct, frozen=True, tag="intent", forbid_unknown_fields=Tr
     why: str
     replaces: str | None = None
     epoch: int = 0
+    bundle: int = 0
 
 
 class Released(msgspec.Struct, frozen=True, tag="released", forbid_unknown_fields=True, omit_defaults=True):
@@ -114,6 +116,7 @@ class Living(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     not_after: datetime
     successors: tuple[str, ...] = ()
     epoch: int = 0
+    bundle: int = 0
 
 
 class Continued(msgspec.Struct, frozen=True, tag="continued", forbid_unknown_fields=True):
@@ -143,7 +146,9 @@ Record = Opened | Intent | Released | Failed | Revoked | Superseded | Listed | B
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One certificate that was handed out. `successors` are the keys (SPKI hashes) of those that replaced it."""
+    """One certificate that was handed out. `successors` are the keys (SPKI hashes) of those that replaced it, `bundle`
+    as in its `Intent`.
+    """
 
     serial: int
     profile: str
@@ -152,6 +157,7 @@ class Entry:
     not_after: datetime
     successors: frozenset[str] = frozenset()
     epoch: int = 0
+    bundle: int = 0
 
 
 class Ledger:
@@ -288,6 +294,7 @@ class Ledger:
                     one.not_after,
                     tuple(sorted(one.successors)),
                     one.epoch,
+                    one.bundle,
                 )
                 for serial, one in sorted(self._entries.items())
             ),
@@ -314,6 +321,7 @@ class Ledger:
                     one.not_after,
                     frozenset(one.successors),
                     one.epoch,
+                    one.bundle,
                 )
             )
 
@@ -329,6 +337,7 @@ class Ledger:
                 intent.spki,
                 intent.not_after,
                 epoch=intent.epoch,
+                bundle=intent.bundle,
             )
         )
         if intent.replaces in self._entries:
