@@ -145,6 +145,7 @@ class Rotating:
 
     async def go_on(self) -> None:
         """The next step of a manual rotation. Raises FederationError while somebody holds it up."""
+        await self._lineage.realise()
         rotation = self._running()
         members, reports = self._realm.members(), self._realm.reports(rotation)
         holding = blockers(rotation, members, reports)

@@ -64,6 +64,9 @@ class Rule:
     barrier: Barrier
     next: Phase | None
     back: Phase | None = None
+    anew: bool = False
+    """Whether the anchors are published under a new number though they are the same: what is said of that number was
+    said by somebody who knew who issues again."""
 
 
 _OLD, _NEW = frozenset({Side.OLD}), frozenset({Side.NEW})
@@ -74,7 +77,7 @@ RULES: Mapping[Phase, Rule] = {
     Phase.ACTIVE: Rule(BOTH, Side.NEW, Barrier.SWITCHED, Phase.RETIRING, Phase.REVERTING),
     Phase.RETIRING: Rule(_NEW, Side.NEW, Barrier.ANCHORED, Phase.DONE),
     Phase.DONE: Rule(_NEW, Side.NEW, Barrier.NONE, None),
-    Phase.REVERTING: Rule(BOTH, Side.OLD, Barrier.SWITCHED, Phase.WITHDRAWING),
+    Phase.REVERTING: Rule(BOTH, Side.OLD, Barrier.SWITCHED, Phase.WITHDRAWING, anew=True),
     Phase.WITHDRAWING: Rule(_OLD, Side.OLD, Barrier.ANCHORED, Phase.ABORTED),
     Phase.ABORTED: Rule(_OLD, Side.OLD, Barrier.NONE, None),
 }
@@ -95,8 +98,6 @@ class Token:
 class Rotation:
     token: Token
     phase: Phase = Phase.PREPARED
-    quarantined: frozenset[str] = frozenset()
-    """Members that nobody waits for, because nobody believes them any more."""
 
     @property
     def rule(self) -> Rule:
@@ -132,11 +133,15 @@ class Blocker:
 def blockers(
     rotation: Rotation, members: frozenset[str], reports: Mapping[str, Report]
 ) -> tuple[Blocker, ...]:
-    """Why the phase cannot be left yet, in the order of names; empty when it can."""
+    """Why the phase cannot be left yet, in the order of names; empty when it can.
+
+    `members` are all who believe what is signed: whom nobody believes any more (a cluster in quarantine) is not among
+    them.
+    """
     rule = rotation.rule
     if rule.barrier is Barrier.NONE:
         return ()
-    found = ((name, _missing(rotation, reports.get(name))) for name in sorted(members - rotation.quarantined))
+    found = ((name, _missing(rotation, reports.get(name))) for name in sorted(members))
     return tuple(Blocker(name, reason) for name, reason in found if reason is not None)
 
 
@@ -171,21 +176,5 @@ def abort(rotation: Rotation) -> Rotation | None:
     return None if back is None else _entered(rotation, back)
 
 
-def quarantine(rotation: Rotation, member: str) -> Rotation:
-    """Wait for `member` no longer. Whoever does this takes its trust domain from all others at the same moment."""
-    return replace(rotation, quarantined=rotation.quarantined | {member})
-
-
 def _entered(rotation: Rotation, phase: Phase) -> Rotation:
     return replace(rotation, phase=phase, token=replace(rotation.token, step=rotation.token.step + 1))
-
-
-def obey(member: Report, rotation: Rotation) -> Report:
-    """What a member brings itself to, given its own state: anchors to add first, then the issuer, then those to go.
-
-    An older phase is not obeyed. Leaves of the other authority live on until they are replaced or end.
-    """
-    if rotation.token < member.token:
-        return member
-    rule = rotation.rule
-    return replace(member, token=rotation.token, anchors=rule.anchors, issues=rule.issuer)

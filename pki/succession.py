@@ -93,7 +93,9 @@ class Begun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """lineage.json: `epoch` is the old authority's, or the only one's; `highest` was ever given out."""
+    """lineage.json: `epoch` is the old authority's, or the only one's; `highest` was ever given out. `sequence` is that
+    of the bundle when the phase was entered.
+    """
 
     epoch: int
     first: int
@@ -102,10 +104,10 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     number: int = 0
     step: int = 0
     phase: Phase | None = None
-    quarantined: tuple[str, ...] = ()
     manual: bool = False
     begun: Begun | None = None
     entered: datetime | None = None
+    sequence: int = 0
 
 
 class Succession(Generic[A]):
@@ -165,7 +167,7 @@ class Succession(Generic[A]):
         kept = self._kept
         if kept.phase is None:
             return None
-        return Rotation(Token(kept.number, kept.step), kept.phase, frozenset(kept.quarantined))
+        return Rotation(Token(kept.number, kept.step), kept.phase)
 
     @property
     def begun(self) -> Begun | None:
@@ -248,7 +250,6 @@ class Succession(Generic[A]):
                     number=self._kept.number + 1,
                     step=1,
                     phase=Phase.PREPARED,
-                    quarantined=(),
                     manual=manual,
                     begun=Begun(now, who, why[:LONGEST_REASON]),
                     entered=now,
@@ -260,7 +261,7 @@ class Succession(Generic[A]):
             return rotation
 
     async def enter(self, rotation: Rotation) -> None:
-        """Go to a phase that follows from the one of now, or back, or wait for fewer. An older word changes nothing.
+        """Go to a phase that follows from the one of now, or back. An older word changes nothing.
 
         Raises `Refused` for one that was decided on while another was being obeyed.
         """
@@ -270,23 +271,19 @@ class Succession(Generic[A]):
                 raise Refused("rotation", "it is not the one that runs")
             if rotation.token < now.token or rotation == now:
                 return
-            waits_for_fewer = rotation.token == now.token and rotation.phase is now.phase
-            if waits_for_fewer:
-                pass
-            elif rotation.token.step != now.token.step + 1 or rotation.phase not in (
-                now.rule.next,
-                now.rule.back,
-            ):
+            follows = rotation.phase in (now.rule.next, now.rule.back)
+            if rotation.token.step != now.token.step + 1 or not follows:
                 raise Refused("rotation", f"it has moved on to the phase {now.phase.value} meanwhile")
-            changed = msgspec.structs.replace(
-                self._kept,
-                step=rotation.token.step,
-                phase=rotation.phase,
-                quarantined=tuple(sorted(rotation.quarantined)),
+            entered = self._place.clock.now()
+            await self._write(
+                msgspec.structs.replace(
+                    self._kept,
+                    step=rotation.token.step,
+                    phase=rotation.phase,
+                    entered=entered,
+                    sequence=self._bundle.sequence,
+                )
             )
-            if rotation.phase is not now.phase:
-                changed = msgspec.structs.replace(changed, entered=self._place.clock.now())
-            await self._write(changed)
             await self._realise()
 
     async def realise(self) -> None:
@@ -309,7 +306,8 @@ class Succession(Generic[A]):
                 folder = _folder(self._place.directory, self._kept, epoch)
                 self._authorities[side] = await self._place.authority(folder, epoch)
         anchors = [self._authorities[side].self_signed for side in Side if side in rotation.rule.anchors]
-        if set(anchors) != set(self._bundle.anchors):
+        anew = rotation.rule.anew and self._bundle.sequence == self._kept.sequence
+        if anew or set(anchors) != set(self._bundle.anchors):
             await self._publish(anchors)
         if rotation.over:
             await self._end(rotation)

@@ -26,8 +26,7 @@ from pki.rotation import Phase, advance
 from pki.spiffe import TrustDomain
 from pki.succession import Succession
 from tests.federation.world import NOW
-from tests.pki.test_lineage import StoppedClock
-from tests.pki.world import BASE
+from tests.pki.world import BASE, StoppedClock
 
 CLOCK = ManualClock(NOW)
 

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,12 @@ from pki.root import RootAuthority
 from pki.signer import Signer
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import verify_peer
-from tests.pki.world import BASE, NOW, granted, make_world, new_key, openssl_verify
+from tests.pki.world import BASE, NOW, StoppedClock, granted, make_world, new_key, openssl_verify
 
 EAST = TrustDomain.of_cluster("east", BASE)
 WEST = TrustDomain.of_cluster("west", BASE)
 GATEWAY = SpiffeId.gateway(EAST, "eastwest")
 GRANT = granted(GATEWAY)
-
-
-class StoppedClock:
-    def __init__(self) -> None:
-        self.time = NOW
-        self.jumped = timedelta(0)
-
-    def now(self) -> datetime:
-        return self.time
-
-    def running(self) -> float:
-        return (self.time - NOW - self.jumped).total_seconds()
 
 
 @pytest.fixture

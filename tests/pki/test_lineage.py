@@ -21,27 +21,27 @@ from pki.journal import verify
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.root import RootAuthority
-from pki.rotation import Phase, Rotation, Side, Token, abort, advance, quarantine
+from pki.rotation import Phase, Rotation, Side, Token, abort, advance
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import verify_peer
-from tests.pki.world import BASE, NOW, granted, new_key
+from tests.pki.rotations import (
+    BACK,
+    EARLY,
+    NOBODY,
+    THERE,
+    Step,
+    When,
+    die_at_every_write,
+    go_on,
+    phase,
+    turn_back,
+)
+from tests.pki.world import BASE, NOW, StoppedClock, granted, new_key
 
 EAST = TrustDomain.of_cluster("east", BASE)
 GATEWAY = SpiffeId.gateway(EAST, "eastwest")
 OTHER = SpiffeId.agent(EAST)
-NOBODY: frozenset[str] = frozenset()
 FORWARD = [Phase.PREPARED, Phase.PUBLISHED, Phase.ACTIVE, Phase.RETIRING, Phase.DONE]
-
-
-class StoppedClock:
-    def __init__(self) -> None:
-        self.time = NOW
-
-    def now(self) -> Any:
-        return self.time
-
-    def running(self) -> float:
-        return (self.time - NOW).total_seconds()
 
 
 @pytest.fixture
@@ -76,27 +76,6 @@ async def opened(tmp_path: Path, keys: FileKeyStore, clock: StoppedClock) -> Asy
 @pytest.fixture
 async def lineage(opened: Opener) -> Lineage:
     return await opened()
-
-
-async def go_on(lineage: Lineage) -> Phase:
-    """To the next phase, which nobody holds up."""
-    now = lineage.rotation
-    assert now is not None
-    await lineage.enter(advance(now, NOBODY, {}))
-    return phase(lineage)
-
-
-async def turn_back(lineage: Lineage) -> None:
-    now = lineage.rotation
-    assert now is not None
-    back = abort(now)
-    assert back is not None
-    await lineage.enter(back)
-
-
-def phase(lineage: Lineage) -> Phase:
-    assert lineage.rotation is not None
-    return lineage.rotation.phase
 
 
 async def leaf(lineage: Lineage, **more: Any) -> x509.Certificate:
@@ -177,6 +156,23 @@ async def test_a_rotation_is_turned_back(lineage: Lineage, keys: FileKeyStore, u
     assert lineage.authorities[Side.NEW].epoch == 3, "an epoch is never given out again"
 
 
+async def test_who_turns_back_publishes_the_same_anchors_under_a_new_number_once(
+    lineage: Lineage, opened: Opener
+) -> None:
+    """What is said of that number was said by somebody who knows who issues again."""
+    await lineage.begin("ada", "")
+    await go_on(lineage)
+    await go_on(lineage)
+    before = lineage.bundle()
+    await turn_back(lineage)
+    after = lineage.bundle()
+    assert (after.anchors, after.sequence) == (before.anchors, before.sequence + 1)
+    assert taken(before, after) == after
+    await lineage.realise()
+    assert lineage.bundle() == after
+    assert (await opened()).bundle() == after
+
+
 async def test_there_is_no_way_back_once_the_old_anchor_is_being_let_go(lineage: Lineage) -> None:
     await lineage.begin("ada", "")
     while await go_on(lineage) is not Phase.RETIRING:
@@ -195,92 +191,33 @@ async def test_one_rotation_at_a_time_and_only_forward(lineage: Lineage) -> None
     with pytest.raises(Refused, match="not the one that runs"):
         await lineage.enter(Rotation(Token(7)))
     assert lineage.rotation is not None
-    await lineage.enter(quarantine(lineage.rotation, "west"))
-    assert lineage.rotation.quarantined == {"west"}
+    step = lineage.rotation.token.step + 1
+    for skipped in (Phase.RETIRING, Phase.PREPARED, Phase.PUBLISHED):
+        with pytest.raises(Refused, match="it has moved on to the phase published"):
+            await lineage.enter(Rotation(Token(1, step), skipped))
+    with pytest.raises(Refused, match="it has moved on"):
+        await lineage.enter(Rotation(Token(1, step + 1), Phase.ACTIVE))
     assert phase(lineage) is Phase.PUBLISHED
 
 
-async def through(lineage: Lineage, path: list[Callable[[Lineage], Awaitable[object]]]) -> None:
-    for step in path:
-        await step(lineage)
-
-
-def begun(lineage: Lineage) -> Awaitable[object]:
-    return lineage.begin("ada", "")
-
-
-THERE = [begun, go_on, go_on, go_on, go_on]
-BACK = [begun, go_on, go_on, turn_back, go_on, go_on]
-EARLY = [begun, turn_back]
-
-
 @pytest.mark.parametrize("path", [THERE, BACK, EARLY], ids=["there", "back", "early"])
-@pytest.mark.parametrize("how", ["before", "after"])
+@pytest.mark.parametrize("when", ["before", "after"])
 async def test_s4_interrupted_at_any_write_it_converges(
     opened: Opener,
     keys: FileKeyStore,
-    path: list[Callable[[Lineage], Awaitable[object]]],
-    how: str,
+    path: tuple[Step, ...],
+    when: When,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At each write, and each removal of a key, the process dies just before it or just after it."""
-    countdown = 10**9
+    follower: Bundle | None = None
 
-    class Died(Exception):
-        pass
+    async def look(lineage: Lineage) -> None:
+        nonlocal follower
+        follower = lineage.bundle() if follower is None else taken(follower, lineage.bundle())
+        assert believes(follower, await leaf(lineage))
 
-    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **more: Any) -> Any:
-            nonlocal countdown
-            countdown -= 1
-            if countdown == 0 and how == "before":
-                raise Died
-            result = function(*args, **more)
-            if countdown == 0:
-                raise Died
-            return result
-
-        return call
-
-    monkeypatch.setattr(durable, "write", dying(durable.write))
-    monkeypatch.setattr(durable, "create", dying(durable.create))
-    monkeypatch.setattr(FileKeyStore, "_remove", staticmethod(dying(FileKeyStore._remove)))
-    lineage = await opened()
-    point, rotations, follower = 0, 0, lineage.bundle()
-    while True:
-        point += 1
-        died = False
-        steps = list(path)
-        countdown = point
-        while steps:
-            before = lineage.rotation
-            try:
-                await steps[0](lineage)
-            except Died:
-                died = True
-                countdown = 10**9
-                lineage = await opened()
-                follower = taken(follower, lineage.bundle())
-                assert believes(follower, await leaf(lineage))
-                if _is_as_written(before, lineage.rotation):
-                    steps.pop(0)
-                continue
-            steps.pop(0)
-            follower = taken(follower, lineage.bundle())
-            assert believes(follower, await leaf(lineage))
-        assert lineage.rotation is not None
-        assert lineage.rotation.over
-        rotations += 1
-        assert len(await keys.names()) == len(lineage.bundle().anchors) == 1
-        if not died:
-            break
-        countdown = 10**9
-    assert rotations > len(path)
-
-
-def _is_as_written(before: Rotation | None, now: Rotation | None) -> bool:
-    """Whether the step that died had been written down: then it is not taken again."""
-    return now is not None and (before is None or before.token < now.token)
+    await die_at_every_write(opened, keys, path, when, monkeypatch, look)
 
 
 async def test_a_full_disk_stops_a_rotation_where_it_is(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pki import csr, durable
+from pki import csr
 from pki.bundle import (
     UNNUMBERED,
     Accepted,
@@ -29,13 +28,24 @@ from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.profiles import authority_subject
 from pki.root_lineage import RootLineage
-from pki.rotation import Phase, Side, abort, advance
+from pki.rotation import Phase, Side, advance
 from pki.spiffe import TrustDomain
-from tests.pki.test_lineage import StoppedClock
-from tests.pki.world import BASE, new_key
+from tests.pki.rotations import (
+    BACK,
+    EARLY,
+    NOBODY,
+    THERE,
+    Step,
+    When,
+    begun,
+    die_at_every_write,
+    go_on,
+    phase,
+    turn_back,
+)
+from tests.pki.world import BASE, StoppedClock, new_key
 
 EAST = TrustDomain.of_cluster("east", BASE)
-NOBODY: frozenset[str] = frozenset()
 KEY = new_key()
 REQUEST = csr.request(KEY, authority_subject(EAST.name, 1, KEY.public_key()), EAST.uri)
 Opener = Callable[[], Awaitable[RootLineage]]
@@ -70,30 +80,6 @@ async def opened(tmp_path: Path, keys: FileKeyStore, clock: StoppedClock) -> Asy
 @pytest.fixture
 async def roots(opened: Opener) -> RootLineage:
     return await opened()
-
-
-async def begun(roots: RootLineage) -> Phase:
-    await roots.begin("ada", "")
-    return phase(roots)
-
-
-async def go_on(roots: RootLineage) -> Phase:
-    assert roots.rotation is not None
-    await roots.enter(advance(roots.rotation, NOBODY, {}))
-    return phase(roots)
-
-
-async def turn_back(roots: RootLineage) -> Phase:
-    assert roots.rotation is not None
-    back = abort(roots.rotation)
-    assert back is not None
-    await roots.enter(back)
-    return phase(roots)
-
-
-def phase(roots: RootLineage) -> Phase:
-    assert roots.rotation is not None
-    return roots.rotation.phase
 
 
 def pinned(roots: RootLineage) -> Bundle:
@@ -143,66 +129,24 @@ async def test_a_rotation_of_the_root_is_turned_back(roots: RootLineage, keys: F
     assert await keys.names() == {"ca-1"}
 
 
-@pytest.mark.parametrize(
-    "path",
-    [(begun, go_on, go_on, go_on, go_on), (begun, go_on, go_on, turn_back, go_on, go_on)],
-    ids=["there", "back"],
-)
-@pytest.mark.parametrize("how", ["before", "after"])
+@pytest.mark.parametrize("path", [THERE, BACK, EARLY], ids=["there", "back", "early"])
+@pytest.mark.parametrize("when", ["before", "after"])
 async def test_s4_interrupted_at_any_write_it_converges(
     opened: Opener,
     keys: FileKeyStore,
-    path: tuple[Callable[[RootLineage], Awaitable[Phase]], ...],
-    how: str,
+    path: tuple[Step, ...],
+    when: When,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At each write, and each removal of a key, the process dies just before it or just after it."""
-    countdown = 10**9
+    held: Bundle | None = None
 
-    class Died(Exception):
-        pass
+    async def look(roots: RootLineage) -> None:
+        nonlocal held
+        held = taken(pinned(roots) if held is None else held, roots)
+        assert roots.certificate in held.anchors, "whoever signs is believed"
 
-    def dying(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **more: Any) -> Any:
-            nonlocal countdown
-            countdown -= 1
-            if countdown == 0 and how == "before":
-                raise Died
-            result = function(*args, **more)
-            if countdown == 0:
-                raise Died
-            return result
-
-        return call
-
-    monkeypatch.setattr(durable, "write", dying(durable.write))
-    monkeypatch.setattr(durable, "create", dying(durable.create))
-    monkeypatch.setattr(FileKeyStore, "_remove", staticmethod(dying(FileKeyStore._remove)))
-    roots = await opened()
-    held = taken(pinned(roots), roots)
-    point, died = 0, True
-    while died:
-        point, died = point + 1, False
-        countdown = point
-        for step in path:
-            before = roots.rotation
-            while True:
-                try:
-                    await step(roots)
-                except Died:
-                    died, countdown = True, 10**9
-                    roots = await opened()
-                    now = roots.rotation
-                    if now is None or (before is not None and not before.token < now.token):
-                        continue
-                break
-            held = taken(held, roots)
-            assert roots.certificate in held.anchors, "whoever signs is believed"
-        countdown = 10**9
-        assert roots.rotation is not None
-        assert roots.rotation.over
-        assert len(await keys.names()) == len(held.anchors) == 1
-    assert point > len(path)
+    await die_at_every_write(opened, keys, path, when, monkeypatch, look)
 
 
 async def stranger(tmp_path: Path, clock: StoppedClock) -> RootLineage:

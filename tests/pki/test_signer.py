@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,9 @@ from pki import issue
 from pki.algorithms import spki_hash
 from pki.journal import Journal
 from pki.signer import Signer
-from tests.pki.world import BASE, NOW, new_key
+from tests.pki.world import BASE, NOW, StoppedClock, new_key
 
 PATIENCE = 30.0
-
-
-class StoppedClock:
-    def now(self) -> datetime:
-        return NOW
-
-    def running(self) -> float:
-        return 0.0
 
 
 class SlowKey(ec.EllipticCurvePrivateKey):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -23,6 +23,20 @@ NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 BASE = "mesh.example"
 
 SERIALS = iter(range(1 << 100, 1 << 101))
+
+
+class StoppedClock:
+    """Stands still unless a test sets `time`; by as much of that as `jumped`, somebody has set the clock."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+        self.jumped = timedelta(0)
+
+    def now(self) -> datetime:
+        return self.time
+
+    def running(self) -> float:
+        return (self.time - NOW - self.jumped).total_seconds()
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from pki.keys.transit import Engine, TransitKeyStore
 from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.pki.vault.prepared import Prepared, prepare
-from tests.pki.world import BASE, NOW, granted, new_key, openssl_verify
+from tests.pki.world import BASE, NOW, StoppedClock, granted, new_key, openssl_verify
 
 PASSPHRASE = Passphrase(b"correct horse battery staple")
 
@@ -66,14 +66,6 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
 async def store(opened: Opened, tmp_path: Path) -> AsyncIterator[KeyStore]:
     async with opened(tmp_path) as found:
         yield found
-
-
-class StoppedClock:
-    def now(self) -> datetime:
-        return NOW
-
-    def running(self) -> float:
-        return 0.0
 
 
 async def test_a_key_is_one_of_the_library_s_own_on_p_256(store: KeyStore) -> None:
