@@ -231,6 +231,8 @@ async def test_an_agent_takes_what_it_hears_of_itself(federation: Federation) ->
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+    assert is_rooted(east.self_signed, east.root_signed, federation.safe.certificate)
+    assert west.root_signed is None, "it was told of west as well"
     for lineage in (east, west):
         await lineage.close()
 

@@ -48,6 +48,8 @@ async def test_a_socket_left_by_a_process_that_was_killed_is_replaced(tmp_path: 
     path = tmp_path / "api.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
+    with socket.socket(socket.AF_UNIX) as caller, pytest.raises(ConnectionRefusedError):
+        caller.connect(str(path))
     async with serving(web.Application(), UnixDoor(path)):
         with socket.socket(socket.AF_UNIX) as caller:
             caller.connect(str(path))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -110,6 +111,20 @@ def files(folder: Path) -> Shown:
     return Shown(folder / "chain.pem", folder / "keys" / "gateway.key")
 
 
+async def shown_by(door: Door) -> x509.Certificate:
+    """What the door presents in a handshake."""
+    target = door.target()
+    address = urlsplit(door.url)
+    _, writer = await asyncio.open_connection(
+        address.hostname, address.port, ssl=target.tls, server_hostname=target.server_name
+    )
+    try:
+        return x509.load_der_x509_certificate(writer.get_extra_info("ssl_object").getpeercert(True))
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_a_gateway_attests_and_renews_for_as_long_as_it_lives(door: Door, tmp_path: Path) -> None:
     gateway = GatewayIdentity("gw-0", tmp_path / "gateway", CLOCK)
     await gateway.start(await door.token(tmp_path))
@@ -127,9 +142,13 @@ async def test_a_gateway_attests_and_renews_for_as_long_as_it_lives(door: Door, 
 async def test_the_agents_own_renewal_is_seen_by_the_next_handshake(door: Door, tmp_path: Path) -> None:
     gateway = GatewayIdentity("gw-0", tmp_path / "gateway", CLOCK)
     await gateway.start(await door.token(tmp_path))
-    await gateway.renew()
+    before = door.identity.current.certificate
+    assert await shown_by(door) == before
     await door.identity.renew()
+    assert await shown_by(door) == door.identity.current.certificate != before
+    first = gateway.current.certificate.serial_number
     await gateway.renew()
+    assert gateway.current.certificate.serial_number != first
 
 
 async def renew(target: Target) -> int:

@@ -14,7 +14,7 @@ from msgspec import msgpack
 
 from federation.errors import FederationError
 from federation.svid.demand import Answer, Demand, Given, Held, Refusal, Secret, Vetted
-from federation.svid.doors import LONGEST_FRAME, Hatch, Link, Served
+from federation.svid.doors import LONGEST_FRAME, Asked, Hatch, Link, Served
 from tests.federation.svid.world import GATEWAY
 
 SERVED = Served(b"chain", b"a private key", b"bundle")
@@ -87,6 +87,27 @@ async def test_what_the_agent_cannot_do_is_an_error_at_the_door(tmp_path: Path) 
         await running
 
 
+def frame(number: int) -> bytes:
+    """What a door sends when it asks."""
+    data = msgpack.encode(Asked(number, demand(number)))
+    return len(data).to_bytes(4) + data
+
+
+async def said_to(path: Path, *parts: bytes, cut: bool = False) -> bytes:
+    """All that an agent answers; with `cut` nothing comes after the last part."""
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(b"".join(parts))
+    if cut:
+        writer.write_eof()
+    try:
+        async with asyncio.timeout(10):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
 @pytest.mark.parametrize(
     "noise",
     [
@@ -94,22 +115,24 @@ async def test_what_the_agent_cannot_do_is_an_error_at_the_door(tmp_path: Path) 
         (1).to_bytes(4) + b"\x01",
         (LONGEST_FRAME + 1).to_bytes(4) + b"x",
         b"\xff\xff\xff\xff",
-        b"\x00",
     ],
 )
-async def test_noise_ends_the_connection(noise: bytes, tmp_path: Path) -> None:
-    ended = asyncio.Event()
+async def test_noise_ends_the_connection_and_nothing_after_it_is_heard(noise: bytes, tmp_path: Path) -> None:
+    heard: list[Demand] = []
+
+    async def noted(asked: Demand) -> Answer:
+        heard.append(asked)
+        return await echo(asked)
 
     async def opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await Hatch(reader, writer, echo).run()
-        ended.set()
+        await Hatch(reader, writer, noted).run()
 
     async with await asyncio.start_unix_server(opened, tmp_path / "s"):
-        _, writer = await asyncio.open_unix_connection(tmp_path / "s")
-        writer.write(noise)
-        writer.write_eof()
-        await asyncio.wait_for(ended.wait(), 10)
-        writer.close()
+        assert await said_to(tmp_path / "s", frame(1), cut=True) != b""
+        assert heard == [demand(1)]
+        assert await said_to(tmp_path / "s", noise, frame(2)) == b""
+        assert await said_to(tmp_path / "s", frame(3)[:-1], cut=True) == b""
+        assert heard == [demand(1)]
 
 
 HELD = st.builds(Held, st.text("0123456789abcdef", min_size=1, max_size=40), st.text("0123456789abcdef"))

@@ -199,7 +199,9 @@ async def test_the_newest_stream_of_a_cluster_wins(world: HubWorld) -> None:
     async with running(Agent(east)) as one:
         await eventually(lambda: one.client.connected)
         async with running(Agent(east)) as other:
-            await eventually(lambda: other.client.connected and HubChanged(up=False) in one.events)
+            up, down = HubChanged(up=True), HubChanged(up=False)
+            await eventually(lambda: up in other.events and down in one.events)
+            assert one.events.index(up) < one.events.index(down)
 
 
 async def test_a_question_reaches_the_agent_and_comes_back(world: HubWorld) -> None:

@@ -148,9 +148,11 @@ def test_the_key_is_that_of_the_certificate_and_in_the_oldest_form_that_all_read
 @pytest.mark.parametrize("consumer", [Consumer.ISTIO, Consumer.LINKERD, Consumer.CERT_MANAGER])
 def test_kubernetes_accepts_the_manifests(world: World, consumer: Consumer) -> None:
     """Against the schemas of a release; the Issuer is a kind of cert-manager's own, which they do not hold."""
-    for each in objects(EXPORTS[consumer](material(world, consumer))):
-        if each["apiVersion"] == "v1":
-            kubernetes_validate.validate(dict(each), SCHEMA, strict=True)
+    found = [dict(each) for each in objects(EXPORTS[consumer](material(world, consumer)))]
+    judged = [each for each in found if each["apiVersion"] == "v1"]
+    assert "Secret" in {each["kind"] for each in judged}
+    for each in judged:
+        kubernetes_validate.validate(each, SCHEMA, strict=True)
 
 
 def test_k5_nothing_shows_a_key(world: World) -> None:
