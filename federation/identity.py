@@ -72,6 +72,8 @@ class Identity:
         passphrase: Passphrase | None = None,
     ) -> None:
         self.spiffe_id = spiffe_id
+        self.failures = 0
+        """Renewals that failed, since the start."""
         self._authority = authority
         self._path = path
         self._lifetime = lifetime
@@ -125,6 +127,7 @@ class Identity:
             try:
                 await self.renew()
             except (PkiError, FederationError, OSError) as error:
+                self.failures += 1
                 ends = self.current.certificate.not_valid_after_utc
                 log.error("own certificate cannot be renewed", reason=str(error), expires=_minutes(ends))
                 await self._clock.sleep(RETRY_AFTER)

@@ -38,6 +38,7 @@ from pki.possession import load_key
 from pki.profiles import SVID
 from pki.renewal import renew_at
 from pki.spiffe import SpiffeId, TrustDomain
+from pki.tally import Tally
 
 MOST_REMEMBERED = 4096
 """Outcomes that are kept for whoever repeats a call."""
@@ -86,7 +87,7 @@ class _Begun:
 
 
 class Issuer:
-    """Issues to the workloads of one cluster."""
+    """Issues to the workloads of one cluster. Who is refused before the authority is asked is counted in `tally`."""
 
     def __init__(
         self,
@@ -96,7 +97,9 @@ class Issuer:
         quota: Quota,
         clock: Clock,
         why_banned: WhyBanned = nobody_is_banned,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally or Tally()
         self._authority = authority
         self._tokens = tokens
         self._limits = limits
@@ -118,6 +121,8 @@ class Issuer:
     async def issue(self, demand: Demand) -> Answer:
         """An outcome for each wish. What the authority's key raises goes through."""
         if demand.key and (reason := self._why_banned(SpiffeId.parse(demand.caller), demand.key)) is not None:
+            for _ in demand.wishes:
+                self._tally.refuse(SVID.name, "caller")
             return Answer((Refusal("caller", reason),) * len(demand.wishes), self._encoded_bundle())
         if demand.serial:
             self._arrivals.came(int(demand.serial, 16))
@@ -129,6 +134,8 @@ class Issuer:
                 begun.append(step)
                 outcomes.append(step.outcome)
             else:
+                if isinstance(step, Refusal):
+                    self._tally.refuse(SVID.name, step.field)
                 outcomes.append(step)
         if begun:
             await asyncio.shield(self._started(begun))

@@ -11,11 +11,17 @@ import io
 import logging
 import os
 import sys
+from collections import Counter as Tallies
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, TextIO, cast
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from federation.figures import Figures
 
 
 def configure_logging(level: str, form: Literal["text", "json"], process: str) -> None:
@@ -138,10 +144,6 @@ class AgentMetrics:
         self.rejected = gauge(
             "federation_agent_resources_rejected", "Resources that an Envoy refused", registry=self.registry
         )
-        self.certificate = gauge(
-            "federation_agent_certificate_expiry_seconds", "Unix time at which a certificate ends", ["which"],
-            registry=self.registry,
-        )  # fmt: skip
         self.vault_token = gauge(
             "federation_agent_vault_token_seconds", "Life left to our token in Vault", ["use"],
             registry=self.registry,
@@ -154,6 +156,67 @@ class AgentMetrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class AuthorityCollector(Collector):
+    """What can be watched of the authorities of a hub or an agent (`process`); `look` is asked at each scrape."""
+
+    def __init__(self, process: Literal["hub", "agent"], look: Callable[[], Figures]) -> None:
+        self._prefix = f"federation_{process}_"
+        self._look = look
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._look()
+        issued = self._counter("certificates_issued", "Certificates given out", ["profile"])
+        refused = self._counter("certificates_refused", "Certificates refused", ["profile", "reason"])
+        for profile, count in sum((tally.issued for tally in now.tallies), Tallies[str]()).items():
+            issued.add_metric([profile], count)
+        kinds = sum((tally.refused for tally in now.tallies), Tallies[tuple[str, str]]())
+        for (profile, reason), count in kinds.items():
+            refused.add_metric([profile, reason], count)
+        yield from (issued, refused)
+        failed = self._counter("renewals_failed", "Attempts to renew the own certificate that failed", [])
+        failed.add_metric([], now.renewals_failed)
+        yield failed
+        yield self._gauge(
+            "certificate_expiry_seconds",
+            "Unix time at which a certificate ends",
+            "which",
+            {which: moment.timestamp() for which, moment in now.ends.items()},
+        )
+        generations = {name: version[0] for name, version in now.versions.items()}
+        sequences = {name: version[1] for name, version in now.versions.items()}
+        domain = "trust_domain"
+        yield self._gauge("bundle_generation", "Generation of the bundle held", domain, generations)
+        yield self._gauge("bundle_sequence", "Sequence of the bundle held", domain, sequences)
+        yield from self._of_journals(now)
+        yield self._gauge("bans", "Bans in force", "kind", now.bans)
+
+    def _of_journals(self, now: Figures) -> Iterator[Metric]:
+        failures = self._counter("journal_write_failures", "Attempts to write a journal that failed", [])
+        failures.add_metric([], sum(each.failures for each in now.journals))
+        yield failures
+        failing = sum(each.failing for each in now.journals)
+        yield self._single("journals_failing", "Journals of ours that cannot be written", failing)
+        yield self._single(
+            "journals_doubted", "Journals of others that contradict what was kept", now.doubted
+        )
+        written = [each.written.timestamp() for each in now.journals if each.written is not None]
+        if written:
+            what = "Unix time of the newest record that is on disk"
+            yield self._single("journal_written_timestamp_seconds", what, max(written))
+
+    def _counter(self, name: str, what: str, labels: Sequence[str]) -> CounterMetricFamily:
+        return CounterMetricFamily(self._prefix + name, what, labels=labels)
+
+    def _single(self, name: str, what: str, value: float) -> Metric:
+        return GaugeMetricFamily(self._prefix + name, what, value=value)
+
+    def _gauge(self, name: str, what: str, label: str, values: Mapping[str, float]) -> Metric:
+        found = GaugeMetricFamily(self._prefix + name, what, labels=[label])
+        for each, value in values.items():
+            found.add_metric([each], value)
+        return found
 
 
 class GatewayMetrics:

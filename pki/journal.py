@@ -36,8 +36,8 @@ class Journal:
     """An open journal. It has one writer: a second process, or a second opening, is refused by a file lock.
 
     Appending blocks for an fsync, asking does not; both may come from any thread. `problem` says why the last attempt
-    to write failed, None if it did not. When it is in doubt what is on disk, nothing can be appended until the journal
-    is opened again.
+    to write failed, None if it did not; `failures` counts those that did. When it is in doubt what is on disk, nothing
+    can be appended until the journal is opened again.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Journal:
         as failed.
         """
         self.problem: str | None = None
+        self.failures = 0
         self._path = path
         self._authority = authority
         self._longest_part = longest_part
@@ -180,7 +181,7 @@ class Journal:
             _write_at(self._file, self._size, lines)
             os.fsync(self._file)
         except OSError as error:
-            self.problem = f"{self._path} cannot be written: {error.strerror}"
+            self._failed(f"cannot be written: {error.strerror}")
             try:
                 os.ftruncate(self._file, self._size)
                 os.fsync(self._file)
@@ -203,7 +204,7 @@ class Journal:
             following = _open_locked(self._path)
         except (OSError, WriteError, JournalError) as error:
             reason = error.reason if isinstance(error, WriteError | JournalError) else error.strerror
-            self.problem = f"{self._path} cannot be continued: {reason}"
+            self._failed(f"cannot be continued: {reason}")
             with suppress(OSError):
                 if self._is_in_place():
                     aside.unlink()
@@ -214,6 +215,10 @@ class Journal:
             ) from error
         os.close(self._file)
         self._file, self._head, self._size = following, head, len(line)
+
+    def _failed(self, how: str) -> None:
+        self.problem = f"{self._path} {how}"
+        self.failures += 1
 
     def _is_in_place(self) -> bool:
         """Whether the open file is still the one under our name."""

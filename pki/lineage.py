@@ -106,6 +106,17 @@ class Lineage(Succession[Authority]):
 
     async def issue_all(self, orders: Sequence[Order]) -> tuple[Issued | PkiError, ...]:
         """As `Authority.issue_all`, by the issuer of now."""
+        try:
+            outcomes = await self._issue_all(orders)
+        except PkiError as error:
+            for order in orders:
+                self.tally.add(order.grant.profile.name, error)
+            raise
+        for order, outcome in zip(orders, outcomes, strict=True):
+            self.tally.add(order.grant.profile.name, outcome if isinstance(outcome, PkiError) else None)
+        return outcomes
+
+    async def _issue_all(self, orders: Sequence[Order]) -> tuple[Issued | PkiError, ...]:
         issuer = self.issuer
         orders = [replace(order, bundle=self._bundle.sequence) for order in orders]
         self._busy[issuer.epoch] += 1

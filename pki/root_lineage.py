@@ -16,6 +16,7 @@ from pki import intermediate
 from pki.certificate import authority_key_id, subject_key_id
 from pki.keys import KeyStore
 from pki.ledger import Entry
+from pki.profiles import CLUSTER_CA_ROOTED, INTERMEDIATE
 from pki.revoking import Revocations
 from pki.root import RootAuthority
 from pki.rotation import Phase, Side
@@ -82,7 +83,8 @@ class RootLineage(Succession[RootAuthority]):
         again, issuer = self.rotation is not None and self.rotation.phase is Phase.REVERTING, self.issuer
         self._busy[issuer.epoch] += 1
         try:
-            return await issuer.sign_cluster_ca(request, trust_domain, who=who, why=why, again=again)
+            with self.tally.counting(CLUSTER_CA_ROOTED.name):
+                return await issuer.sign_cluster_ca(request, trust_domain, who=who, why=why, again=again)
         finally:
             self._busy[issuer.epoch] -= 1
 
@@ -90,7 +92,8 @@ class RootLineage(Succession[RootAuthority]):
         self, request: bytes, grant: intermediate.Grant, *, who: str, why: str
     ) -> x509.Certificate:
         """As `RootAuthority.sign_intermediate`, by the root that signs now."""
-        return await self.issuer.sign_intermediate(request, grant, who=who, why=why)
+        with self.tally.counting(INTERMEDIATE.name):
+            return await self.issuer.sign_intermediate(request, grant, who=who, why=why)
 
     async def check_cluster_ca(
         self, request: bytes, trust_domain: TrustDomain, *, newest: bool = False

@@ -39,6 +39,7 @@ from pki.profiles import HIGHEST_EPOCH
 from pki.rotation import Barrier, Phase, Rotation, Side, Token
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
+from pki.tally import Tally
 
 LINEAGE = "lineage.json"
 BUNDLE = "bundle.json"
@@ -111,7 +112,10 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Succession(Generic[A]):
-    """Made by `opened`; has one user at a time; to be closed. `rotation` is None before the first one."""
+    """Made by `opened`; has one user at a time; to be closed. `rotation` is None before the first one.
+
+    `tally` counts what was given out and refused, by whichever of the authorities.
+    """
 
     roots: ClassVar[bool] = False
     """Whether what is published are roots, which speak for no trust domain of their own."""
@@ -129,6 +133,7 @@ class Succession(Generic[A]):
         self._kept = kept
         self._authorities = dict(authorities)
         self._bundle = bundle
+        self.tally = Tally()
         self._changing = asyncio.Lock()
         self._busy = Counter[int]()
 

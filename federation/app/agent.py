@@ -37,6 +37,7 @@ from federation.app.agent_settings import limits_of, me_of, quota_of, tuning_of
 from federation.app.agent_state import AgentState
 from federation.app.auditing import KeptByAgent, tell_heads
 from federation.app.bundles import BundleExchange
+from federation.app.figures import watch_agent
 from federation.app.gateway_reports import read_report
 from federation.app.issuing_doors import IssuingDoors
 from federation.app.keys import authority_keys
@@ -154,7 +155,13 @@ class _Process:
             authority, SpiffeId.agent(domain), self.folder / "leaf.pem", self.lifetime, clock, passphrase
         )
         self.issuer = Issuer(
-            authority, self.tokens, limits_of(settings), quota_of(settings), clock, self._why_banned
+            authority,
+            self.tokens,
+            limits_of(settings),
+            quota_of(settings),
+            clock,
+            self._why_banned,
+            authority.tally,
         )
         self.attestor = Attestor(
             authority,
@@ -214,6 +221,7 @@ class _Process:
             self.member.sync, self.member.hub_domain, self.publisher, importer, ports, self.clock
         )
         journals, others = Journals(self.folder, lambda: of(self.authority)), KeptByAgent(self.agent)
+        watch_agent(self.metrics, self.authority, self.identity, self.agent, self.trust, others)
         state = AgentState(
             agent=self.agent,
             gateways=self.gateways,

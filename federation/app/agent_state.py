@@ -179,10 +179,4 @@ class AgentState:
             metrics.silence.labels(name).set(lease.silence)
         metrics.rejected.set(sum(len(gateway.rejected) for gateway in self.gateways.status()))
         metrics.problems.set(len(self.discovery.problems()))
-        metrics.certificate.labels("own").set(
-            self.identity.current.certificate.not_valid_after_utc.timestamp()
-        )
-        metrics.certificate.labels("authority").set(
-            self.authority.self_signed.not_valid_after_utc.timestamp()
-        )
         return metrics.render()

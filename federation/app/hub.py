@@ -26,6 +26,7 @@ from federation.api.server import TcpDoor, UnixDoor, api_application, health_app
 from federation.api.tls import served
 from federation.app.auditing import ConnectedAgents, tell_heads
 from federation.app.bundles import BundleExchange
+from federation.app.figures import watch_hub
 from federation.app.keys import authority_keys
 from federation.app.root import HINT, offline_root, online_root, roots_of, vault_root
 from federation.app.vaults import Vaults
@@ -147,6 +148,7 @@ class _Process:
             clock,
             passphrase,
         )
+        watch_hub(self.metrics, root, authority, self.identity, self.hub)
         self.sync = SyncServer(self.hub, self._credentials, clock)
         self.journals = Journals(Path(settings.directory), lambda: of(self.root, self.authority))
         revocations = partial(root.revocations, clock) if isinstance(root, RootLineage) else None

@@ -31,11 +31,13 @@ from pki.intermediate import Grant
 from pki.issue import Template
 from pki.journal import Head, Journal
 from pki.ledger import Entry, Failed, Released
+from pki.profiles import CLUSTER_CA_ROOTED, INTERMEDIATE
 from pki.root_rules import check_root
 from pki.signer import Clock, check_newer, identity_of, intent_of
 from pki.skew import Course, Reading, check_course, check_forward, follow
 from pki.spiffe import TrustDomain
 from pki.subordinate import Foreign, Subordinate, read_foreign, read_request
+from pki.tally import Tally
 from pki.vault.capabilities import Verdict
 from pki.vault.issuer import Issuer, check_answer, check_request, wanted
 from pki.vault.session import Session
@@ -62,6 +64,7 @@ class VaultRoot:
         self._issuer = issuer
         self._journal = journal
         self._clock = clock
+        self.tally = Tally()
         self._course: Course | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="root")
 
@@ -132,8 +135,9 @@ class VaultRoot:
         Raises `Refused`, `VaultError`, `Untrusted` (Vault signed something else), `JournalError`, `ClockError`.
         Then nothing was released, whatever Vault may have signed.
         """
-        asked = self._read(request, trust_domain)
-        return await self._in_thread(lambda: self._sign(asked, request, who, why))
+        with self.tally.counting(CLUSTER_CA_ROOTED.name):
+            asked = self._read(request, trust_domain)
+            return await self._in_thread(lambda: self._sign(asked, request, who, why))
 
     async def sign_intermediate(
         self, request: bytes, grant: Grant, *, who: str, why: str
@@ -142,9 +146,10 @@ class VaultRoot:
 
         Raises as `sign_cluster_ca` does.
         """
-        asked = read_foreign(request, grant)
-        check_request(request, grant.names, grant.subject(asked.key))
-        return await self._in_thread(lambda: self._sign(asked, request, who, why))
+        with self.tally.counting(INTERMEDIATE.name):
+            asked = read_foreign(request, grant)
+            check_request(request, grant.names, grant.subject(asked.key))
+            return await self._in_thread(lambda: self._sign(asked, request, who, why))
 
     async def check_cluster_ca(self, request: bytes, trust_domain: TrustDomain) -> ec.EllipticCurvePublicKey:
         """The key of `request`, if our rule lets Vault sign it now. Raises `Refused` where that does not."""
