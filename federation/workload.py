@@ -1,8 +1,12 @@
 """A workload's identity in a folder: key.pem, chain.pem to present and bundle.pem to trust, and how to renew it.
 
 The key is made here and never leaves; the folder is for its owner alone (0700, files 0600). A new key is on disk beside
-the old one before anything is asked for it, and until its chain is written: after a crash at any point the old pair is
-there or the new one, and whoever asks again does so with the key that may have been answered already.
+the old one before a token or the old certificate is shown for it, and until its chain is written: after a crash at any
+point the old pair is there or the new one, and whoever asks again does so with the key that may have been answered
+already. Where the answer is no, nothing is left that was not there.
+
+What is trusted is on disk before what is presented. Then the agent is told, with the new certificate, that it has come:
+until then the rotation of its authority waits for whoever has only the one before.
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +30,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from federation.api.client import Refusal as Refused
 from federation.api.messages import IssuedCertificate, NewCertificate
 from federation.api.redeem import redeem
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.svid import svid_pb2 as pb
-from federation.svid.client import Agent, believed, issue, request
+from federation.svid.client import Agent, believed, issue, newest_bundle, request
 from federation.svid.demand import Refusal
 from pki import bundle as bundles
 from pki import csr, durable
@@ -44,6 +50,8 @@ KEY, CHAIN, BUNDLE, AGENT = "key.pem", "chain.pem", "bundle.pem", "agent.json"
 NEXT_KEY = "next-key.pem"
 FILES = (KEY, CHAIN, BUNDLE, AGENT, NEXT_KEY)
 LONGEST_FILE = 256 * 1024
+SERVER_ERROR = 500
+"""The first status of HTTP that says nothing about whether something was done."""
 CALLER = "workload"
 """What a workload calls itself where a gateway gives its name; its identity comes from the token."""
 
@@ -75,16 +83,20 @@ def from_operator(
 
     Raises FederationError, WriteError or KeyFileError.
     """
-    key = next_key(folder)
+    key = ec.generate_private_key(ec.SECP256R1())
     body = NewCertificate(spiffe_id=spiffe_id, csr=csr.request(key).decode(), lifetime=lifetime)
-    try:
-        made = msgspec.convert(ask(body), IssuedCertificate)
-    except msgspec.ValidationError as error:
-        raise FederationError(f"the agent does not speak this version: {error}", "upgrade both") from error
-    chain = load_pem(made.certificates.encode())
-    if str(check_leaf(chain[0])) != spiffe_id or chain[0].public_key() != key.public_key():
-        raise FederationError("the agent answered with a certificate for something else", "see its log")
-    _write(folder, key, chain, made.bundle.encode())
+    with durable.tentative_folder(folder):
+        try:
+            made = msgspec.convert(ask(body), IssuedCertificate)
+        except msgspec.ValidationError as error:
+            raise FederationError(
+                f"the agent does not speak this version: {error}", "upgrade both"
+            ) from error
+        chain = load_pem(made.certificates.encode())
+        if str(check_leaf(chain[0])) != spiffe_id or chain[0].public_key() != key.public_key():
+            raise FederationError("the agent answered with a certificate for something else", "see its log")
+        durable.write(folder / NEXT_KEY, _pem(key))
+        _write(folder, key, chain, made.bundle.encode())
     return made
 
 
@@ -94,17 +106,19 @@ async def from_token(token: JoinToken, folder: Path, clock: Clock) -> Kept:
         raise FederationError(
             "this token is not for a workload", "on the agent: federation token create --workload NS/ACCOUNT"
         )
-    key = await asyncio.to_thread(next_key, folder)
 
     async def asked(_: Bundle) -> bytes:
-        return csr.request(key)
+        return csr.request(await asyncio.to_thread(next_key, folder))
 
-    redemption = await redeem(token, "/v1/attest", "agent", asked, CALLER, clock)
+    with _asking(folder):
+        redemption = await redeem(token, "/v1/attest", "agent", asked, CALLER, clock)
+    key = await asyncio.to_thread(next_key, folder)
     home = Home(redemption.answer.address, redemption.answer.bundle)
+    bundle = _of_the_same(_bundle(home), redemption.bundle)
     chain = load_pem("".join(redemption.answer.certificates).encode())
     if check_leaf(chain[0]).path != token.subject or chain[0].public_key() != key.public_key():
         raise FederationError("the agent answered with a certificate for something else", "see its log")
-    await asyncio.to_thread(_write, folder, key, chain, redemption.bundle.pem(), home)
+    await asyncio.to_thread(_write, folder, key, chain, bundle.pem(), home)
     return Kept(key, chain, home)
 
 
@@ -118,19 +132,30 @@ async def renewed(folder: Path, clock: Clock) -> Kept:
         )
     trusted = _bundle(kept.home)
     key = await asyncio.to_thread(next_key, folder)
-    agent = Agent(kept.home.address, f"agent.{trusted.trust_domain}", trusted.pem())
-    async with agent.channel(pem(kept.chain), _pem(kept.key)) as channel:
+    async with _agent(kept.home, trusted).channel(pem(kept.chain), _pem(kept.key)) as channel:
         answer = await issue(channel, [pb.Wish(csr=request(key))])
     (outcome,) = answer.outcomes
     if isinstance(outcome, Refusal):
         raise FederationError(f"the agent refuses: {outcome.field}: {outcome.reason}")
-    bundle = bundles.decode(answer.bundle)
-    if bundle.trust_domain != trusted.trust_domain:
-        raise FederationError("the agent answered with the bundle of another trust domain", "see its log")
+    bundle = _of_the_same(bundles.decode(answer.bundle), trusted)
     chain = believed(outcome, key, kept.spiffe_id, bundle, clock.now())
     home = Home(kept.home.address, base64.b64encode(answer.bundle).decode())
     await asyncio.to_thread(_write, folder, key, chain, bundle.pem(), home)
+    with suppress(FederationError, PkiError):  # it is only waited for longer then
+        home = await _arrived(folder, Kept(key, chain, home), home, bundle)
     return Kept(key, chain, home)
+
+
+async def _arrived(folder: Path, kept: Kept, home: Home, bundle: Bundle) -> Home:
+    """Come with the new certificate, and take the bundle if there is a newer one by now."""
+    async with _agent(home, bundle).channel(pem(kept.chain), _pem(kept.key)) as channel:
+        told = await newest_bundle(channel)
+    newest = _of_the_same(bundles.decode(told), bundle)
+    if newest.version <= bundle.version:
+        return home
+    home = Home(home.address, base64.b64encode(told).decode())
+    await asyncio.to_thread(_write_trust, folder, newest.pem(), home)
+    return home
 
 
 def read(folder: Path) -> Kept:
@@ -167,6 +192,19 @@ def next_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+@contextmanager
+def _asking(folder: Path) -> Iterator[None]:
+    """A clear no leaves nothing behind that was not there; a key that may have been answered stays."""
+    fresh = not (folder / NEXT_KEY).exists()
+    with durable.tentative_folder(folder):
+        try:
+            yield
+        except Refused as error:
+            if fresh and error.status < SERVER_ERROR:
+                (folder / NEXT_KEY).unlink(missing_ok=True)
+            raise
+
+
 def _key(path: Path) -> ec.EllipticCurvePrivateKey | None:
     """The key in this file, None if there is no such file. Raises KeyFileError."""
     try:
@@ -188,12 +226,26 @@ def _write(
     home: Home | None = None,
 ) -> None:
     """Put what was answered for the next key in place; that key is on disk."""
-    if home is not None:
-        durable.write(folder / AGENT, msgspec.json.encode(home))
-    durable.write(folder / BUNDLE, anchors)
+    _write_trust(folder, anchors, home)
     durable.write(folder / CHAIN, pem(chain))
     durable.write(folder / KEY, _pem(key))
     (folder / NEXT_KEY).unlink()
+
+
+def _write_trust(folder: Path, anchors: bytes, home: Home | None) -> None:
+    if home is not None:
+        durable.write(folder / AGENT, msgspec.json.encode(home))
+    durable.write(folder / BUNDLE, anchors)
+
+
+def _agent(home: Home, trusted: Bundle) -> Agent:
+    return Agent(home.address, f"agent.{trusted.trust_domain}", trusted.pem())
+
+
+def _of_the_same(bundle: Bundle, trusted: Bundle) -> Bundle:
+    if bundle.trust_domain != trusted.trust_domain:
+        raise FederationError("the agent answered with the bundle of another trust domain", "see its log")
+    return bundle
 
 
 def _bundle(home: Home) -> Bundle:

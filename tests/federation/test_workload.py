@@ -13,7 +13,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import grpc.aio
 import msgspec
 import pytest
 
@@ -23,25 +25,30 @@ from federation.api.client import Refusal, Target, connect
 from federation.api.doors import TcpDoor, UnixDoor, serving
 from federation.api.issue_routes import IssueRoutes
 from federation.api.messages import IssuedCertificate, NewCertificate, Redeem, Redeemed
+from federation.api.redeem import Redemption, redeem
 from federation.api.routes import Access, Call, Route
 from federation.api.server import api_application
 from federation.api.tls import served
 from federation.attest import Attestor, Instances
 from federation.clock import SystemClock
-from federation.errors import FederationError
+from federation.errors import FederationError, Unreachable
 from federation.identity import Identity
 from federation.issuer import Issuer
+from federation.onlookers import behind
 from federation.store import MemoryStore
+from federation.svid.client import newest_bundle
 from federation.svid.quota import Quota
 from federation.svid.server import Callers, SvidServer
 from federation.tokens import TokenStore
 from gateway.xds.server import ServerCredentials, add_secure_port, new_server
 from pki import durable
+from pki.bundle import Bundle
 from pki.certificate import load_pem
 from pki.errors import KeyFileError, PkiError
 from pki.keys.file import FileKeyStore
 from pki.limits import Limits, NameTemplate
 from pki.lineage import Lineage
+from pki.rotation import advance
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken
 from pki.validate import verify_peer
@@ -55,8 +62,21 @@ DAY, TEN_MINUTES = timedelta(days=1), timedelta(minutes=10)
 
 
 class Doors:
-    def __init__(self, folder: Path, authority: Lineage, attestor: Attestor) -> None:
-        self.folder, self.authority, self.attestor = folder, authority, attestor
+    def __init__(self, folder: Path, authority: Lineage, attestor: Attestor, issuer: Issuer) -> None:
+        self.folder, self.authority, self.attestor, self.issuer = folder, authority, attestor, issuer
+
+    @property
+    def unready(self) -> set[int]:
+        """The certificates for which the next authority would wait."""
+        now, newest = CLOCK.now(), self.authority.bundle().sequence
+        found = behind(self.authority.ledger(now), newest, self.issuer.gone, lambda _: False, now)
+        return {entry.serial for entry in found}
+
+    async def publish(self) -> None:
+        """Begin a rotation, and publish the anchor of the authority that follows."""
+        await self.authority.begin("ada", "")
+        assert self.authority.rotation is not None
+        await self.authority.enter(advance(self.authority.rotation, frozenset(), {}))
 
     @property
     def local(self) -> Target:
@@ -98,7 +118,7 @@ async def agent(folder: Path) -> AsyncIterator[Doors]:
     door = TcpDoor(api, served(identity, authority.bundle))
     try:
         async with serving(app, UnixDoor(folder / "api.sock"), door):
-            yield Doors(folder, authority, attestor)
+            yield Doors(folder, authority, attestor, issuer)
     finally:
         await server.stop(None)
         await authority.close()
@@ -150,7 +170,7 @@ async def test_a_token_is_good_once(doors: Doors, tmp_path: Path) -> None:
     await workload.from_token(token, tmp_path / "cart", CLOCK)
     with pytest.raises(Refusal, match="the token is not valid"):
         await workload.from_token(token, tmp_path / "again", CLOCK)
-    assert not (tmp_path / "again" / workload.CHAIN).exists()
+    assert not (tmp_path / "again").exists()
 
 
 async def test_no_token_is_made_for_a_name_that_gets_no_certificate(doors: Doors) -> None:
@@ -191,7 +211,7 @@ async def test_an_operator_issues_by_name_within_the_limits(doors: Doors, tmp_pa
         with pytest.raises(Refusal) as refused:
             await asyncio.to_thread(workload.from_operator, asked, wrong, None, tmp_path / "none")
         assert refused.value.code == code
-    assert not (tmp_path / "none" / workload.CHAIN).exists()
+    assert not (tmp_path / "none").exists()
 
 
 async def test_k3_k6_a_crash_at_any_write_of_a_renewal_costs_nothing_but_another_try(
@@ -219,6 +239,101 @@ async def test_k3_k6_a_crash_at_any_write_of_a_renewal_costs_nothing_but_another
         await workload.renewed(folder, CLOCK)
         assert check(folder, doors) != before
     assert died == {workload.NEXT_KEY, workload.AGENT, workload.BUNDLE, workload.CHAIN, workload.KEY}
+
+
+async def test_a_renewal_brings_the_newest_bundle_and_tells_the_agent_that_it_has_come(
+    doors: Doors, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cart"
+    await workload.from_token(await doors.token(), folder, CLOCK)
+    first = check(folder, doors)
+    await doors.publish()
+    assert doors.unready == {first}
+    await workload.renewed(folder, CLOCK)
+    check(folder, doors)
+    assert len(load_pem((folder / workload.BUNDLE).read_bytes())) == 2
+    assert doors.unready == set()
+
+
+async def test_a_renewal_whose_answer_was_lost_is_waited_for_and_brings_the_newest_bundle_when_repeated(
+    doors: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cart"
+    await workload.from_token(await doors.token(), folder, CLOCK)
+    first = check(folder, doors)
+
+    def lost(*_: object) -> None:
+        raise Unreachable("the agent", "the connection was lost")
+
+    monkeypatch.setattr(workload, "believed", lost)
+    for publishing in (False, True):
+        if publishing:
+            await doors.publish()
+        with pytest.raises(Unreachable):
+            await workload.renewed(folder, CLOCK)
+        assert load_pem((folder / workload.CHAIN).read_bytes())[0].serial_number == first
+    monkeypatch.undo()
+    assert first in doors.unready, "it has nothing but the old anchor, and what would it renew with?"
+    await workload.renewed(folder, CLOCK)
+    assert check(folder, doors) != first
+    assert doors.unready == set()
+
+
+async def test_an_anchor_that_is_published_during_a_renewal_is_there_at_its_end(
+    doors: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, asks = tmp_path / "cart", newest_bundle
+
+    async def published_first(channel: grpc.aio.Channel) -> bytes:
+        await doors.publish()
+        return await asks(channel)
+
+    await workload.from_token(await doors.token(), folder, CLOCK)
+    monkeypatch.setattr(workload, "newest_bundle", published_first)
+    made = await workload.renewed(folder, CLOCK)
+    check(folder, doors)
+    monkeypatch.undo()
+    assert made.home == workload.read(folder).home
+    await workload.renewed(folder, CLOCK)
+    check(folder, doors)
+
+
+async def test_an_anchor_that_is_published_while_a_token_is_redeemed_is_there_at_its_end(
+    doors: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle that the token pins came before it; what counts is the one that came with the certificate."""
+    token, folder, real = await doors.token(), tmp_path / "cart", redeem
+
+    async def published_first(*arguments: Any) -> Redemption:
+        token, path, role, request, *rest = arguments
+
+        async def asked(bundle: Bundle) -> bytes:
+            await doors.publish()
+            made: bytes = await request(bundle)
+            return made
+
+        return await real(token, path, role, asked, *rest)
+
+    monkeypatch.setattr(workload, "redeem", published_first)
+    await workload.from_token(token, folder, CLOCK)
+    check(folder, doors)
+    assert doors.unready == set()
+
+
+async def test_an_agent_that_does_not_answer_the_last_word_is_none_the_worse(
+    doors: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(_: object) -> bytes:
+        raise Unreachable("the agent", "the connection was lost")
+
+    folder = tmp_path / "cart"
+    await workload.from_token(await doors.token(), folder, CLOCK)
+    first = check(folder, doors)
+    monkeypatch.setattr(workload, "newest_bundle", away)
+    await workload.renewed(folder, CLOCK)
+    assert check(folder, doors) != first
+    await doors.publish()
+    assert first in doors.unready
 
 
 async def test_a_token_whose_answer_was_lost_is_good_again_for_the_key_on_disk(
