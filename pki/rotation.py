@@ -107,6 +107,11 @@ class Rotation:
     def over(self) -> bool:
         return self.rule.next is None
 
+    @property
+    def returns(self) -> bool:
+        """Whether it was turned back, and is on its way."""
+        return self.phase in (Phase.REVERTING, Phase.WITHDRAWING)
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -122,17 +127,33 @@ class Report:
     living: frozenset[Side]
 
 
+class Lack(StrEnum):
+    """What is missing of a member before a phase can be left."""
+
+    REPORT = "has not reported in this rotation"
+    OBEDIENCE = "has not obeyed this phase yet"
+    ANCHORS = "does not hold the anchors of this phase"
+    ISSUER = "still issues with the other authority"
+    LEAVES = "has leaves of the other authority that live"
+    SIGNATURE = "does not sign what it says that it holds"
+    BUNDLE = "has no anchors here by which its word could be verified"
+    PROOF = "is said to hold what it has not signed"
+    NEWS = "is said to hold what it has signed before a newer word"
+
+
+Reports = Mapping[str, Report | Lack]
+"""By member: how far it is, or why what is told of it does not count."""
+
+
 @dataclass(frozen=True, slots=True)
 class Blocker:
     """Who holds a phase up, and by what."""
 
     member: str
-    reason: str
+    reason: Lack
 
 
-def blockers(
-    rotation: Rotation, members: frozenset[str], reports: Mapping[str, Report]
-) -> tuple[Blocker, ...]:
+def blockers(rotation: Rotation, members: frozenset[str], reports: Reports) -> tuple[Blocker, ...]:
     """Why the phase cannot be left yet, in the order of names; empty when it can.
 
     `members` are all who believe what is signed: whom nobody believes any more (a cluster in quarantine) is not among
@@ -145,24 +166,26 @@ def blockers(
     return tuple(Blocker(name, reason) for name, reason in found if reason is not None)
 
 
-def _missing(rotation: Rotation, report: Report | None) -> str | None:
+def _missing(rotation: Rotation, report: Report | Lack | None) -> Lack | None:
     rule = rotation.rule
     if report is None:
-        return "has not reported in this rotation"
+        return Lack.REPORT
+    if isinstance(report, Lack):
+        return report
     if report.token < rotation.token:
-        return "has not obeyed this phase yet"
+        return Lack.OBEDIENCE
     if report.anchors != rule.anchors:
-        return "has gateways that do not hold the anchors of this phase"
+        return Lack.ANCHORS
     if rule.barrier is Barrier.ANCHORED:
         return None
     if report.issues is not rule.issuer:
-        return "still issues with the other authority"
+        return Lack.ISSUER
     if not report.living <= {rule.issuer}:
-        return "has leaves of the other authority that live"
+        return Lack.LEAVES
     return None
 
 
-def advance(rotation: Rotation, members: frozenset[str], reports: Mapping[str, Report]) -> Rotation:
+def advance(rotation: Rotation, members: frozenset[str], reports: Reports) -> Rotation:
     """The next phase if nobody holds it up, else the same rotation."""
     following = rotation.rule.next
     if following is None or blockers(rotation, members, reports):

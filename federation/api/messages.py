@@ -237,7 +237,8 @@ class RejectedResource(Out, frozen=True, kw_only=True):
 
 
 class Blocking(Out, frozen=True, kw_only=True):
-    """Who holds a phase of a rotation up, why, and, of the asked cluster itself, which of its gateways or leaves."""
+    """Who holds a phase of a rotation up, why, since when (null: not known, or since the phase began), which of the
+    driver's own gateways or leaves that is, and what to do about it."""
 
     member: str
     reason: str
@@ -245,9 +246,12 @@ class Blocking(Out, frozen=True, kw_only=True):
 
 
 class RotationStatus(Out, frozen=True, kw_only=True):
-    """The rotation that runs in a cluster, or the last one; `phase` is null before the first.
+    """The rotation that runs, or the last one; `phase` is null before the first. `cluster` names whose authority it is
+    where `kind` says that it is a cluster's.
 
-    `due` is when the next one begins by itself, `deadline` until when one that runs may wait for somebody.
+    `ready`: nobody holds it up, and it waits for an operator to go on. `unawaited`: who is not waited for, and why.
+    `due` is when the next one begins by itself, `deadline` until when one that runs may wait for somebody. `leaves` is
+    the last renewal of all leaves that was asked for, null if there was none since the process started.
     """
 
     trust_domain: str
@@ -256,6 +260,16 @@ class RotationStatus(Out, frozen=True, kw_only=True):
     running: bool
     manual: bool
     epochs: tuple[int, ...]
+    since: Instant | None = None
+    todo: str = ""
+
+
+class LeavesStatus(Out, frozen=True, kw_only=True):
+    """All leaves of a cluster are to be renewed: how many gateways have a new one, and which have not."""
+
+    asked_at: Instant
+    renewed: int
+    waiting: tuple[str, ...]
     issuing: int
     sequence: int
     begun_at: Instant | None
@@ -264,6 +278,8 @@ class RotationStatus(Out, frozen=True, kw_only=True):
     entered_at: Instant | None
     reversible: bool
     blocking: tuple[Blocking, ...]
+    kind: Literal["root", "hub", "cluster"]
+    cluster: str
     deadline: Instant
     due: Instant
     ends: Instant
@@ -271,17 +287,24 @@ class RotationStatus(Out, frozen=True, kw_only=True):
 
 
 class Rotate(In, frozen=True, kw_only=True):
-    """What an operator wants of a rotation; `why` and `manual` count for `start` only."""
+    """What an operator wants of a rotation; `why` and `manual` count for `start` only.
+
+    `abort` and `advance` need `number` and `phase`: those of the rotation as the operator saw it. What has moved on
+    since is left as it is, so that a call whose answer was lost may be repeated.
+    """
 
     action: Literal["start", "abort", "advance", "leaves"]
     why: str = ""
     manual: bool = False
 
+    ready: bool
 
+    unawaited: tuple[str, ...]
 class GatewayStatus(Out, frozen=True, kw_only=True):
     name: str
     address: str
     connected: bool
+    leaves: LeavesStatus | None = None
     state: Literal["serving", "draining", "silent"]
     snapshot: int
     acknowledged: int
@@ -290,6 +313,8 @@ class GatewayStatus(Out, frozen=True, kw_only=True):
     rejected: tuple[RejectedResource, ...] = ()
 
 
+    number: int | None = None
+    phase: str | None = None
 class PeerStatus(Out, frozen=True, kw_only=True):
     """Another cluster as this agent sees it. The two signals stay two: `lease` is about word, `path` about way."""
 
@@ -317,6 +342,9 @@ class AgentStatus(Out, frozen=True, kw_only=True):
     peers: tuple[PeerStatus, ...]
     problems: tuple[str, ...]
     certificate_expires_at: Instant
+    """`behind`: which of its gateways do not hold the newest anchors of whom. `rotations`: that of its authority, while
+    it runs."""
+
     authority_expires_at: Instant
 
 
@@ -332,9 +360,13 @@ class HubStatus(Out, frozen=True, kw_only=True):
     root_expires_at: Instant | None
 
 
+    behind: tuple[str, ...] = ()
+    rotations: tuple[RotationStatus, ...] = ()
 class Check(Out, frozen=True, kw_only=True):
     result: Literal["ok", "warning", "failure"]
     name: str
+    """`rotations`: those that run, of the hub's own authority, of the root, and of clusters whose agents say so."""
+
     detail: str = ""
     hint: str = ""
 
@@ -342,3 +374,4 @@ class Check(Out, frozen=True, kw_only=True):
 class CheckGroup(Out, frozen=True, kw_only=True):
     name: str
     checks: tuple[Check, ...]
+    rotations: tuple[RotationStatus, ...] = ()
