@@ -39,6 +39,9 @@ from pki.validate import verify_peer
 FORGOTTEN_AFTER = timedelta(hours=24)
 """Silence after which a gateway is no longer told to others."""
 
+MOST_NAMED = 5
+"""Trust domains in one line for people."""
+
 _NO_PATHS: HashTrieMap[str, Path] = HashTrieMap()
 _NONE_FAILED: HashTrieMap[tuple[Service, int], frozenset[str]] = HashTrieMap()
 
@@ -194,7 +197,7 @@ class Gateways:
 
     def forget(self, name: str) -> bool:
         """Drop a gateway that is not connected; False if it is connected or unknown."""
-        if name in self._reporting or name not in self.counted:
+        if name in self._reporting or name not in {*self.counted, *self._agent.view.gateways}:
             return False
         self._drop(name)
         return True
@@ -226,6 +229,20 @@ class Gateways:
         acked = [self._acked.get(name, {}) for name in self.counted]
         return common(everyone, trusted, acked)
 
+    def behind(self) -> tuple[str, ...]:
+        """Which gateways do not hold the newest anchors of whom, for people: others may wait for them."""
+        newest = {peer.trust_domain.name: peer.bundle.version for peer in self._agent.compiled.fabric.peers}
+        found = []
+        for name in self.counted:
+            acked = self._acked.get(name, {})
+            missing = sorted(domain for domain, version in newest.items() if acked.get(domain) != version)
+            if missing:
+                lacks = ", ".join(missing[:MOST_NAMED]) + (" and others" if len(missing) > MOST_NAMED else "")
+                found.append(
+                    f"gateway {name}, {self.whereabouts(name)}, has not acknowledged the anchors of {lacks}"
+                )
+        return tuple(found)
+
     def _note_acked(self, name: str) -> None:
         """A secret that a gateway acknowledged is on its disk, and its Envoy has taken it (`gateway.relay`); one that
         it does not have any more, by its word, they have let go of.
@@ -248,14 +265,35 @@ class Gateways:
         """The last word of a gateway since this agent started."""
         return self._reports.get(name)
 
+    def whereabouts(self, name: str) -> str:
+        """Whether a gateway is there, or since when it is not, for people."""
+        if name in self._reporting:
+            return "connected"
+        report = self._reports.get(name)
+        if report is None:
+            return "silent since this agent started"
+        how = "stopped in good order, last heard" if name in self._left else "silent since"
+        return f"{how} {report.at.isoformat(timespec='seconds')}"
+
     @property
     def counted(self) -> tuple[str, ...]:
         """The gateways for which others wait: those that are connected, or were within a day and are not forgotten, and
         those that left in good order, until their certificate has ended or their key belongs to no gateway any more.
+        Who is banned is turned away, and counts no more.
         """
         now, bound = self._clock.now(), set(self._instances.keys().values())
         self._left = {name: ends for name, ends in self._left.items() if ends > now}
-        return tuple(sorted({*self._agent.view.gateways, *(name for name in self._left if name in bound)}))
+        there = (name for name in self._agent.view.gateways if not self._is_banned(name))
+        return tuple(sorted({*there, *(name for name in self._left if name in bound)}))
+
+    def _is_banned(self, name: str) -> bool:
+        """Whether a gateway is turned away, so that it will never say anything again."""
+        view = self._agent.view
+        if not view.bans:
+            return False
+        identity = SpiffeId.gateway(view.me.trust_domain, view.gateways[name].cls)
+        keys = (key for key, bound in self._instances.keys().items() if bound == name)
+        return any(self.why_banned(identity, key) is not None for key in keys)
 
     # ---- how they stand ------------------------------------------------------------------------------------------
 

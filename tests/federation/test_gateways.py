@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.api.messages import RejectedResource
 from federation.attest import Instances
+from federation.banned import Ban, BanKind
 from federation.clock import ManualClock
 from federation.events import BanChanged, BundleChanged, GatewayReported, LocalChanged, MemberChanged
 from federation.gateways import FORGOTTEN_AFTER, Gateways, Report
@@ -283,6 +284,46 @@ async def test_after_a_day_of_silence_a_gateway_is_forgotten_also_one_from_befor
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("kind", [BanKind.KEY, BanKind.IDENTITY])
+async def test_nobody_waits_for_a_gateway_that_is_banned_and_it_can_be_forgotten(
+    site: Site, kind: BanKind
+) -> None:
+    by, other, key = client("gw-0"), client("gw-1"), "a" * 64
+    await site.instances.bind(key, "gw-0")
+    await site.instances.bind("b" * 64, "gw-1")
+    for each in (by, other):
+        site.reports(each)
+    site.falls_silent(by)
+    before = site.gateways.counted
+    assert before == ("gw-0", "gw-1")
+    subject = key if kind is BanKind.KEY else by.identity
+    site.life.agent.step([BanChanged(Ban(kind, subject, "lost", NOW))])
+    assert site.gateways.counted == (("gw-1",) if kind is BanKind.KEY else ())
+    assert site.gateways.forget("gw-0")
+
+
+async def test_where_a_gateway_is_and_what_it_does_not_hold_is_said_for_people(site: Site) -> None:
+    site.life.agent.step([GatewayReported(gateway("before"), {}, {})])
+    here, gone, left = client("here"), client("gone"), client("left")
+    for each in (here, gone, left):
+        site.reports(each)
+        await site.instances.bind(each.instance.ljust(64, "0"), each.instance)
+    site.falls_silent(gone)
+    site.reports(left, LEAVING)
+    site.falls_silent(left)
+    since = NOW.isoformat(timespec="seconds")
+    assert {name: site.gateways.whereabouts(name) for name in site.gateways.counted} == {
+        "before": "silent since this agent started",
+        "here": "connected",
+        "gone": f"silent since {since}",
+        "left": f"stopped in good order, last heard {since}",
+    }
+    assert [line.split(",")[0] for line in site.gateways.behind()] == [
+        f"gateway {name}" for name in ("before", "gone", "here", "left")
+    ]
+    assert all("west.mesh.example" in line for line in site.gateways.behind())
 
 
 async def test_what_an_envoy_refuses_is_shown_until_it_is_accepted_and_logged_once(site: Site) -> None:
