@@ -58,12 +58,19 @@ Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)
 TRAIL = web.AppKey("trail", Trail)
+ELSEWHERE = web.AppKey("elsewhere", ApiProblem)
 
 
 def api_application(
-    title: str, version: str, routes: Iterable[Route], authenticator: Authenticator
+    title: str,
+    version: str,
+    routes: Iterable[Route],
+    authenticator: Authenticator,
+    elsewhere: ApiProblem | None = None,
 ) -> web.Application:
-    """The application that serves `routes` and their OpenAPI document at `/v1/openapi.json`."""
+    """The application that serves `routes` and their OpenAPI document at `/v1/openapi.json`; `elsewhere` is what it
+    answers at any other path.
+    """
     routes = tuple(routes)
     document = msgspec.json.encode(openapi(title, version, routes))
 
@@ -73,6 +80,7 @@ def api_application(
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_problems, _same_origin])
     app[AUTHENTICATOR] = authenticator
     app[TRAIL] = Trail()
+    app[ELSEWHERE] = elsewhere or ApiProblem(404, "not-found", "this process has no such path", RIGHT_PROCESS)
     app.router.add_get("/v1/openapi.json", _for_viewers(openapi_document, authenticator))
     for route in routes:
         app.router.add_route(route.method, route.path, _endpoint(route, authenticator))
@@ -169,7 +177,8 @@ async def _problems(request: web.Request, handler: Endpoint) -> web.StreamRespon
     except PkiError as error:
         return _json(409, Problem("refused", str(error)))
     except web.HTTPNotFound:
-        return _json(404, Problem("not-found", "this process has no such path", RIGHT_PROCESS))
+        told = request.app[ELSEWHERE]
+        return _json(told.status, Problem(told.code, str(told), told.hint))
     except web.HTTPException as error:
         is_other = isinstance(error, web.HTTPMethodNotAllowed)
         code, hint = error.reason.lower().replace(" ", "-"), RIGHT_PROCESS if is_other else ""

@@ -18,7 +18,7 @@ from cryptography import x509
 from federation.access import HubAccess, OperatorStore
 from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.messages import Check, CheckGroup, HubStatus
-from federation.api.routes import Access, Call, Route
+from federation.api.routes import Access, ApiProblem, Call, Route
 from federation.api.server import (
     TcpDoor,
     UnixDoor,
@@ -142,7 +142,8 @@ class _Waiting:
             Route("GET", "/v1/checks", "What is right and wrong", see, self.checks, tuple[CheckGroup, ...]),
         )
         access = HubAccess(OperatorStore(self.store), self.authority.bundle, self.clock.now)
-        api = api_application("federation hub", version("federation"), routes, access)
+        waits = ApiProblem(503, "waiting", f"this hub waits: {WAITS}", HINT)
+        api = api_application("federation hub", version("federation"), routes, access, waits)
         async with (
             serving(with_health(api, self._health()), UnixDoor(self.folder / "api.sock")),
             serving(self._health(), TcpDoor(self.settings.listen.telemetry)),

@@ -13,6 +13,8 @@ from federation.errors import FederationError, Unreachable
 
 NOT_THERE = "see that the process runs; `--hub` says which one is asked"
 BAD_REQUEST = 400
+AGENT_AWAY = (503, "agent")
+"""Status and code of a hub's answer that the agent which was to be asked cannot be."""
 LONGEST_NAME = 255
 """Characters; nothing that is asked for by its name has a longer one than a trust domain."""
 
@@ -21,6 +23,12 @@ class WrongArgument(FederationError):
     """The process that was asked does not understand an argument, such as a range that is none."""
 
     exit_code: ClassVar[int] = 2
+
+
+class AgentAway(FederationError):
+    """The hub answered, and the agent that it was to ask did not."""
+
+    exit_code: ClassVar[int] = 3
 
 
 def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query: str | None) -> Any:
@@ -49,6 +57,8 @@ def ask(ctx: click.Context, method: str, path: str, *, body: Any = None, **query
     except Refusal as error:
         if error.status == BAD_REQUEST:
             raise WrongArgument(str(error), error.hint) from error
+        if (error.status, error.code) == AGENT_AWAY:
+            raise AgentAway(str(error), error.hint) from error
         raise
     except Unreachable as error:
         error.hint = error.hint or NOT_THERE

@@ -114,7 +114,11 @@ async def test_a_hub_waits_for_its_root_at_its_socket_alone_and_then_starts(
         _, groups = await ask(target, "GET", "/v1/checks")
         assert groups[0]["checks"][0]["result"] == "failure"
         body = NewToken(cluster="east", may_export=("a/b",), ranges=("10.0.0.0/8",))
-        assert (await ask(target, "POST", "/v1/tokens", body=body))[0] == 404
+        for method, path in (("POST", "/v1/tokens"), ("GET", "/v1/hub/rotation"), ("GET", "/v1/nothing")):
+            status, problem = await ask(target, method, path, body=body if method == "POST" else None)
+            assert (status, problem["code"]) == (503, "waiting")
+            assert "has to sign this hub's authority" in problem["message"]
+            assert "federation ca request" in problem["hint"]
         _, asking = await ask(target, "GET", "/v1/ca/requests")
         pin = PinRoot(certificate=pem([safe.certificate]).decode())
         assert (await ask(target, "PUT", "/v1/ca/root", body=pin))[1] == {
