@@ -17,13 +17,20 @@ from federation.api.messages import (
     GatewayStatus,
     HubStatus,
     PeerStatus,
+    RotationStatus,
 )
+from federation.blocking import command
 from federation.sync.protocol import REMOVED
 
 SOON = 0.25
 """The share of a certificate's life below which its end is near: renewal at half of it has been failing."""
 
 AUTHORITY_SOON = timedelta(days=30)
+
+HELD_UP_FOR = timedelta(minutes=10)
+"""How long a phase of a rotation may wait before somebody should look: all that is there is ready within seconds."""
+DEADLINE_SOON = timedelta(days=14)
+"""Before the deadline of a rotation: time to bring back whoever is away, or to quarantine him."""
 
 
 def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tuple[CheckGroup, ...]:
@@ -36,10 +43,15 @@ def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tu
                 *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
                 _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
                 _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON, _ROTATION_HINT),
+                *(check for rotation in status.rotations for check in _rotation(rotation, now)),
             ),
         ),
         CheckGroup(
-            name=f"gateways of {status.cluster}", checks=tuple(_gateways(status.gateways, now, leaf_life))
+            name=f"gateways of {status.cluster}",
+            checks=(
+                *_gateways(status.gateways, now, leaf_life),
+                *(Check(result="warning", name=behind, hint=_BEHIND_HINT) for behind in status.behind),
+            ),
         ),
         CheckGroup(name=f"peers of {status.cluster}", checks=tuple(_peer(peer) for peer in status.peers)),
     )
@@ -63,6 +75,10 @@ def _hub(status: AgentStatus) -> Check:
 _LEAF_HINT = "its renewal has been failing; the log of its process says why"
 _ROTATION_HINT = "its rotation is held up: see `federation ca rotate cluster status`"
 _AUTHORITY_HINT = "it is not renewed by itself: plan for a new one before it ends"
+_BEHIND_HINT = (
+    "a rotation there waits for it; start it if it is silent. One that is gone for good is forgotten after a day, or "
+    "at once by DELETE /v1/gateways/NAME at the socket of its agent"
+)
 _PROBLEM_HINT = "the rest goes on; mend this and it is taken up by itself"
 
 
@@ -78,6 +94,40 @@ def _expiry(what: str, ends: datetime, now: datetime, soon: timedelta, hint: str
     if left <= timedelta(0):
         return Check(result="failure", name=f"{what} has ended", hint=hint)
     return _one(left > soon, f"{what} is valid", "warning", detail, hint)
+
+
+def _rotation(rotation: RotationStatus, now: datetime) -> Iterable[Check]:
+    """Of one that runs: one line for how it stands, one for each who has held it up for long, and its deadline."""
+    look = command(rotation.kind, rotation.cluster, "status")
+    since = now - (rotation.entered_at or now)
+    name = f"rotation {rotation.number} of {rotation.trust_domain}"
+    detail = f"{rotation.phase} since {_span(since)}"
+    if rotation.problem is not None:
+        yield Check(result="failure", name=name, detail=f"{detail}: {rotation.problem}", hint=look)
+    elif rotation.ready:
+        step = command(rotation.kind, rotation.cluster, "advance")
+        yield _one(since <= HELD_UP_FOR, name, "warning", f"{detail}, waits for an operator", step)
+    else:
+        waits = f", waits for {len(rotation.blocking)}" if rotation.blocking else ""
+        yield _one(since <= HELD_UP_FOR, name, "warning", detail + waits, look)
+    if since > HELD_UP_FOR:
+        for each in rotation.blocking:
+            who = f" ({', '.join(each.who)})" if each.who else ""
+            yield Check(
+                result="warning",
+                name=f"the rotation waits for {each.member}",
+                detail=each.reason + who,
+                hint=each.todo,
+            )
+    left = rotation.deadline - now
+    if left <= DEADLINE_SOON:
+        until = f"the rotation may wait until {rotation.deadline.isoformat(timespec='minutes')}"
+        yield Check(
+            result="failure" if left <= timedelta(0) else "warning",
+            name=until,
+            detail="that is over" if left <= timedelta(0) else f"{_span(left)} left",
+            hint=f"bring back or quarantine whoever it waits for: {look}",
+        )
 
 
 def _gateways(gateways: Iterable[GatewayStatus], now: datetime, life: timedelta) -> Iterable[Check]:
@@ -138,6 +188,7 @@ def hub_checks(status: HubStatus, now: datetime, leaf_life: timedelta) -> tuple[
             if status.root_expires_at is not None
             else ()
         ),
+        *(check for rotation in status.rotations for check in _rotation(rotation, now)),
     )
     clusters = tuple(check for cluster in status.clusters for check in _cluster(cluster))
     return CheckGroup(name="hub", checks=own), CheckGroup(name="clusters", checks=clusters)
@@ -156,4 +207,6 @@ def _cluster(cluster: ClusterInfo) -> Iterable[Check]:
 
 def _span(left: timedelta) -> str:
     hours = left.total_seconds() / 3600
+    if hours < 1:
+        return f"{hours * 60:.0f} minutes"
     return f"{hours / 24:.0f} days" if hours >= 72 else f"{hours:.1f} hours"

@@ -23,6 +23,9 @@ from prometheus_client.registry import Collector
 
 from federation.figures import Figures
 
+from federation.api.messages import RotationStatus
+from pki.rotation import Phase
+
 
 def configure_logging(level: str, form: Literal["text", "json"], process: str) -> None:
     """Write one line an event to standard error, of libraries too.
@@ -87,6 +90,33 @@ class _Lossy(io.TextIOBase):
             self._to.flush()
 
 
+class RotationMetrics:
+    """How the rotations stand that a process drives, by the kind of authority. Where none runs all are 0."""
+
+    def __init__(self, process: str, registry: CollectorRegistry) -> None:
+        def gauge(name: str, says: str, *labels: str) -> Gauge:
+            name = f"federation_{process}_rotation_{name}"
+            return Gauge(name, says, ["authority", *labels], registry=registry)
+
+        self._phase = gauge("phase", "1 for the phase in which an authority is being replaced", "phase")
+        self._entered = gauge("phase_start_seconds", "Unix time at which that phase began")
+        self._held_up = gauge("held_up_by", "Members that it waits for")
+        self._ready = gauge("ready", "1 while it waits for nobody but an operator")
+        self._deadline = gauge("deadline_seconds", "Unix time until which it may wait")
+        self._failing = gauge("failing", "1 while it cannot go on because something fails here")
+
+    def show(self, found: RotationStatus) -> None:
+        """What is to be seen of a rotation."""
+        runs, kind = found.running, found.kind
+        for phase in Phase:
+            self._phase.labels(kind, phase.value).set(runs and found.phase == phase.value)
+        self._entered.labels(kind).set(found.entered_at.timestamp() if runs and found.entered_at else 0)
+        self._held_up.labels(kind).set(len(found.blocking) if runs else 0)
+        self._ready.labels(kind).set(runs and found.ready)
+        self._deadline.labels(kind).set(found.deadline.timestamp() if runs else 0)
+        self._failing.labels(kind).set(found.problem is not None)
+
+
 class HubMetrics:
     """What a hub counts. `lag` of a cluster is how many of its changes are not yet relayed to somebody."""
 
@@ -107,6 +137,7 @@ class HubMetrics:
         self.joins = Counter(
             "federation_hub_joins", "Join attempts by outcome", ["outcome"], registry=self.registry
         )
+        self.rotation = RotationMetrics("hub", self.registry)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
@@ -153,6 +184,7 @@ class AgentMetrics:
             "Files of the services folder that are refused",
             registry=self.registry,
         )
+        self.rotation = RotationMetrics("agent", self.registry)
 
     def render(self) -> bytes:
         return generate_latest(self.registry)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from federation.api.messages import (
     AgentStatus,
+    Blocking,
     Check,
     CheckGroup,
     ClusterInfo,
@@ -17,8 +18,9 @@ from federation.api.messages import (
     HubStatus,
     PeerStatus,
     RejectedResource,
+    RotationStatus,
 )
-from federation.checks import agent_checks, hub_checks
+from federation.checks import DEADLINE_SOON, HELD_UP_FOR, agent_checks, hub_checks
 from federation.sync.protocol import REMOVED
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -96,6 +98,87 @@ def peer(**changes: object) -> tuple[CheckGroup, ...]:
 
 def cluster(**changes: object) -> tuple[CheckGroup, ...]:
     return hub(clusters=(replace(CLUSTER, **changes),))
+
+
+ROTATION = RotationStatus(
+    kind="cluster",
+    cluster="east",
+    trust_domain="east.mesh.example",
+    number=3,
+    phase="published",
+    running=True,
+    manual=False,
+    epochs=(1, 2),
+    issuing=1,
+    sequence=2,
+    begun_at=NOW,
+    who="ada",
+    why="",
+    entered_at=NOW - HELD_UP_FOR,
+    reversible=True,
+    ready=False,
+    blocking=(Blocking(member="west", reason="its agent is not connected", todo="start it"),),
+    unawaited=(),
+    deadline=NOW + 60 * DAY,
+    due=NOW + 90 * DAY,
+    ends=NOW + 120 * DAY,
+    problem=None,
+)
+MOMENT = timedelta(seconds=1)
+
+
+def rotation(**changes: object) -> list[Check]:
+    """What is wrong with one, at the agent; the hub says the same of its own."""
+    found = (replace(ROTATION, **changes),)
+    at_agent, at_hub = unwell(agent(rotations=found)), unwell(hub(rotations=found))
+    assert at_agent == at_hub
+    return at_agent
+
+
+def test_a_rotation_that_goes_on_is_fine() -> None:
+    assert rotation() == []
+    assert rotation(ready=True, blocking=()) == []
+    [shown] = [check for check in agent(rotations=(ROTATION,))[0].checks if "rotation" in check.name]
+    assert shown.detail == "published since 10 minutes, waits for 1"
+
+
+def test_a_rotation_that_is_held_up_for_long_says_by_whom_and_what_to_do() -> None:
+    first, second = rotation(entered_at=NOW - HELD_UP_FOR - MOMENT)
+    assert {first.result, second.result} == {"warning"}
+    assert first.hint == "federation ca rotate cluster status east"
+    assert (second.name, second.detail, second.hint) == (
+        "the rotation waits for west",
+        "its agent is not connected",
+        "start it",
+    )
+
+
+def test_a_rotation_that_waits_for_an_operator_for_long_says_so() -> None:
+    [found] = rotation(entered_at=NOW - HELD_UP_FOR - MOMENT, ready=True, blocking=(), kind="hub", cluster="")
+    assert "waits for an operator" in found.detail
+    assert found.hint == "federation ca rotate hub advance"
+
+
+@pytest.mark.parametrize(
+    ("left", "result"),
+    [(DEADLINE_SOON, "warning"), (MOMENT, "warning"), (timedelta(0), "failure"), (-DAY, "failure")],
+)
+def test_a_deadline_that_comes_near_warns_and_one_that_is_over_fails(left: timedelta, result: str) -> None:
+    [found] = rotation(deadline=NOW + left)
+    assert found.result == result
+    assert "may wait until" in found.name
+    assert rotation(deadline=NOW + DEADLINE_SOON + MOMENT) == []
+
+
+def test_a_rotation_that_cannot_go_on_fails() -> None:
+    [found] = rotation(problem="no space left on device")
+    assert (found.result, "no space left" in found.detail) == ("failure", True)
+
+
+def test_a_gateway_that_others_may_wait_for_is_named() -> None:
+    [found] = unwell(agent(behind=("gateway gw-0, connected, has not acknowledged the anchors of west",)))
+    assert (found.result, "gw-0" in found.name) == ("warning", True)
+    assert "/v1/gateways/NAME" in found.hint
 
 
 def unwell(groups: Iterable[CheckGroup]) -> list[Check]:
