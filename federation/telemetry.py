@@ -21,9 +21,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from federation.figures import Figures
-
 from federation.api.messages import RotationStatus
+from federation.figures import Figures
 from pki.rotation import Phase
 
 
