@@ -1,13 +1,18 @@
 """Which versions of the others' trust bundles a cluster goes by: the evidence that lets a rotation go on.
 
 A cluster holds a version when each of its gateways that counts has it on disk and its Envoy has acknowledged it; the
-hub when it is in its registry. What is not known to be held is not named.
+hub when it is in its registry. What is not known to be held is not named. A cluster signs its word with the key of its
+authority, as others pass it on; whether it counts is `federation.evidence`'s question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+
+import msgspec
+
+from pki.spiffe import TrustDomain
 
 Version = tuple[int, int]
 """Generation and sequence of a bundle (`pki.bundle.Bundle.version`)."""
@@ -16,21 +21,38 @@ MOST_HELD = 10_000
 MOST_ROOTS = 8
 """Whose word one owner may present at once."""
 
+Stamp = tuple[int, int]
+"""The epoch in which an owner speaks, and how many times it has signed in it: what is greater is newer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """`bundles` holds (trust domain, generation, sequence), sorted, each trust domain once; `roots` the key identifiers
-    of the roots that signed what the owner presents of its own authorities, sorted.
+    of the roots that signed what the owner presents of its own authorities, sorted. `signature` is over `content`.
     """
 
     owner: str
     bundles: tuple[tuple[str, int, int], ...] = ()
     roots: tuple[bytes, ...] = ()
+    stamp: Stamp = (0, 0)
+    signature: bytes = b""
 
     def version(self, trust_domain: str) -> Version | None:
         """The version of this trust domain's bundle that `owner` holds; None if it does not say."""
         found = (one[1:] for one in self.bundles if one[0] == trust_domain)
         return next(found, None)
+
+
+class _Said(msgspec.Struct, frozen=True):
+    trust_domain: str
+    stamp: Stamp
+    bundles: tuple[tuple[str, int, int], ...]
+    roots: tuple[bytes, ...]
+
+
+def content(held: Held, trust_domain: TrustDomain) -> bytes:
+    """What `held` says, for its owner's trust domain, as the bytes of a `pki.statement`."""
+    return msgspec.json.encode(_Said(trust_domain.name, held.stamp, held.bundles, held.roots))
 
 
 def common(

@@ -16,7 +16,7 @@ from typing import Self
 
 from cryptography import x509
 
-from pki import bundle, csr, issue
+from pki import bundle, csr, issue, statement
 from pki.algorithms import PublicKey
 from pki.bundle import FIRST_SEQUENCE, Bundle, Proof, is_rooted
 from pki.certificate import authority_trust_domain, pem
@@ -32,6 +32,7 @@ from pki.signer import Clock, Job, Outcome, Signer
 from pki.spiffe import TrustDomain
 
 AUTHORITY_ENDS = "the end of the authority"
+NEW = "a new authority"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,18 @@ class Authority:
 
     @classmethod
     async def create(
-        cls, directory: Path, keys: KeyStore, trust_domain: TrustDomain, clock: Clock, epoch: int = 1
+        cls,
+        directory: Path,
+        keys: KeyStore,
+        trust_domain: TrustDomain,
+        clock: Clock,
+        epoch: int = 1,
+        *,
+        who: str | None = None,
+        why: str = NEW,
     ) -> Self:
-        """A new authority with its self-signed form; after a crash it goes on with the same key.
+        """A new authority with its self-signed form; after a crash it goes on with the same key. `who` wanted it and
+        `why` is for its journal; nobody but itself if there is none.
 
         Raises `KeyFileError` when there is one already, `WriteError`, `JournalError`.
         """
@@ -109,8 +119,8 @@ class Authority:
                     trust_domain, epoch, signer.public_key, serial, now
                 ),
                 (),
-                who=trust_domain.uri,
-                why="a new authority",
+                who=trust_domain.uri if who is None else who,
+                why=why,
             )
             await folder.write(SELF_SIGNED, self_signed)
             undo.pop_all()
@@ -237,6 +247,10 @@ class Authority:
     async def sign_content(self, version: Bundle) -> bytes:
         """A signature for a later version of the bundle; it counts for those who hold this anchor."""
         return await self._signer.run(lambda: bundle.sign_content(version, self._signer.private_key))
+
+    async def sign_statement(self, kind: statement.Kind, said: bytes) -> bytes:
+        """A signature for what this authority says; it counts for those who hold this anchor."""
+        return await self._signer.run(lambda: statement.sign(kind, said, self._signer.private_key))
 
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""

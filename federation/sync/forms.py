@@ -43,6 +43,7 @@ from pki.bundle import (
 )
 from pki.certificate import LONGEST_CERTIFICATE, der, load_der
 from pki.spiffe import TrustDomain
+from pki.statement import LONGEST_SIGNATURE
 
 MOST_FAMILIES = 2
 
@@ -138,6 +139,9 @@ def held_out(held: Held) -> pb.Held:
             for name, generation, sequence in held.bundles
         ],
         roots=held.roots,
+        epoch=held.stamp[0],
+        count=held.stamp[1],
+        signature=held.signature,
     )
 
 
@@ -249,7 +253,8 @@ def held_in(owner: str, held: pb.Held) -> Held:
     _at_most(MOST_ROOTS, held.roots, "roots")
     for root in held.roots:
         _at_most(LONGEST_KEY_ID, root, "bytes of a key identifier")
-    return Held(owner, tuple(versions), tuple(sorted(held.roots)))
+    _at_most(LONGEST_SIGNATURE, held.signature, "bytes of a signature")
+    return Held(owner, tuple(versions), tuple(sorted(held.roots)), (held.epoch, held.count), held.signature)
 
 
 def heads_in(owner: str, journals: pb.Journals) -> Heads:

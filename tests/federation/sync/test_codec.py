@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from federation.admit import Refused
 from federation.events import ClusterGone, ExportGone, LoadGone, MemberGone
+from federation.held import Held
 from federation.model import (
     HUB,
     Affinity,
@@ -32,6 +33,7 @@ from federation.sync.errors import ProtocolViolation
 from federation.sync.feed import Item
 from federation.sync.protocol import Batch
 from pki.spiffe import TrustDomain
+from pki.statement import LONGEST_SIGNATURE
 
 BASE = "mesh.example"
 AT = Position(3, 7)
@@ -70,7 +72,19 @@ CLUSTERS = st.builds(
 )
 
 
-@given(SPECS | LOADS | CLUSTERS)
+WORDS = st.builds(
+    Held,
+    st.just("east"),
+    st.dictionaries(LABELS, st.tuples(st.integers(1, 2**32 - 1), st.integers(1, 2**63 - 1)), max_size=3).map(
+        lambda versions: tuple(sorted((f"{name}.{BASE}", *one) for name, one in versions.items()))
+    ),
+    st.sets(st.binary(max_size=20), max_size=3).map(lambda roots: tuple(sorted(roots))),
+    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
+    st.binary(max_size=LONGEST_SIGNATURE),
+)
+
+
+@given(SPECS | LOADS | CLUSTERS | WORDS)
 def test_a_fact_survives_the_wire(fact: Fact) -> None:
     key = codec.key_of(fact)
     assert codec.decode("east", AT.epoch, codec.encode(key, AT.seq, fact), BASE) == fact
@@ -89,6 +103,20 @@ def test_a_member_survives_the_wire_and_comes_from_the_hub_alone() -> None:
     body = codec.encode("member/east", AT.seq, member)
     assert codec.decode(HUB, AT.epoch, body, BASE) == member
     assert codec.decode("east", AT.epoch, body, BASE) == Refused("owner", "east does not own member/east")
+
+
+def test_who_does_not_sign_what_it_holds_says_it_all_the_same() -> None:
+    """An agent of a version before, and the hub of itself."""
+    version = pb.Held.Version(trust_domain=f"west.{BASE}", generation=1, sequence=2)
+    body = pb.Entry(key="held", seq=7, held=pb.Held(versions=[version])).SerializeToString()
+    assert codec.decode("east", 1, body, BASE) == Held("east", ((f"west.{BASE}", 1, 2),))
+
+
+def test_a_signature_that_is_none_for_its_length_is_not_taken_in() -> None:
+    body = pb.Entry(key="held", held=pb.Held(signature=b"x" * (LONGEST_SIGNATURE + 1))).SerializeToString()
+    found = codec.decode("east", 1, body, BASE)
+    assert isinstance(found, Refused)
+    assert found.rule == "form"
 
 
 def refused(owner: str, entry: pb.Entry) -> str:
