@@ -15,7 +15,7 @@ from cryptography import x509
 
 from pki import csr
 from pki.algorithms import PublicKey, spki_hash
-from pki.authority import Authority, Issued, Order
+from pki.authority import NEW, Authority, Issued, Order
 from pki.bundle import Bundle
 from pki.errors import PkiError, Refused
 from pki.keys import KeyStore
@@ -24,7 +24,7 @@ from pki.policy import Grant
 from pki.rotation import Side
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
-from pki.succession import Place, Succession
+from pki.succession import Begun, Place, Succession
 
 
 class Lineage(Succession[Authority]):
@@ -43,10 +43,13 @@ class Lineage(Succession[Authority]):
     ) -> Self:
         """As `opened`, with authorities of `trust_domain` in `directory`."""
 
-        async def authority(folder: Path, number: int) -> Authority:
+        async def authority(folder: Path, number: int, begun: Begun | None) -> Authority:
             if Authority.exists(folder):
                 return await Authority.load(folder, keys, trust_domain, clock)
-            return await Authority.create(folder, keys, trust_domain, clock, number)
+            if begun is None:
+                return await Authority.create(folder, keys, trust_domain, clock, number)
+            who, why = begun.who, begun.reason(NEW)
+            return await Authority.create(folder, keys, trust_domain, clock, number, who=who, why=why)
 
         made = await cls.opened(trust_domain, Place(directory, keys, clock, authority), epoch)
         made._crossing = asyncio.Lock()

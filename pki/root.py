@@ -32,6 +32,8 @@ from pki.signer import Clock, Plan, Signer
 from pki.spiffe import TrustDomain
 from pki.subordinate import Subordinate, read_foreign, read_request
 
+NEW = "a new root"
+
 TAKEN_OVER = "taken-over"
 """The file that says for which base a root serves that others made: its subject does not."""
 
@@ -64,8 +66,14 @@ class RootAuthority:
         clock: Clock,
         constrained: bool = False,
         epoch: int = 1,
+        *,
+        who: str = "root",
+        why: str = NEW,
     ) -> Self:
-        """A new root. Raises `KeyFileError` when there is one already, `WriteError`, `JournalError`."""
+        """A new root; `who` wanted it and `why` is for its journal.
+
+        Raises `KeyFileError` when there is one already, `WriteError`, `JournalError`.
+        """
         domain = TrustDomain.parse(base)
         folder = Folder(directory)
         signer = await folder.make(keys, epoch, clock)
@@ -74,8 +82,8 @@ class RootAuthority:
             certificate = await signer.sign(
                 lambda serial, now: issue.root_authority(domain.name, epoch, signer.public_key, serial, now),
                 (),
-                who="root",
-                why="a new root",
+                who=who,
+                why=why,
             )
             await folder.write(SELF_SIGNED, certificate)
             undo.pop_all()

@@ -18,11 +18,11 @@ from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.profiles import CLUSTER_CA_ROOTED, INTERMEDIATE
 from pki.revoking import Revocations
-from pki.root import RootAuthority
+from pki.root import NEW, RootAuthority
 from pki.rotation import Phase, Side
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
-from pki.succession import Place, Succession
+from pki.succession import Begun, Place, Succession
 
 
 class RootLineage(Succession[RootAuthority]):
@@ -41,10 +41,13 @@ class RootLineage(Succession[RootAuthority]):
     ) -> Self:
         """As `opened`, with the roots of `base` in `directory`; `constrained` as for a `RootAuthority`."""
 
-        async def authority(folder: Path, epoch: int) -> RootAuthority:
+        async def authority(folder: Path, epoch: int, begun: Begun | None) -> RootAuthority:
             if RootAuthority.exists(folder):
                 return await RootAuthority.load(folder, keys, base, clock, constrained)
-            return await RootAuthority.create(folder, keys, base, clock, constrained, epoch)
+            if begun is None:
+                return await RootAuthority.create(folder, keys, base, clock, constrained, epoch)
+            who, why = begun.who, begun.reason(NEW)
+            return await RootAuthority.create(folder, keys, base, clock, constrained, epoch, who=who, why=why)
 
         return await cls.opened(TrustDomain.parse(str(base)), Place(directory, keys, clock, authority), 1)
 

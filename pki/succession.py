@@ -75,22 +75,31 @@ class Successor(Protocol):
 A = TypeVar("A", bound=Successor)
 
 
-@dataclass(frozen=True, slots=True)
-class Place(Generic[A]):
-    """Where a succession is: its folder, its keys, and how the authority of an epoch is made or opened in a folder."""
-
-    directory: Path
-    keys: KeyStore
-    clock: Clock
-    authority: Callable[[Path, int], Awaitable[A]]
-
-
-class Begun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why a rotation runs: who asked for it and since when, for people."""
+class Begun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Why a rotation runs: who asked for it and since when, for people. `ordered`: it was an operator of the hub, from
+    there, and not of whoever drives it.
+    """
 
     at: datetime
     who: str
     why: str
+    ordered: bool = False
+
+    def reason(self, what: str) -> str:
+        """Why `what` is made, for a journal."""
+        return f"{what}: {self.why}" if self.why else what
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Generic[A]):
+    """Where a succession is: its folder, its keys, and how the authority of an epoch is made or opened in a folder; for
+    one that follows another, with the reason.
+    """
+
+    directory: Path
+    keys: KeyStore
+    clock: Clock
+    authority: Callable[[Path, int, Begun | None], Awaitable[A]]
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -145,14 +154,16 @@ class Succession(Generic[A]):
         kept = await asyncio.to_thread(_read, place.directory / LINEAGE)
         async with AsyncExitStack() as undo:
             if kept is None:
-                authority = await place.authority(place.directory, epoch)
+                authority = await place.authority(place.directory, epoch, None)
                 undo.push_async_callback(authority.close)
                 kept = _Kept(epoch=authority.epoch, first=authority.epoch, highest=authority.epoch)
                 made = cls(trust_domain, place, kept, {Side.OLD: authority}, authority.bundle())
             else:
                 authorities: dict[Side, A] = {}
                 for side, number in _open_sides(kept).items():
-                    authorities[side] = await place.authority(_folder(place.directory, kept, number), number)
+                    authorities[side] = await place.authority(
+                        _folder(place.directory, kept, number), number, kept.begun
+                    )
                     undo.push_async_callback(authorities[side].close)
                 first = next(iter(authorities.values()))
                 bundle = (
@@ -235,10 +246,10 @@ class Succession(Generic[A]):
 
     # ---- rotating --------------------------------------------------------------------------------------------------
 
-    async def begin(self, who: str, why: str, *, manual: bool = False) -> Rotation:
+    async def begin(self, who: str, why: str, *, manual: bool = False, ordered: bool = False) -> Rotation:
         """Begin a rotation: the authority that follows is made, and nobody hears of it yet. Raises `Refused`.
 
-        `manual` is for whoever decides the phases: each step waits for a person.
+        `manual` is for whoever decides the phases: each step waits for a person. `ordered` as in `Begun`.
         """
         async with self._changing:
             before = self.rotation
@@ -256,7 +267,7 @@ class Succession(Generic[A]):
                     step=1,
                     phase=Phase.PREPARED,
                     manual=manual,
-                    begun=Begun(now, who, why[:LONGEST_REASON]),
+                    begun=Begun(now, who, why[:LONGEST_REASON], ordered),
                     entered=now,
                 )
             )
@@ -309,7 +320,7 @@ class Succession(Generic[A]):
         for side, epoch in _open_sides(self._kept).items():
             if side not in self._authorities:
                 folder = _folder(self._place.directory, self._kept, epoch)
-                self._authorities[side] = await self._place.authority(folder, epoch)
+                self._authorities[side] = await self._place.authority(folder, epoch, self._kept.begun)
         anchors = [self._authorities[side].self_signed for side in Side if side in rotation.rule.anchors]
         anew = rotation.rule.anew and self._bundle.sequence == self._kept.sequence
         if anew or set(anchors) != set(self._bundle.anchors):

@@ -17,8 +17,9 @@ from pki.algorithms import spki_hash
 from pki.authority import Order
 from pki.bundle import Accepted, Bundle, accept
 from pki.errors import JournalError, KeyMissing, PkiError, Refused, WriteError
-from pki.journal import verify
+from pki.journal import records, verify
 from pki.keys.file import FileKeyStore
+from pki.ledger import Intent
 from pki.lineage import Lineage
 from pki.root import RootAuthority
 from pki.rotation import Phase, Rotation, Side, Token, abort, advance
@@ -382,3 +383,24 @@ async def test_who_joins_while_the_root_is_away_believes_by_the_version_that_it_
             break
     assert isinstance(accept(None, lineage.bundle(), root.certificate), Accepted)
     await root.close()
+
+
+async def test_the_journal_of_an_authority_that_follows_begins_with_who_wanted_it_and_why(
+    opened: Opener,
+) -> None:
+    lineage = await opened()
+    first = lineage.journals[0]
+    await lineage.begin("ada (at the hub)", "yearly", ordered=True)
+    made = {
+        journal.path: next(record for record in records(journal.path) if isinstance(record, Intent))
+        for journal in lineage.journals
+    }
+    assert [(one.who, one.why) for path, one in made.items() if path == first.path] == [
+        (EAST.uri, "a new authority")
+    ]
+    assert [(one.who, one.why) for path, one in made.items() if path != first.path] == [
+        ("ada (at the hub)", "a new authority: yearly")
+    ]
+    again = await opened()
+    assert again.begun is not None
+    assert again.begun.ordered, "also after a restart"
