@@ -55,8 +55,9 @@ FIRST_SEQUENCE = 1
 HIGHEST_SEQUENCE = 2**63 - 1
 FIRST_GENERATION = 1
 MOST_ANCHORS = 8
-MOST_SIGNATURES = 2
-"""By the two authorities of a rotation."""
+MOST_AUTHORITIES = 2
+"""Of a rotation."""
+MOST_SIGNATURES = MOST_AUTHORITIES
 MOST_EARLIER = 16
 """Versions that a bundle brings along: who missed more rotations than that has to be told anew."""
 LONGEST_ENCODED = 128 * 1024
@@ -164,8 +165,7 @@ def encode(bundle: Bundle) -> bytes:
 
 def decode(data: bytes, *, roots: bool = False) -> Bundle:
     """The inverse of `encode`; checks form (that of `roots`, if they are some), not proof. Raises `InvalidBundle`."""
-    raw = _parsed(data)
-    bundle = replace(_read(raw), earlier=tuple(_read(version) for version in raw.earlier[: MOST_EARLIER + 1]))
+    bundle = _read_all(_parsed(data))
     check_bundle(bundle, roots=roots)
     return bundle
 
@@ -177,6 +177,22 @@ def claim(data: bytes) -> tuple[str, tuple[int, int]]:
     """
     raw = _parsed(data)
     return raw.trust_domain, (raw.generation, raw.sequence)
+
+
+def leads_on(held: Bundle, data: bytes, *roots: x509.Certificate) -> bool:
+    """Whether signatures lead from `held`, or from `roots` for a higher generation, to an encoded bundle. For who hears
+    of bundles from anybody: nothing else of it is checked, and no key that it brings along is used before an earlier
+    one has signed for it, so what is made up costs little. Raises `InvalidBundle`.
+    """
+    raw = _parsed(data)
+    if any(max(len(each.anchors), len(each.rooted)) > MOST_AUTHORITIES for each in (raw, *raw.earlier)):
+        return False
+    offered = _read_all(raw)
+    if offered.trust_domain != held.trust_domain:
+        return False
+    if offered.generation > held.generation:
+        return isinstance(_begun(offered, roots), Accepted)
+    return _follows(held, offered)
 
 
 def _parsed(data: bytes) -> _Encoded:
@@ -197,6 +213,10 @@ def _fields(bundle: Bundle) -> dict[str, Any]:
         "signatures": bundle.proof.signatures,
         "generation": bundle.generation,
     }
+
+
+def _read_all(raw: _Encoded) -> Bundle:
+    return replace(_read(raw), earlier=tuple(_read(version) for version in raw.earlier[: MOST_EARLIER + 1]))
 
 
 def _read(raw: _Version) -> Bundle:

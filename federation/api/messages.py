@@ -97,6 +97,20 @@ class Anchors(Out, frozen=True, kw_only=True):
     bundle: str
 
 
+class OfferedBundle(In, frozen=True, kw_only=True):
+    """A version of the bundle of a member's trust domain, with the versions that lead to it (base64 of the encoded
+    bundle). It proves itself, whoever brings it.
+    """
+
+    bundle: str
+
+
+class HeldBundle(Out, frozen=True, kw_only=True):
+    """The version that the hub goes by, in the same form."""
+
+    bundle: str
+
+
 class Renew(In, frozen=True, kw_only=True):
     csr: str
 

@@ -48,12 +48,15 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: path parameters, query and the decoded body (None for a route without one)."""
+    """One request: path parameters, query and the decoded body (None for a route without one). `address` is where it
+    comes from, empty for one that did not come over a network.
+    """
 
     principal: Principal
     params: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
+    address: str = ""
 
 
 Handler = Callable[[Call], Awaitable[Any]]
@@ -63,7 +66,8 @@ Handler = Callable[[Call], Awaitable[Any]]
 class Route:
     """`path` has parameters in braces; a parameter matches one segment. `query` names the parameters allowed, `told`
     the fields of body and answer that are written to the log when an operator's change is done. A change that is
-    `inward` may also come from an operator of the hub, through it.
+    `inward` may also come from an operator of the hub, through it. `longest` is in bytes of a body that may be longer
+    than others.
     """
 
     method: str
@@ -76,6 +80,7 @@ class Route:
     query: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
     inward: bool = False
+    longest: int | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -93,8 +93,8 @@ def _endpoint(route: Route, authenticator: Authenticator) -> Endpoint:
     async def endpoint(request: web.Request) -> web.Response:
         principal = await admit(request, route.access, authenticator)
         check_query(route, [name for name, _ in request.query.items()])
-        body = await _body(request, route.request) if route.request is not None else None
-        call = Call(principal, dict(request.match_info), dict(request.query), body)
+        body = await _body(request, route) if route.request is not None else None
+        call = Call(principal, dict(request.match_info), dict(request.query), body, address_of(request))
         if route.access is Access.OUTCOME:
             return _json(200, await _unhurried(route, call))
         answer = await route.handler(call)
@@ -123,13 +123,14 @@ async def _unhurried(route: Route, call: Call) -> Any:
         patience.cancel()
 
 
-async def _body(request: web.Request, shape: type) -> Any:
+async def _body(request: web.Request, route: Route) -> Any:
+    longest = route.longest or MAX_BODY
     if request.content_type != "application/json":
         raise ApiProblem(415, "not-json", "the body is not JSON", "send Content-Type: application/json")
     try:
         async with asyncio.timeout(PATIENCE):
-            sent = await request.read()
-        body: Any = msgspec.json.decode(sent, type=shape)
+            sent = await request.clone(client_max_size=longest).read()
+        body: Any = msgspec.json.decode(sent, type=route.request)
         json.loads(sent, object_pairs_hook=_once)
         return body
     except TimeoutError as error:
@@ -139,7 +140,7 @@ async def _body(request: web.Request, shape: type) -> Any:
             400, "bad-body", f"the body does not fit: {error}", "see /v1/openapi.json"
         ) from error
     except web.HTTPRequestEntityTooLarge as error:
-        raise ApiProblem(413, "too-large", f"the body is over {MAX_BODY // 1024} KiB") from error
+        raise ApiProblem(413, "too-large", f"the body is over {longest // 1024} KiB") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> None:

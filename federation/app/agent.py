@@ -59,6 +59,7 @@ from federation.journals import Journals, of
 from federation.knowledge import Knowledge
 from federation.listen import HostPort
 from federation.model import Position
+from federation.offering import Offering
 from federation.opening import Known, Opening
 from federation.rooting import Rooting
 from federation.rotating import Rotating
@@ -66,7 +67,7 @@ from federation.store import SqliteStore
 from federation.svid.doors import Served
 from federation.svid.server import Callers, SvidServer
 from federation.sync.client import Credentials, Ports, SyncClient
-from federation.sync.codec import JOURNAL
+from federation.sync.codec import BUNDLE, JOURNAL
 from federation.sync.importer import Importer
 from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
@@ -185,7 +186,7 @@ class _Process:
         base = self.member.base
         self.publisher = Publisher(self.settings.cluster, remembered.epoch)
         importer = Importer(self.settings.cluster, base, self.trust.accept)
-        events = importer.restore(remembered.heard, remembered.cursors)
+        events = importer.restore(remembered.heard, remembered.cursors, remembered.believed)
         view = remembered_view(me_of(self.settings, base), remembered, events, self.clock.now())
         outlets = Outlets(
             self.publisher, lambda snapshots: self.gateways.publish(snapshots), self._cut_the_banned
@@ -220,6 +221,14 @@ class _Process:
         sync = SyncClient(
             self.member.sync, self.member.hub_domain, self.publisher, importer, ports, self.clock
         )
+        self.offering = Offering(
+            self.member.api,
+            self.authority,
+            self.folder / "authority",
+            self.trust,
+            lambda: self.agent.view.held.values(),
+            self.clock,
+        )
         journals, others = Journals(self.folder, lambda: of(self.authority)), KeptByAgent(self.agent)
         watch_agent(self.metrics, self.authority, self.identity, self.agent, self.trust, others)
         state = AgentState(
@@ -236,7 +245,13 @@ class _Process:
             metrics=self.metrics,
             clock=self.clock,
             unsigned=lambda: (*journals.problems(), *self.vaults.problems, *self._untrusted()),
-            doubted=lambda: (*others.problems(), *self.trust.problems(), *bundles.foreign.problems()),
+            doubted=lambda: (
+                *self._old_copy(),
+                *others.problems(),
+                *self.trust.problems(),
+                *importer.problems(),
+                *bundles.foreign.problems(),
+            ),
         )
         routes = AgentRoutes(self.agent, self.attestor, self.tokens, state, self.clock).routes()
         routes += IssueRoutes(self.issuer, self.authority).routes()
@@ -292,6 +307,10 @@ class _Process:
             if self.member.api:
                 looking = find_again(self.member.api, self.trust, lambda: sync.connected, self.clock)
                 group.create_task(looking, name="the hub's anchors")
+            group.create_task(
+                self.offering.run(lambda: sync.connected and BUNDLE not in self.publisher.refused),
+                name="offering",
+            )
             for use, session in self.vaults.sessions.items():
                 group.create_task(session.run(), name=f"vault for {use}")
             group.create_task(self.rooting.run(), name="rooting")
@@ -315,6 +334,9 @@ class _Process:
 
     def _untrusted(self) -> tuple[str, ...]:
         return () if self.trust.problem is None else (self.trust.problem,)
+
+    def _old_copy(self) -> tuple[str, ...]:
+        return () if self.offering.problem is None else (self.offering.problem,)
 
     def _known(self, importer: Importer, epoch: int) -> Known:
         """`epoch` is the one on disk, in which we speak until a hub has told what it remembers of us."""

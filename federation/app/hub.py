@@ -21,6 +21,7 @@ from federation.api.ban_routes import BanRoutes
 from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.hub_routes import HubRoutes
 from federation.api.messages import CheckGroup, ClusterInfo, HubStatus
+from federation.api.offer_routes import OfferRoutes
 from federation.api.rotation_routes import HubRotationRoutes
 from federation.api.server import TcpDoor, UnixDoor, api_application, health_application, serving, with_health
 from federation.api.tls import served
@@ -39,6 +40,7 @@ from federation.hub_realm import HubRealm
 from federation.identity import Identity
 from federation.journals import Journals, of
 from federation.model import HUB
+from federation.offers import Offers
 from federation.registry import Registry
 from federation.revocation_list import LIST_PATH, RevocationList
 from federation.root_realm import RootRealm
@@ -222,6 +224,8 @@ class _Process:
             lambda name: self.hub.member(name) is not None,
             self._own_keys,
         ).routes()
+        offers = Offers(settings.base, lambda: roots_of(self.root), self.hub.membership, self.hub, self.clock)
+        routes += OfferRoutes(offers).routes()
         access = HubAccess(self.operators, self.authority.bundle, self.clock.now, self.hub.why_banned)
         api = api_application("federation hub", version("federation"), routes, access)
         socket = UnixDoor(Path(settings.directory) / "api.sock")

@@ -203,6 +203,26 @@ def test_what_a_bundle_claims_to_be_is_known_without_a_look_at_its_certificates(
             bundle.claim(damaged)
 
 
+def test_where_signatures_lead_is_known_before_anything_else_is_checked() -> None:
+    first = WORLD.east.bundle
+    second = successor(first, WORLD.east, WORLD.east, SECOND)
+    third = replace(successor(second, SECOND, SECOND), earlier=(first, second))
+    root = WORLD.root
+
+    def leads_on(held: Bundle, offered: Bundle) -> bool:
+        return bundle.leads_on(held, bundle.encode(offered), root)
+
+    for held in (first, second):
+        assert leads_on(held, third)
+    assert leads_on(third, begun(3, THIRD))
+    assert not leads_on(third, first)
+    assert not leads_on(first, replace(third, earlier=()))
+    assert not leads_on(first, successor(first, THIRD, THIRD))
+    assert not leads_on(third, replace(begun(3, THIRD), proof=Proof()))
+    assert not leads_on(WORLD.west.bundle, second)
+    assert not leads_on(first, successor(first, WORLD.east, *CAS)), "more than a rotation has"
+
+
 def test_a_signature_is_for_one_generation() -> None:
     first = WORLD.east.bundle
     second = successor(first, WORLD.east, SECOND)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.hub_routes import HubRoutes
+from federation.api.offer_routes import OfferRoutes
 from federation.api.routes import Route
 
 
@@ -17,4 +18,4 @@ def hub_routes() -> tuple[Route, ...]:
     routes = HubRoutes(
         hub, nothing, nothing, nothing, nothing, nothing, nothing, "https://hub:8443", "hub:8444", nothing
     )
-    return (*routes.routes(), *CeremonyRoutes(nothing, nothing).routes())
+    return (*routes.routes(), *CeremonyRoutes(nothing, nothing).routes(), *OfferRoutes(nothing).routes())
