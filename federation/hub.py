@@ -110,6 +110,8 @@ class Hub:
         """Tell connected agents that the hub lives, for ever."""
         for beats in count(1):
             self._exchange.beat_own(beat_count(self._exchange.own.epoch, beats))
+            if self.membership.is_early:
+                self.membership.tell_held()
             await self._clock.sleep(channel.BEAT)
 
     def tell_heads(self, heads: tuple[JournalHead, ...]) -> None:

@@ -6,7 +6,7 @@ believes it, and says which version of the bundle all of its verifiers have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -65,13 +65,18 @@ def reports(
 
 
 def survivors(
-    entries: Iterable[Entry], ours: str, still_ours: bool, gateways: Mapping[str, bool], now: datetime
+    entries: Iterable[Entry],
+    ours: str,
+    still_ours: bool,
+    gateways: Mapping[str, bool],
+    now: datetime,
+    gone: Set[int] | None = None,
 ) -> tuple[Entry, ...]:
     """Certificates of the other authority that may still be presented, in the order in which they end.
 
     `ours` is the identity of the driver itself, which presents one of them while `still_ours`. `gateways` maps the keys
     of gateways that are known to whether one of them is still presented. A key that no gateway has any more is out of
-    use, and so is a certificate of anybody else who has renewed it.
+    use, and so is what anybody else has done with: `gone` by serial number, or else what was replaced.
     """
     found = []
     for entry in entries:
@@ -82,7 +87,7 @@ def survivors(
         elif entry.profile == GATEWAY.name:
             lives = gateways.get(entry.spki, False)
         else:
-            lives = not entry.successors
+            lives = not entry.successors if gone is None else entry.serial not in gone
         if lives and entry.not_after > now:
             found.append(entry)
     return tuple(sorted(found, key=lambda entry: (entry.not_after, entry.serial)))

@@ -1,13 +1,14 @@
 """Serving our bundles to trust domains outside (SPIFFE Federation §5.2): one JWK set a trust domain, for anybody.
 
 `/` is the bundle of this process's own trust domain, `/<trust domain>` that of each one that it may speak for: an agent
-for its own, the hub for its own and its members'. Nobody has to say who he is, and nothing else is answered.
+for its own, the hub for its own and its members'. Nobody has to say who he is, and nothing else is answered; that
+somebody looked is noted, for then a new anchor has to be there for a while before it is used.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -23,13 +24,17 @@ Bundles = Callable[[], Mapping[TrustDomain, Bundle]]
 Stamp = tuple[int, int, int]
 
 
-def bundle_application(own: TrustDomain, bundles: Bundles) -> web.Application:
-    """The newest version of each bundle, as it is when it is asked for."""
+def bundle_application(
+    own: TrustDomain, bundles: Bundles, looked: Callable[[TrustDomain], Awaitable[None]] | None = None
+) -> web.Application:
+    """The newest version of each bundle, as it is when it is asked for; `looked` is told whose."""
 
     async def answer(request: web.Request) -> web.Response:
         wanted = request.match_info.get("domain", own.name)
         for domain, bundle in bundles().items():
             if domain.name == wanted:
+                if looked is not None:
+                    await looked(domain)
                 return web.Response(body=publish(bundle), content_type="application/json")
         raise web.HTTPNotFound(text="no such trust domain")
 

@@ -277,6 +277,8 @@ class _Process:
             self.publisher,
             self.trust,
             self.clock,
+            lambda: self.issuer.gone,
+            bundles.until,
         )
         rotating = Rotating(self.realm, self.clock)
         routes += RotationRoutes(rotating).routes()

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -22,13 +23,17 @@ from federation.clock import Clock
 from federation.errors import FederationError, InputError
 from federation.foreign import Foreign
 from federation.identity import Identity
+from federation.outsiders import Outsiders
+from pki.bundle import Bundle
 from pki.spiffe import SpiffeId, TrustDomain
 
 log = structlog.get_logger()
 
 
 class BundleExchange:
-    """Made before the process serves; `run` it for as long as it does. Bundles of others lie in `folder`."""
+    """Made before the process serves; `run` it for as long as it does. Bundles of others lie in `folder`, beside a note
+    of whose bundles were fetched.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,8 @@ class BundleExchange:
         _refuse_ours(federates, base)
         self.foreign = Foreign(federates, folder, look_at, clock)
         self.foreign.load()
+        self._outsiders = Outsiders(folder.with_name("fetched.json"), clock)
+        self._outsiders.load()
         self._endpoint = endpoint
         self._own = own
         self._identity = identity
@@ -52,12 +59,16 @@ class BundleExchange:
     def routes(self) -> tuple[Route, ...]:
         return BundleRoutes(self.foreign).routes()
 
+    def until(self, bundle: Bundle) -> datetime | None:
+        """As `Outsiders.until`; nobody is waited for where nothing is served."""
+        return None if self._endpoint is None else self._outsiders.until(bundle)
+
     async def run(self) -> None:
         """Serve and look, for ever. Raises FederationError if the endpoint cannot be served."""
         async with AsyncExitStack() as stack:
             if self._endpoint is not None:
                 door = TcpDoor(self._endpoint.listen, self._tls(self._endpoint))
-                application = bundle_application(self._own, self._bundles)
+                application = bundle_application(self._own, self._bundles, self._outsiders.looked)
                 (address,) = await stack.enter_async_context(serving(application, door))
                 log.info("bundles are served", address=str(address), profile=self._endpoint.profile)
             async with asyncio.TaskGroup() as group:

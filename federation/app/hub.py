@@ -158,6 +158,8 @@ class _Process:
 
     async def run(self) -> None:
         await self.identity.start()
+        bundles = self.bundles = self._bundles()
+        self.hub.membership.until = bundles.until
         await self.hub.start()
         if isinstance(self.ceremony, HubCeremony):
             self.ceremony.hub = self.hub
@@ -191,16 +193,6 @@ class _Process:
             str(settings.advertise.sync),
             self.clock,
         ).routes()
-        bundles = self.bundles = BundleExchange(
-            settings.bundle_endpoint,
-            settings.federates,
-            self.authority.trust_domain,
-            settings.base,
-            Path(settings.directory) / "federates",
-            self.identity,
-            lambda: {**self.hub.membership.bundles(), self.authority.trust_domain: self.authority.bundle()},
-            self.clock,
-        )
         own = Own(
             "hub",
             self.authority,
@@ -265,8 +257,10 @@ class _Process:
             await successors.close()
 
     async def _rotating(self) -> tuple[Rotating, Rotating | None]:
-        """Who replaces our own authority, and the root if its key is here; what members go by is told at once."""
-        realm = HubRealm(self.authority, self.identity, self.hub, self.operators, self.root, self.clock)
+        """Who replaces our own authority, and the root, if that can be; what members go by is told at once."""
+        realm = HubRealm(
+            self.authority, self.identity, self.hub, self.operators, self.root, self.clock, self.bundles.until
+        )
         await realm.follow()
         if not isinstance(self.root, RootLineage):
             return Rotating(realm, self.clock), None

@@ -164,6 +164,31 @@ async def test_the_bundle_of_a_cluster_is_followed_through_a_rotation(tmp_path: 
             return looked["sequence"] > 1 and set(looked["anchors"]) > set(before["anchors"])
 
         await until("the anchor of a rotation", risen, watch=(partner.process,))
+        await _gives_them_time(mesh, way, socket)
+
+
+async def _gives_them_time(mesh: Federation, way: str, agent: Path) -> None:
+    """Somebody looked within a day, so the new authority is not used before he may have looked again."""
+    member, said = {
+        "its agent, https_spiffe": ("trust domains outside", "they get until "),
+    }.get(way, ("hub", "it goes by 1"))
+
+    async def only_they_are_waited_for() -> bool:
+        blocking = (await ask(agent, "/v1/ca/rotation"))["blocking"]
+        return [one["member"] for one in blocking] == [member] and said in blocking[0]["reason"]
+
+    await until("that others have looked", only_they_are_waited_for, watch=(mesh.process,))
+    refused = await mesh.ask("ca", "rotate", "cluster", "advance", "east")
+    assert (refused.code, f"{member}: " in refused.err, "25 minutes" in refused.err) == (1, True, True), (
+        refused.said
+    )
+    aborted = await mesh.ask("ca", "rotate", "cluster", "abort", "east")
+    assert aborted.code == 0, aborted.said
+
+    async def turned_back() -> bool:
+        return bool((await ask(agent, "/v1/ca/rotation"))["phase"] == "aborted")
+
+    await until("that it is turned back", turned_back, watch=(mesh.process,))
 
 
 async def _pinned(hub: Federation, name: str, folder: Path) -> Path:
