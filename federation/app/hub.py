@@ -256,6 +256,19 @@ class _Process:
             await self.sync.stop()
             await successors.close()
 
+    def _bundles(self) -> BundleExchange:
+        """Our own bundle and those of the members are served; whose others are kept, the settings say."""
+        return BundleExchange(
+            self.settings.bundle_endpoint,
+            self.settings.federates,
+            self.authority.trust_domain,
+            self.settings.base,
+            Path(self.settings.directory) / "federates",
+            self.identity,
+            lambda: {**self.hub.membership.bundles(), self.authority.trust_domain: self.authority.bundle()},
+            self.clock,
+        )
+
     async def _rotating(self) -> tuple[Rotating, Rotating | None]:
         """Who replaces our own authority, and the root, if that can be; what members go by is told at once."""
         realm = HubRealm(
