@@ -257,6 +257,16 @@ class Blocking(Out, frozen=True, kw_only=True):
     member: str
     reason: str
     who: tuple[str, ...] = ()
+    since: Instant | None = None
+    todo: str = ""
+
+
+class LeavesStatus(Out, frozen=True, kw_only=True):
+    """All leaves of a cluster are to be renewed: how many gateways have a new one, and which have not."""
+
+    asked_at: Instant
+    renewed: int
+    waiting: tuple[str, ...]
 
 
 class RotationStatus(Out, frozen=True, kw_only=True):
@@ -268,22 +278,14 @@ class RotationStatus(Out, frozen=True, kw_only=True):
     the last renewal of all leaves that was asked for, null if there was none since the process started.
     """
 
+    kind: Literal["root", "hub", "cluster"]
+    cluster: str
     trust_domain: str
     number: int
     phase: str | None
     running: bool
     manual: bool
     epochs: tuple[int, ...]
-    since: Instant | None = None
-    todo: str = ""
-
-
-class LeavesStatus(Out, frozen=True, kw_only=True):
-    """All leaves of a cluster are to be renewed: how many gateways have a new one, and which have not."""
-
-    asked_at: Instant
-    renewed: int
-    waiting: tuple[str, ...]
     issuing: int
     sequence: int
     begun_at: Instant | None
@@ -291,13 +293,14 @@ class LeavesStatus(Out, frozen=True, kw_only=True):
     why: str
     entered_at: Instant | None
     reversible: bool
+    ready: bool
     blocking: tuple[Blocking, ...]
-    kind: Literal["root", "hub", "cluster"]
-    cluster: str
+    unawaited: tuple[str, ...]
     deadline: Instant
     due: Instant
     ends: Instant
     problem: str | None
+    leaves: LeavesStatus | None = None
 
 
 class Rotate(In, frozen=True, kw_only=True):
@@ -310,15 +313,14 @@ class Rotate(In, frozen=True, kw_only=True):
     action: Literal["start", "abort", "advance", "leaves"]
     why: str = ""
     manual: bool = False
+    number: int | None = None
+    phase: str | None = None
 
-    ready: bool
 
-    unawaited: tuple[str, ...]
 class GatewayStatus(Out, frozen=True, kw_only=True):
     name: str
     address: str
     connected: bool
-    leaves: LeavesStatus | None = None
     state: Literal["serving", "draining", "silent"]
     snapshot: int
     acknowledged: int
@@ -327,8 +329,6 @@ class GatewayStatus(Out, frozen=True, kw_only=True):
     rejected: tuple[RejectedResource, ...] = ()
 
 
-    number: int | None = None
-    phase: str | None = None
 class PeerStatus(Out, frozen=True, kw_only=True):
     """Another cluster as this agent sees it. The two signals stay two: `lease` is about word, `path` about way."""
 
@@ -342,6 +342,9 @@ class PeerStatus(Out, frozen=True, kw_only=True):
 
 
 class AgentStatus(Out, frozen=True, kw_only=True):
+    """`behind`: which of its gateways do not hold the newest anchors of whom. `rotations`: that of its authority, while
+    it runs."""
+
     kind: Literal["agent"] = "agent"
     version: str
     pid: int
@@ -356,13 +359,14 @@ class AgentStatus(Out, frozen=True, kw_only=True):
     peers: tuple[PeerStatus, ...]
     problems: tuple[str, ...]
     certificate_expires_at: Instant
-    """`behind`: which of its gateways do not hold the newest anchors of whom. `rotations`: that of its authority, while
-    it runs."""
-
     authority_expires_at: Instant
+    behind: tuple[str, ...] = ()
+    rotations: tuple[RotationStatus, ...] = ()
 
 
 class HubStatus(Out, frozen=True, kw_only=True):
+    """`rotations`: those that run, of the hub's own authority, of the root, and of clusters whose agents say so."""
+
     kind: Literal["hub"] = "hub"
     version: str
     pid: int
@@ -372,15 +376,12 @@ class HubStatus(Out, frozen=True, kw_only=True):
     problems: tuple[str, ...]
     certificate_expires_at: Instant
     root_expires_at: Instant | None
-
-
-    behind: tuple[str, ...] = ()
     rotations: tuple[RotationStatus, ...] = ()
+
+
 class Check(Out, frozen=True, kw_only=True):
     result: Literal["ok", "warning", "failure"]
     name: str
-    """`rotations`: those that run, of the hub's own authority, of the root, and of clusters whose agents say so."""
-
     detail: str = ""
     hint: str = ""
 
@@ -388,4 +389,3 @@ class Check(Out, frozen=True, kw_only=True):
 class CheckGroup(Out, frozen=True, kw_only=True):
     name: str
     checks: tuple[Check, ...]
-    rotations: tuple[RotationStatus, ...] = ()
