@@ -105,7 +105,7 @@ _SAFE = "for a root in a safe a ceremony does it: `federation ca request`, `ca s
 
 _LEAVES = {
     "cluster": "a gateway renews within seconds, a workload when it comes, at half the life of its certificate; one "
-    "that will not come back is waited for until then, or let go of: federation ca ban IDENTITY --reason 'it is gone'",
+    "that will not come back is waited for until then, or let go of by its key: federation ca ban KEY --reason gone",
     "hub": "ask them for `federation operator renew`, or take their access away: federation operator remove NAME",
     "root": f"it has its authority signed anew by itself; the status and the log of the hub say what fails; {_SAFE}",
 }
@@ -130,7 +130,7 @@ def _away(name: str, seen: Seen) -> Blocking:
         reason="its agent is not connected",
         since=seen.silent_since,
         todo=f"start the agent of {name}, or see in its log why it does not reach the hub; if it stays away: "
-        f"federation cluster set {name} --state quarantined",
+        f"federation cluster set {name} --state quarantined; if it is gone for good: federation cluster remove {name}",
     )
 
 

@@ -35,6 +35,7 @@ DEADLINE_SOON = timedelta(days=14)
 
 def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tuple[CheckGroup, ...]:
     """The checks of one agent."""
+    overdue = f"its rotation is held up: {command('cluster', status.cluster, 'status')}"
     return (
         CheckGroup(
             name=f"agent {status.cluster}",
@@ -42,7 +43,7 @@ def agent_checks(status: AgentStatus, now: datetime, leaf_life: timedelta) -> tu
                 _hub(status),
                 *(Check(result="failure", name=problem, hint=_PROBLEM_HINT) for problem in status.problems),
                 _expiry("own certificate", status.certificate_expires_at, now, leaf_life * SOON),
-                _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON, _ROTATION_HINT),
+                _expiry("authority", status.authority_expires_at, now, AUTHORITY_SOON, overdue),
                 *(check for rotation in status.rotations for check in _rotation(rotation, now)),
             ),
         ),
@@ -73,7 +74,6 @@ def _hub(status: AgentStatus) -> Check:
 
 
 _LEAF_HINT = "its renewal has been failing; the log of its process says why"
-_ROTATION_HINT = "its rotation is held up: see `federation ca rotate cluster status`"
 _AUTHORITY_HINT = "it is not renewed by itself: plan for a new one before it ends"
 _BEHIND_HINT = (
     "a rotation there waits for it; start it if it is silent. One that is gone for good is forgotten after a day, or "

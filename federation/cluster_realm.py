@@ -5,17 +5,23 @@ Driven by the cluster's agent. It also tells what this cluster goes by itself, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Set
+from datetime import datetime, timedelta
 
 from federation.agent import Agent
+from federation.api.messages import LeavesStatus
 from federation.attest import Instances
 from federation.banned import banned_cluster
+from federation.blocking import Kind, Seen
 from federation.clock import Clock
+from federation.evidence import Evidence
 from federation.gateways import Gateways
-from federation.held import Held, Version
+from federation.held import Version
+from federation.holding import Holding
 from federation.identity import Identity
-from federation.model import HUB, MemberState
+from federation.inputs import is_peer
+from federation.model import HUB, Freshness, MemberState
+from federation.onlookers import OUTSIDERS, WORKLOADS, behind, of_outsiders, of_workloads, report
 from federation.root_request import RootRequest
 from federation.rotating import own
 from federation.sync.publisher import Publisher
@@ -23,10 +29,13 @@ from federation.trust import Trust
 from federation.turning import Own, lives, other, reports, survivors
 from gateway.report_pb2 import ReportAck
 from pki import bundle as bundles
+from pki.bundle import Bundle
 from pki.certificate import authority_key_id, der, load_pem, subject_key_id
 from pki.ledger import Entry
 from pki.lineage import Lineage
-from pki.rotation import Barrier, Report, Rotation, Side
+from pki.profiles import CLUSTER_CA
+from pki.rotation import Barrier, Lack, Report, Rotation, Side
+from pki.spiffe import SpiffeId
 
 RENEWALS_A_SECOND = 20
 """How many gateways are asked to come for a new certificate in one second; it is spread over a second at least."""
@@ -36,6 +45,7 @@ class ClusterRealm:
     """A `federation.rotating.Realm`. `on_word` is called when `word_for` the gateways has changed."""
 
     process = "the agent"
+    kind: Kind = "cluster"
     automatic = True
 
     def __init__(
@@ -48,7 +58,10 @@ class ClusterRealm:
         publisher: Publisher,
         trust: Trust,
         clock: Clock,
+        gone: Callable[[], Set[int]] = frozenset,
+        until: Callable[[Bundle], datetime | None] = lambda _: None,
     ) -> None:
+        """`gone` is told by `federation.svid.arrivals`, `until` by `federation.outsiders`."""
         self.lineage = lineage
         self._identity = identity
         self._gateways = gateways
@@ -57,10 +70,14 @@ class ClusterRealm:
         self._publisher = publisher
         self._trust = trust
         self._clock = clock
-        self._told: Held | None = None
+        self._gone = gone
+        self._until = until
+        self._holding = Holding(lineage, publisher, clock)
+        self._evidence = Evidence()
         self._bundle = lineage.bundle()
         self._asked: tuple[int, bytes] | None = None
         self._issued_after: datetime | None = None
+        self._ends_before: dict[str, datetime | None] = {}
         self._presents_less = False
         self._word = self._same_for_all()
         self.on_word: Callable[[], None] = lambda: None
@@ -71,7 +88,7 @@ class ClusterRealm:
 
     async def prepare(self) -> None:
         """Tell what we hold, and ask the root."""
-        self._tell_held()
+        await self._holding.tell(self._gateways.held() | self._trust.held(), self._presented())
         await self._ask_the_root()
 
     async def follow(self) -> None:
@@ -90,8 +107,22 @@ class ClusterRealm:
     async def renew_all(self) -> None:
         """Ask everybody of this cluster for whom we issue to come for a new certificate, and get one ourselves."""
         self._issued_after = self._clock.now().replace(microsecond=0)  # as certificates begin
+        self._ends_before = {name: self._end_of(name) for name in self._gateways.counted}
         self._tell_gateways()
         await self._identity.renew()
+
+    def leaves(self) -> LeavesStatus | None:
+        """Whoever shows a certificate that ends later than the one that he had has renewed it."""
+        if self._issued_after is None:
+            return None
+        asked = [name for name in self._gateways.counted if name in self._ends_before]
+        waiting = [name for name in asked if self._end_of(name) == self._ends_before[name]]
+        lines = tuple(f"gateway {name}, {self._gateways.whereabouts(name)}" for name in waiting)
+        return LeavesStatus(asked_at=self._issued_after, renewed=len(asked) - len(waiting), waiting=lines)
+
+    def _end_of(self, gateway: str) -> datetime | None:
+        report = self._gateways.report(gateway)
+        return None if report is None else report.certificate_expires_at
 
     def rooted_anew(self) -> None:
         """Another root has signed our authority: what is presented with each leaf is to be its word."""
@@ -122,17 +153,6 @@ class ClusterRealm:
 
     # ---- what the others are told ----------------------------------------------------------------------------------
 
-    def _tell_held(self) -> None:
-        versions = self._gateways.held() | self._trust.held()
-        held = Held(
-            self.me,
-            tuple(sorted((name, *version) for name, version in versions.items())),
-            tuple(sorted(self._presented())),
-        )
-        if held != self._told:
-            self._publisher.set("held", held)
-            self._told = held
-
     def _presented(self) -> set[bytes]:
         """The key identifiers of the roots whose word for our authorities is presented, by our own leaf too."""
         forms = [each.root_signed for each in self.lineage.authorities.values()]
@@ -141,7 +161,8 @@ class ClusterRealm:
 
     async def _ask_the_root(self) -> None:
         """For its word for our newest authority, as long as that is missing, or is that of a root which signs no more.
-        No rotation of ours waits for it: it is for those who join later, and for those who trust the root.
+        No rotation of ours waits for it: it is for those who join later, and for those who trust the root. The hub may
+        know the request by the join, or have lost it with a rotation that was over before the root could sign.
         """
         side = Side.NEW if Side.NEW in self.lineage.authorities else Side.OLD
         newest, issuing = self.lineage.authorities[side], self._trust.issuing
@@ -159,18 +180,50 @@ class ClusterRealm:
     # ---- how far everybody is --------------------------------------------------------------------------------------
 
     def members(self) -> frozenset[str]:
-        """All who must believe what we issue: every cluster that is trusted, the hub, and ourselves."""
+        """All who must believe what we issue: every cluster that our gateways trust or are about to, the hub, and
+        ourselves. Whom a hub has us wait for no longer, our gateways no longer talk to.
+        """
         view = self._agent.view
-        others = {
-            name
-            for name, member in view.members.items()
-            if member.state is not MemberState.QUARANTINED and banned_cluster(view.bans, name) is None
-        }
-        return frozenset({*others, view.me.name, HUB})
+        trusted = {peer.name for peer in self._agent.compiled.fabric.peers}
+        others = {name for name in view.members if self._disbelieved(name) is None}
+        return frozenset({*trusted, *others, view.me.name, HUB, WORKLOADS, OUTSIDERS})
 
-    def reports(self, rotation: Rotation) -> dict[str, Report]:
+    def unawaited(self) -> tuple[str, ...]:
+        view = self._agent.view
+        found = ((name, self._disbelieved(name)) for name in sorted(set(view.members) - self.members()))
+        return tuple(f"{name}: {why}" for name, why in found if why is not None)
+
+    def _disbelieved(self, name: str) -> str | None:
+        view = self._agent.view
+        if banned_cluster(view.bans, name) is not None:
+            return "it is banned"
+        if view.members[name].state is MemberState.QUARANTINED:
+            return "it is quarantined"
+        return None if is_peer(view, name) else "its anchors are not known here, or its gateways are banned"
+
+    def seen(self, member: str) -> Seen:
+        if member == WORKLOADS and (waited_for := self._unready()):
+            return Seen(True, onlooker=of_workloads(waited_for))
+        if member == OUTSIDERS and (until := self._until(self.lineage.bundle())) is not None:
+            return Seen(True, onlooker=of_outsiders(until))
+        view = self._agent.view
+        held, lease = view.held.get(member), view.leases.get(member)
+        says = held is not None
+        version = None if held is None else held.version(str(self.lineage.trust_domain))
+        if not view.hub_up:
+            return Seen(False if member == HUB else None, None, says, version)
+        if member == HUB or (lease is not None and lease.freshness is Freshness.FRESH):
+            return Seen(True, None, says, version)
+        since = None if lease is None else self._clock.now() - timedelta(seconds=lease.silence)
+        return Seen(False, since, says, version)
+
+    def reports(self, rotation: Rotation) -> dict[str, Report | Lack]:
         view, domain = self._agent.view, str(self.lineage.trust_domain)
-        return reports(rotation, view.me.name, self._own(rotation), domain, view.held)
+        heard = self._evidence.weigh(view.held, view.bundles.get)
+        found = reports(rotation, view.me.name, self._own(rotation), domain, heard.counted)
+        ready = {WORKLOADS: not self._unready(), OUTSIDERS: self._until(self.lineage.bundle()) is None}
+        looking_on = {name: report(rotation, each) for name, each in ready.items()}
+        return {**found, **heard.doubts, **looking_on}
 
     def lagging(self, rotation: Rotation) -> tuple[str, ...]:
         """Gateways that go by another bundle, then those for whom the other authority still speaks."""
@@ -179,7 +232,7 @@ class ClusterRealm:
         for name in self._gateways.counted:
             report = self._gateways.report(name)
             if report is None or report.bundle < version:
-                behind.append(f"gateway {name}")
+                behind.append(f"gateway {name}, {self._gateways.whereabouts(name)}")
         if not behind and rotation.rule.barrier is Barrier.SWITCHED:
             return tuple(map(lives, self._survivors(rotation)))
         return tuple(behind)
@@ -203,4 +256,18 @@ class ClusterRealm:
             presented[spki] = name in counted and (report is None or report.issuer in (b"", key))
         now = self._clock.now()
         still_ours = authority_key_id(self._identity.current.certificate) == key
-        return survivors(ended.ledger(now), str(self._identity.spiffe_id), still_ours, presented, now)
+        entries = (one for one in ended.ledger(now) if not self._is_banned(one))
+        return survivors(entries, str(self._identity.spiffe_id), still_ours, presented, now, self._gone())
+
+    def _unready(self) -> tuple[Entry, ...]:
+        """Certificates of workloads that may not know our newest bundle."""
+        now = self._clock.now()
+        return behind(
+            self.lineage.ledger(now), self.lineage.bundle().sequence, self._gone(), self._is_banned, now
+        )
+
+    def _is_banned(self, entry: Entry) -> bool:
+        """Whoever is banned presents it in vain, and gets no other one."""
+        if not self._agent.view.bans or entry.profile == CLUSTER_CA.name:
+            return False
+        return self._gateways.why_banned(SpiffeId.parse(entry.identity), entry.spki) is not None

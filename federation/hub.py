@@ -22,10 +22,11 @@ from federation.banned import Ban, banned_cluster
 from federation.bans import BanStore
 from federation.clock import Clock
 from federation.errors import Unreachable
+from federation.evidence import Evidence, Weighed
 from federation.heads import Heads, JournalHead
 from federation.held import Held
-from federation.membership import Membership
 from federation.member_row import MemberRow
+from federation.membership import Membership
 from federation.model import HUB, Member, MemberState, Position
 from federation.questions import Answer, Question, Questions
 from federation.registry import Registry
@@ -89,8 +90,9 @@ class Hub:
         self._told_heads: tuple[JournalHead, ...] = ()
         self._told_trust: dict[TrustDomain, Bundle | Roots] = {}
         self.on_request: Callable[[RootRequest], None] = lambda _: None
-        self._heard: dict[str, float] = {}
         self.on_withdrawn: Callable[[str], None] = lambda _: None
+        self._heard: dict[str, float] = {}
+        self._evidence = Evidence()
         self._questions = Questions()
         self.bans = BanStore(registry.store, base, clock.now)
         self.bans.on_change(self._ban_changed)
@@ -135,17 +137,35 @@ class Hub:
             if row.state is not MemberState.QUARANTINED and banned_cluster(self.bans.bans, row.name) is None
         )
 
+    def disbelieved(self) -> tuple[str, ...]:
+        """The other members, each with the reason why nobody goes by what they say."""
+        found = ((row, banned_cluster(self.bans.bans, row.name)) for row in self.registry.rows.values())
+        return tuple(
+            f"{row.name}: {'it is quarantined' if ban is None else 'it is banned'}"
+            for row, ban in found
+            if ban is not None or row.state is MemberState.QUARANTINED
+        )
+
     def held(self) -> dict[str, Held]:
         """Which versions of bundles each member says that it goes by, and whose word it presents."""
-        found = {}
-        for name in self.registry.rows:
-            feed = self._exchange.feed(name)
-            item = None if feed is None else feed.items.get(HELD)
-            if feed is not None and item is not None and not item.gone:
-                fact = codec.decode(name, feed.epoch, item.body, self.base)
-                if isinstance(fact, Held):
-                    found[name] = fact
-        return found
+        found = ((name, self.held_by(name)) for name in self.registry.rows)
+        return {name: held for name, held in found if held is not None}
+
+    def held_by(self, name: str) -> Held | None:
+        """The same of one member; None if it does not say."""
+        feed = self._exchange.feed(name)
+        item = None if feed is None else feed.items.get(HELD)
+        if feed is None or item is None or item.gone:
+            return None
+        fact = codec.decode(name, feed.epoch, item.body, self.base)
+        return fact if isinstance(fact, Held) else None
+
+    def heard(self) -> Weighed:
+        """The same as far as it counts, and why the rest does not."""
+        bundles_of = self.membership.bundles()
+        return self._evidence.weigh(
+            self.held(), lambda name: bundles_of.get(TrustDomain.of_cluster(name, self.base))
+        )
 
     def _ban_changed(self, ban: Ban, in_force: bool) -> None:
         if in_force:
@@ -174,16 +194,24 @@ class Hub:
         return removed
 
     def _known(self, row: MemberRow) -> Known:
-        heard = self._heard.get(row.name)
         return Known(
             member=row.member(self.base),
-            connected=row.name in self._exchange.sessions,
-            silence=None if heard is None else self._clock.monotonic() - heard,
+            connected=self.is_connected(row.name),
+            silence=self.silence(row.name),
             said=self.said(row.name),
             refused=self._exchange.refused(row.name),
             lag=self._exchange.lag(row.name),
             waits_for_root=row.waits,
         )
+
+    def is_connected(self, name: str) -> bool:
+        """Whether the agent of a member has a stream to us."""
+        return name in self._exchange.sessions
+
+    def silence(self, name: str) -> float | None:
+        """Seconds since it was last heard; None: not since this hub started."""
+        heard = self._heard.get(name)
+        return None if heard is None else self._clock.monotonic() - heard
 
     def said(self, name: str) -> tuple[Fact, ...]:
         """What is relayed of a member, decoded."""
@@ -252,6 +280,9 @@ class Hub:
                     await self.membership.offered(cluster, fact)
                 elif isinstance(fact, RootRequest):
                     self.on_request(fact)
+                elif entry.key == REQUEST and entry.HasField("gone"):
+                    self.on_withdrawn(cluster)
+                    await self.membership.request_withdrawn(cluster)
                 elif isinstance(fact, Heads):
                     await self.membership.alone(
                         partial(self.witness.take, fact, self.membership.authorities(cluster))
@@ -280,6 +311,3 @@ class Hub:
         if session is None:
             raise Unreachable(f"the agent of {cluster}", "it is not connected to this hub")
         return await self._questions.ask(session, question, seconds)
-                elif entry.key == REQUEST and entry.HasField("gone"):
-                    self.on_withdrawn(cluster)
-                    await self.membership.request_withdrawn(cluster)

@@ -7,24 +7,28 @@ their certificates is renewed, or has ended.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import structlog
 
 from federation.access import OperatorStore
+from federation.blocking import Kind, Seen
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.hub import Hub
 from federation.identity import Identity
 from federation.model import HUB
+from federation.onlookers import OUTSIDERS, of_outsiders, report
 from federation.rotating import own
 from federation.turning import lives, other, reports, survivors
+from pki.bundle import Bundle
 from pki.certificate import authority_key_id, load_pem, subject_key_id
 from pki.errors import PkiError
 from pki.ledger import Entry
 from pki.lineage import Lineage
-from pki.rotation import Report, Rotation, Side
-from pki.spiffe import SpiffeId
+from pki.rotation import Lack, Report, Rotation, Side
+from pki.spiffe import SpiffeId, TrustDomain
 from pki.upstream import Root
 
 ROOT_ASKED_EVERY = timedelta(seconds=60)
@@ -38,6 +42,7 @@ class HubRealm:
 
     me = HUB
     process = "the hub"
+    kind: Kind = "hub"
     automatic = True
 
     def __init__(
@@ -48,14 +53,17 @@ class HubRealm:
         operators: OperatorStore,
         root: Root,
         clock: Clock,
+        until: Callable[[Bundle], datetime | None] = lambda _: None,
     ) -> None:
+        """`until` is told by `federation.outsiders`."""
         self.lineage = lineage
         self._identity = identity
         self._hub = hub
         self._operators = operators
         self._root = root
         self._clock = clock
-        self._keys: frozenset[str] = frozenset()
+        self._until = until
+        self._keys: frozenset[str] | None = None
         self._ask_after: datetime | None = None
 
     async def prepare(self) -> None:
@@ -76,12 +84,26 @@ class HubRealm:
         """Get a new certificate for the hub itself; operators come for theirs when they want."""
         await self._identity.renew()
 
-    def members(self) -> frozenset[str]:
-        return self._hub.believers() | {HUB}
+    def leaves(self) -> None:
+        """Nobody is asked for anything here."""
 
-    def reports(self, rotation: Rotation) -> dict[str, Report]:
+    def members(self) -> frozenset[str]:
+        return self._hub.believers() | {HUB, OUTSIDERS}
+
+    def unawaited(self) -> tuple[str, ...]:
+        return self._hub.disbelieved()
+
+    def seen(self, member: str) -> Seen:
+        if member == OUTSIDERS and (until := self._until(self.lineage.bundle())) is not None:
+            return Seen(True, onlooker=of_outsiders(until))
+        return seen_at_hub(self._hub, member, self.lineage.trust_domain, self._clock.now())
+
+    def reports(self, rotation: Rotation) -> dict[str, Report | Lack]:
+        heard = self._hub.heard()
         mine = own(self.lineage, self.lineage.bundle().version, bool(self._survivors(rotation)))
-        return reports(rotation, HUB, mine, str(self.lineage.trust_domain), self._hub.held())
+        looking_on = {OUTSIDERS: report(rotation, self._until(self.lineage.bundle()) is None)}
+        found = reports(rotation, HUB, mine, str(self.lineage.trust_domain), heard.counted)
+        return {**looking_on, **found, **heard.doubts}
 
     def lagging(self, rotation: Rotation) -> tuple[str, ...]:
         """Those who may still present a certificate of the authority that is not to issue in this phase."""
@@ -115,14 +137,32 @@ class HubRealm:
         await self.lineage.accept_root_signed(rooted, root.certificate)
 
     def _survivors(self, rotation: Rotation) -> tuple[Entry, ...]:
-        ended = self.lineage.authorities.get(other(rotation.rule.issuer))
+        ended, now = self.lineage.authorities.get(other(rotation.rule.issuer)), self._clock.now()
         if ended is None:
             return ()
         still_ours = authority_key_id(self._identity.current.certificate) == subject_key_id(ended.self_signed)
-        entries = (one for one in ended.ledger(self._clock.now()) if self._counts(one))
-        return survivors(entries, str(self._identity.spiffe_id), still_ours, {}, self._clock.now())
+        renewed = frozenset(one.spki for one in self.lineage.issuer.ledger(now))
+        entries = (one for one in ended.ledger(now) if self._counts(one, renewed))
+        return survivors(entries, str(self._identity.spiffe_id), still_ours, {}, now)
 
-    def _counts(self, entry: Entry) -> bool:
-        """Operators who were removed are turned away whatever they present."""
-        operator = str(SpiffeId.operator(self.lineage.trust_domain, "x")).removesuffix("x")
-        return not entry.identity.startswith(operator) or entry.spki in self._keys
+    def _counts(self, entry: Entry, renewed: frozenset[str]) -> bool:
+        """Operators who were removed or banned are turned away whatever they present, and who has a certificate of the
+        authority that issues needs none of those before it, of which some may have been lost on the way to him.
+        """
+        operators = str(SpiffeId.operator(self.lineage.trust_domain, "x")).removesuffix("x")
+        if not entry.identity.startswith(operators):
+            return True
+        banned = self._hub.why_banned(SpiffeId.parse(entry.identity), entry.spki) is not None
+        known = self._keys is None or entry.spki in self._keys
+        return known and not banned and entry.spki not in renewed
+
+
+def seen_at_hub(hub: Hub, name: str, trust_domain: TrustDomain, now: datetime) -> Seen:
+    """What a hub knows of a member; `trust_domain` is that of the bundle that it is asked for."""
+    held, silence = hub.held_by(name), hub.silence(name)
+    return Seen(
+        connected=hub.is_connected(name),
+        silent_since=None if silence is None else now - timedelta(seconds=silence),
+        says=held is not None,
+        held=None if held is None else held.version(str(trust_domain)),
+    )

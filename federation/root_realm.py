@@ -1,7 +1,7 @@
 """Where the roots are believed: by every agent, when it first hears of a cluster, and by whoever trusts a root besides.
 
-Driven by the hub that has their keys. Every cluster's authority, and the hub's own, is signed anew by the root that
-follows before the one before it is let go of.
+Driven by the hub, whether it has their keys or a safe has. Every cluster's authority, and the hub's own, is signed anew
+by the root that follows before the one before it is let go of.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from federation.blocking import Kind, Seen
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.hub import Hub
+from federation.hub_realm import seen_at_hub
 from federation.model import HUB
 from federation.roots import Roots
 from federation.rotating import own
@@ -18,9 +19,10 @@ from federation.turning import reports
 from pki.algorithms import spki_hash
 from pki.certificate import authority_key_id, load_der, public_key, subject_key_id
 from pki.lineage import Lineage
+from pki.offline import OfflineRoot
 from pki.profiles import epoch_of
 from pki.root_lineage import RootLineage
-from pki.rotation import Report, Rotation, Side
+from pki.rotation import Lack, Report, Rotation, Side
 
 
 class RootRealm:
@@ -28,16 +30,21 @@ class RootRealm:
 
     me = HUB
     process = "the hub"
+    kind: Kind = "root"
 
-    def __init__(self, lineage: RootLineage, hub: Hub, authority: Lineage) -> None:
+    def __init__(
+        self, lineage: RootLineage | OfflineRoot, hub: Hub, authority: Lineage, clock: Clock
+    ) -> None:
         self.lineage = lineage
         self._hub = hub
         self._authority = authority
+        self._clock = clock
 
     @property
     def automatic(self) -> bool:
-        """Not of a root that somebody else has made: he decides what follows it."""
-        return epoch_of(self.lineage.certificate.subject) is not None
+        """Not of a root that somebody else has made, or has in a safe: he decides what follows it."""
+        here = isinstance(self.lineage, RootLineage)
+        return here and epoch_of(self.lineage.certificate.subject) is not None
 
     async def prepare(self) -> None:
         """Everything that is missing here is asked for by those who need it signed."""
@@ -51,17 +58,27 @@ class RootRealm:
             "a root has no leaves", "renew those of the clusters: federation ca rotate leaves start CLUSTER"
         )
 
+    def leaves(self) -> None:
+        """Nobody is asked for anything here."""
+
     def members(self) -> frozenset[str]:
         return self._hub.believers() | {HUB}
 
-    def reports(self, rotation: Rotation) -> dict[str, Report]:
-        bundle, held = self.lineage.bundle(), self._hub.held()
+    def unawaited(self) -> tuple[str, ...]:
+        return self._hub.disbelieved()
+
+    def seen(self, member: str) -> Seen:
+        return seen_at_hub(self._hub, member, self.lineage.trust_domain, self._clock.now())
+
+    def reports(self, rotation: Rotation) -> dict[str, Report | Lack]:
+        bundle, heard = self.lineage.bundle(), self._hub.heard()
         mine = own(self.lineage, bundle.version, self._others_live(_forms_of(self._authority)))
         living = {
             name: self._sides({*each.roots, *self._registered(name)}) if each.roots else frozenset(Side)
             for name, each in heard.counted.items()
         }
-        return reports(rotation, HUB, mine, str(self.lineage.trust_domain), held, living)
+        found = reports(rotation, HUB, mine, str(self.lineage.trust_domain), heard.counted, living)
+        return {**found, **heard.doubts}
 
     def lagging(self, rotation: Rotation) -> tuple[str, ...]:
         """The hub's own authority is the only one here."""

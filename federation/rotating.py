@@ -7,22 +7,24 @@ has to follow when it changes, is its realm's: `federation.cluster_realm`, `hub_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
-from federation.api.messages import Blocking, RotationStatus
+from federation.api.messages import Blocking, LeavesStatus, RotationStatus
+from federation.blocking import Kind, Seen, command, of_another, of_the_driver
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.held import Version
 from federation.turning import Own, deadline, due, other
 from pki.errors import PkiError
 from pki.lineage import Lineage
+from pki.offline import OfflineRoot
 from pki.root_lineage import RootLineage
-from pki.rotation import Phase, Report, Rotation, Side, abort, advance, blockers
-from pki.succession import A, Succession
+from pki.rotation import Blocker, Phase, Reports, Rotation, Side, abort, advance, blockers
+from pki.succession import Succession
 
 LOOK_EVERY = 1.0
 
@@ -44,7 +46,10 @@ class Realm(Protocol):
     def process(self) -> str: ...
 
     @property
-    def lineage(self) -> Lineage | RootLineage: ...
+    def kind(self) -> Kind: ...
+
+    @property
+    def lineage(self) -> Lineage | RootLineage | OfflineRoot: ...
 
     @property
     def automatic(self) -> bool:
@@ -63,18 +68,30 @@ class Realm(Protocol):
         """Have every leaf renewed that can be reached. Raises FederationError where there are none."""
         ...
 
+    def leaves(self) -> LeavesStatus | None:
+        """How far the last renewal of all leaves is that was asked for; None without one since the start."""
+        ...
+
     def members(self) -> frozenset[str]:
         """All who must believe what is signed here."""
         ...
 
-    def reports(self, rotation: Rotation) -> Mapping[str, Report]: ...
+    def unawaited(self) -> tuple[str, ...]:
+        """Who would be a member, and nobody waits for, each with the reason."""
+        ...
+
+    def reports(self, rotation: Rotation) -> Reports: ...
+
+    def seen(self, member: str) -> Seen:
+        """What is known of another member besides its report."""
+        ...
 
     def lagging(self, rotation: Rotation) -> tuple[str, ...]:
         """Of the driver's own, who holds the phase up."""
         ...
 
 
-def own(lineage: Succession[A], held: Version | None, others_live: bool) -> Own:
+def own(lineage: Succession[Any], held: Version | None, others_live: bool) -> Own:
     """Where the driver stands; `others_live` says that leaves of the authority that does not issue may be presented.
 
     What that one is still working on counts too.
@@ -119,21 +136,24 @@ class Rotating:
         if rotation is None or rotation.over:
             if self._realm.automatic and self._clock.now() >= self._due():
                 await self._lineage.begin(self._realm.process, "two thirds of the authority's life are over")
-        elif not self._lineage.manual:
+        elif not self._lineage.manual or rotation.returns:
             await self._enter(advance(rotation, self._realm.members(), self._realm.reports(rotation)))
         await self._realm.follow()
 
     # ---- what an operator may ask ----------------------------------------------------------------------------------
 
-    async def start(self, who: str, why: str, manual: bool) -> None:
-        """Begin a rotation. Raises pki.errors.Refused if one is running."""
-        rotation = await self._lineage.begin(who, why, manual=manual)
+    async def start(self, who: str, why: str, manual: bool, ordered: bool = False) -> None:
+        """Begin a rotation; `ordered` by an operator of the hub. Raises pki.errors.Refused if one is running."""
+        rotation = await self._lineage.begin(who, why, manual=manual, ordered=ordered)
         log.info("a rotation begins", **self._about(), number=rotation.token.rotation, who=who, why=why)
         await self._realm.follow()
 
-    async def abort(self) -> None:
-        """Turn back. Raises FederationError where there is no way back."""
-        rotation = self._running()
+    async def abort(self, number: int, phase: str) -> None:
+        """Turn back the rotation that an operator saw in `phase`; it then runs by itself to its end.
+
+        Raises FederationError where there is no way back, or if it has moved on.
+        """
+        rotation = self._running(number, phase)
         back = abort(rotation)
         if back is None:
             raise FederationError(
@@ -143,16 +163,19 @@ class Rotating:
         await self._enter(back)
         await self._realm.follow()
 
-    async def go_on(self) -> None:
-        """The next step of a manual rotation. Raises FederationError while somebody holds it up."""
+    async def go_on(self, number: int, phase: str) -> None:
+        """The next step of the rotation that an operator saw in `phase`.
+
+        Raises FederationError while somebody holds it up, or if it has moved on.
+        """
         await self._lineage.realise()
-        rotation = self._running()
+        rotation = self._running(number, phase)
         members, reports = self._realm.members(), self._realm.reports(rotation)
         holding = blockers(rotation, members, reports)
         if holding:
+            first, others = self._explained(rotation, holding[0]), len(holding) - 1
             raise FederationError(
-                f"{holding[0].member} {holding[0].reason}" + (", and others" if len(holding) > 1 else ""),
-                "wait for it, or quarantine that cluster: federation cluster set NAME --state quarantined",
+                f"{first.member}: {first.reason}" + (f"; and {others} more" if others else ""), first.todo
             )
         await self._enter(advance(rotation, members, reports))
         await self._realm.follow()
@@ -161,11 +184,24 @@ class Rotating:
         """Ask everybody for whom we issue to come for a new certificate. Raises FederationError where nobody is."""
         await self._realm.renew_all()
 
+    @property
+    def ordered(self) -> bool | None:
+        """Whether an operator of the hub has ordered the rotation that runs; None if none runs."""
+        rotation, begun = self._lineage.rotation, self._lineage.begun
+        return None if rotation is None or rotation.over else begun is not None and begun.ordered
+
+    def command(self, verb: str) -> str:
+        """What an operator types about this rotation."""
+        return command(self._realm.kind, self._realm.me, verb)
+
     def status(self) -> RotationStatus:
         lineage, rotation = self._lineage, self._lineage.rotation
         now = lineage.authorities
-        begun = lineage.begun
+        begun, kind = lineage.begun, self._realm.kind
+        blocking = tuple(self._blocking(rotation)) if rotation else ()
         return RotationStatus(
+            kind=kind,
+            cluster=self._realm.me if kind == "cluster" else "",
             trust_domain=str(lineage.trust_domain),
             number=rotation.token.rotation if rotation else 0,
             phase=rotation.phase.value if rotation else None,
@@ -179,20 +215,32 @@ class Rotating:
             why=begun.why if begun else "",
             entered_at=lineage.entered,
             reversible=rotation is not None and rotation.rule.back is not None,
-            blocking=tuple(self._blocking(rotation)) if rotation else (),
+            ready=rotation is not None and self._waits_for_a_person(rotation) and not blocking,
+            blocking=blocking,
+            unawaited=self._realm.unawaited(),
             deadline=deadline(min(each.self_signed.not_valid_after_utc for each in now.values())),
             due=self._due(),
             ends=lineage.issuer.self_signed.not_valid_after_utc,
             problem=self.problem,
+            leaves=self._realm.leaves(),
         )
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    def _running(self) -> Rotation:
-        rotation = self._lineage.rotation
-        if rotation is None or rotation.over:
-            raise FederationError("no rotation is running", "see `federation ca rotate … status`")
+    def _running(self, number: int, phase: str) -> Rotation:
+        """The rotation that runs, if it is where somebody saw it. Raises FederationError."""
+        rotation, look = self._lineage.rotation, f"see where it is: {self.command('status')}"
+        if rotation is None:
+            raise FederationError("no rotation is running: there was none yet", look)
+        here = f"rotation {rotation.token.rotation} is in the phase {rotation.phase.value} now"
+        if rotation.over:
+            raise FederationError(f"no rotation is running: {here}", look)
+        if (number, phase) != (rotation.token.rotation, rotation.phase.value):
+            raise FederationError(f"{here}, and what was asked for is about rotation {number}, {phase}", look)
         return rotation
+
+    def _waits_for_a_person(self, rotation: Rotation) -> bool:
+        return self._lineage.manual and not rotation.over and not rotation.returns
 
     async def _enter(self, rotation: Rotation) -> None:
         before = self._lineage.rotation
@@ -202,13 +250,16 @@ class Rotating:
 
     def _blocking(self, rotation: Rotation) -> Iterator[Blocking]:
         for each in blockers(rotation, self._realm.members(), self._realm.reports(rotation)):
-            own = self._realm.lagging(rotation) if each.member == self._realm.me else ()
-            more = len(own) - MOST_NAMED
-            yield Blocking(
-                member=each.member,
-                reason=each.reason,
-                who=(*own[:MOST_NAMED], *((f"and {more} more",) if more > 0 else ())),
-            )
+            yield self._explained(rotation, each)
+
+    def _explained(self, rotation: Rotation, blocker: Blocker) -> Blocking:
+        realm = self._realm
+        if blocker.member != realm.me:
+            return of_another(blocker, realm.seen(blocker.member), self._lineage.bundle().version)
+        own = realm.lagging(rotation)
+        more = len(own) - MOST_NAMED
+        who = (*own[:MOST_NAMED], *((f"and {more} more",) if more > 0 else ()))
+        return of_the_driver(blocker, realm.kind, who)
 
     def _due(self) -> datetime:
         """When the next one begins by itself; not at once where a person has just turned one back."""

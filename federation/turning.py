@@ -94,8 +94,8 @@ def survivors(
 
 
 def lives(entry: Entry) -> str:
-    """Whose certificate it is, and until when, for people."""
-    return f"{entry.identity} until {entry.not_after.isoformat(timespec='minutes')}"
+    """Whose certificate it is, until when, and over which key, as it can be banned, for people."""
+    return f"{entry.identity} until {entry.not_after.isoformat(timespec='minutes')}, key {entry.spki}"
 
 
 def due(begins: datetime, ends: datetime) -> datetime:

@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
+import msgspec
+
 from federation.access import OperatorStore
 from federation.admission import Admission, Joined
 from federation.api.agents import ask_agent
@@ -22,11 +24,13 @@ from federation.api.messages import (
     NewToken,
     Redeem,
     Redeemed,
+    RotationStatus,
     ServiceInfo,
     SetCluster,
     TokenInfo,
 )
 from federation.api.operator_routes import OperatorRoutes
+from federation.api.rotation_routes import STATUS as ROTATION
 from federation.api.routes import Access, ApiProblem, Call, Route, not_found, turned_away
 from federation.api.shown import cluster_info, united
 from federation.api.token_info import token_info
@@ -44,10 +48,14 @@ from pki.certificate import load_der, pem
 from pki.errors import InvalidName, VaultError
 from pki.errors import Refused as CsrRefused
 from pki.lineage import Lineage
+from pki.offline import OfflineRoot
 from pki.root_lineage import RootLineage
 from pki.upstream import Root
 
 WAIT_FOR_ROOT = "the token is as good as before; start the agent again once the root can sign"
+
+AT_ONCE = 1.0
+"""Seconds within which an agent says how its rotation stands, or is left out of a status."""
 
 RIGHTS = ("may_export", "ranges", "state")
 """What is written to the log of what a cluster may do."""
@@ -154,7 +162,9 @@ class HubRoutes:
         return Redeemed(
             bundle=self._bundle(),
             root=pem([self._root.certificate]).decode(),
-            roots=_encoded(self._root.bundle()) if isinstance(self._root, RootLineage) else None,
+            roots=_encoded(self._root.bundle())
+            if isinstance(self._root, RootLineage | OfflineRoot)
+            else None,
             now=self._clock.now(),
         )
 
@@ -167,13 +177,27 @@ class HubRoutes:
     # ---- state ---------------------------------------------------------------------------------------------------
 
     async def status(self, call: Call) -> HubStatus:
-        return self._reporter.status(await self.clusters(call))
+        own = self._reporter.status(await self.clusters(call))
+        asked = await asyncio.gather(*(self._rotation_of(name) for name in self._connected()))
+        running = (found for found in asked if found is not None and found.running)
+        return msgspec.structs.replace(own, rotations=(*own.rotations, *running))
 
     async def checks(self, call: Call) -> tuple[CheckGroup, ...]:
-        own = self._reporter.checks(await self.status(call))
-        connected = [known.member.name for known in self._hub.members() if known.connected]
-        asked = await asyncio.gather(*(self._checks_of(name) for name in connected))
+        own = self._reporter.checks(self._reporter.status(await self.clusters(call)))
+        asked = await asyncio.gather(*(self._checks_of(name) for name in self._connected()))
         return (*own, *(group for groups in asked for group in groups))
+
+    def _connected(self) -> tuple[str, ...]:
+        return tuple(known.member.name for known in self._hub.members() if known.connected)
+
+    async def _rotation_of(self, cluster: str) -> RotationStatus | None:
+        """None if its agent does not say at once: of that the checks tell."""
+        try:
+            async with asyncio.timeout(AT_ONCE):
+                found: RotationStatus = await self._ask(cluster, ROTATION, RotationStatus)
+                return found
+        except (FederationError, TimeoutError):
+            return None
 
     async def _checks_of(self, cluster: str) -> tuple[CheckGroup, ...]:
         try:

@@ -11,8 +11,9 @@ import msgspec
 
 from federation.api.agents import ask_agent
 from federation.api.messages import Rotate, RotationStatus
-from federation.api.routes import Access, ApiProblem, Call, Route
+from federation.api.routes import Access, ApiProblem, Call, Route, not_found
 from federation.hub import Hub
+from federation.orders import Orders
 from federation.questions import Question
 from pki.errors import Refused
 
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
 
 STATUS = "/v1/ca/rotation"
 ROOT = "/v1/root/rotation"
+OF_CLUSTER = "/v1/clusters/{name}/rotation"
 
+NAME_IT = "number and phase are missing: those of the rotation as you saw it, so that no other step is taken"
 
 ELSEWHERE = {
-    "vault": "its key is in Vault: replace it there (a new issuer in its mount), and let every cluster join again",
-    "offline": "its key is in a safe: make another root there, and let every cluster join again",
+    "vault": "its key is in the PKI engine of Vault, which signs certificates only, and nothing by which members could "
+    "follow to another root: make another issuer there, and let every cluster join again. A root that the hub makes "
+    "itself, with its key in Transit (`root: online` with `keys.vault`), is replaced by this command",
 }
-"""What else can be done where the hub has no key of a root to replace."""
+"""What else can be done where no root can be replaced from here."""
 
 
 class HubRotationRoutes:
@@ -53,7 +57,7 @@ class HubRotationRoutes:
             *self._own.routes(),
             Route(
                 "GET",
-                "/v1/clusters/{name}/rotation",
+                OF_CLUSTER,
                 "The rotation of a cluster's authority",
                 Access.VIEWER,
                 self._status,
@@ -61,7 +65,7 @@ class HubRotationRoutes:
             ),
             Route(
                 "POST",
-                "/v1/clusters/{name}/rotation",
+                OF_CLUSTER,
                 "Start a rotation there, go on with it, turn it back, or renew all leaves",
                 Access.OPERATOR,
                 self._rotate,
@@ -89,20 +93,35 @@ class HubRotationRoutes:
 
 
 class RotationRoutes:
-    """Of what one process drives itself, at `path`."""
+    """Of what one process drives itself, at `path`; that of `cluster` also where the hub has it, so that the same
+    commands do at both. What comes through the hub is one of `orders`.
+    """
 
     def __init__(
-        self, rotating: Rotating, path: str = STATUS, what: str = "this cluster's authority"
+        self,
+        rotating: Rotating,
+        path: str = STATUS,
+        what: str = "this cluster's authority",
+        cluster: str | None = None,
+        orders: Orders | None = None,
     ) -> None:
         self._rotating = rotating
+        self._orders = orders
         self._path = path
         self._what = what
+        self._cluster = cluster
 
     def routes(self) -> tuple[Route, ...]:
+        return tuple(route for path in self._paths() for route in self._at(path))
+
+    def _paths(self) -> tuple[str, ...]:
+        return (self._path,) if self._cluster is None else (self._path, OF_CLUSTER)
+
+    def _at(self, path: str) -> tuple[Route, ...]:
         return (
             Route(
                 "GET",
-                self._path,
+                path,
                 f"The rotation of {self._what}: its phase, and who holds it up",
                 Access.VIEWER,
                 self._status,
@@ -110,32 +129,49 @@ class RotationRoutes:
             ),
             Route(
                 "POST",
-                self._path,
+                path,
                 f"Start a rotation of {self._what}, go on with it, turn it back, or renew all leaves",
                 Access.OPERATOR,
                 self._rotate,
                 RotationStatus,
                 request=Rotate,
                 told=("action", "why", "number", "phase"),
-                inward=self._path == STATUS,
+                inward=path == STATUS,
             ),
         )
 
-    async def _status(self, _: Call) -> RotationStatus:
+    async def _status(self, call: Call) -> RotationStatus:
+        self._refuse_others(call)
         return self._rotating.status()
 
+    def _refuse_others(self, call: Call) -> None:
+        asked = call.params.get("name", self._cluster)
+        if asked != self._cluster:
+            raise not_found(
+                "cluster", str(asked), f"this is the agent of {self._cluster}; ask the hub, or that agent"
+            )
+
     async def _rotate(self, call: Call) -> RotationStatus:
-        wanted: Rotate = call.body
+        self._refuse_others(call)
+        if self._orders is None or not call.principal.through_hub:
+            return await self._do(call)
+        async with self._orders.obeying(call.body.action, lambda: self._rotating.ordered):
+            return await self._do(call)
+
+    async def _do(self, call: Call) -> RotationStatus:
+        wanted, caller = call.body, call.principal
+        look = f"see where it is: {self._rotating.command('status')}"
         try:
             match wanted.action:
                 case "start":
-                    await self._rotating.start(call.principal.name, wanted.why, wanted.manual)
-                case "abort":
-                    await self._rotating.abort()
-                case "advance":
-                    await self._rotating.go_on()
+                    await self._rotating.start(caller.name, wanted.why, wanted.manual, caller.through_hub)
+                case "abort" | "advance":
+                    if wanted.number is None or wanted.phase is None:
+                        raise ApiProblem(400, "bad-body", NAME_IT, look)
+                    do = self._rotating.abort if wanted.action == "abort" else self._rotating.go_on
+                    await do(wanted.number, wanted.phase)
                 case "leaves":
                     await self._rotating.renew_all()
         except Refused as error:
-            raise ApiProblem(409, "rotation", str(error), "see `federation ca rotate … status`") from error
+            raise ApiProblem(409, "rotation", str(error), look) from error
         return self._rotating.status()

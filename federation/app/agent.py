@@ -33,7 +33,7 @@ from federation.api.server import (
     with_health,
 )
 from federation.api.tls import served
-from federation.app.agent_settings import limits_of, me_of, quota_of, tuning_of
+from federation.app.agent_settings import limits_of, me_of, orders_of, quota_of, tuning_of
 from federation.app.agent_state import AgentState
 from federation.app.auditing import KeptByAgent, tell_heads
 from federation.app.bundles import BundleExchange
@@ -61,6 +61,7 @@ from federation.listen import HostPort
 from federation.model import Position
 from federation.offering import Offering
 from federation.opening import Known, Opening
+from federation.orders import Orders
 from federation.rooting import Rooting
 from federation.rotating import Rotating
 from federation.store import SqliteStore
@@ -244,6 +245,7 @@ class _Process:
             leaf_life=self.lifetime,
             metrics=self.metrics,
             clock=self.clock,
+            rotation=lambda: rotating.status(),
             unsigned=lambda: (*journals.problems(), *self.vaults.problems, *self._untrusted()),
             doubted=lambda: (
                 *self._old_copy(),
@@ -281,8 +283,11 @@ class _Process:
             bundles.until,
         )
         rotating = Rotating(self.realm, self.clock)
-        routes += RotationRoutes(rotating).routes()
-        ceremony = AgentCeremony(self.member.base, lambda: self.trust.root, self.authority, self.clock)
+        orders = Orders.open(self.folder, orders_of(self.settings), self.clock)
+        routes += RotationRoutes(rotating, cluster=me, orders=orders).routes()
+        ceremony = AgentCeremony(
+            self.member.base, lambda: self.trust.root, self.authority, self.clock, self.realm.rooted_anew
+        )
         routes += CeremonyRoutes(ceremony, self.clock).routes()
         routes += AgentAuthorityRoutes(own, self.agent, lambda: self.trust.hub).routes()
         routes += bundles.routes()

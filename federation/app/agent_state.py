@@ -15,7 +15,7 @@ from typing import Any
 
 from federation import admit
 from federation.agent import Agent
-from federation.api.messages import AgentStatus, CheckGroup, PeerStatus
+from federation.api.messages import AgentStatus, CheckGroup, PeerStatus, RotationStatus
 from federation.checks import agent_checks
 from federation.clock import Clock
 from federation.discovery.files import FileDiscovery
@@ -37,7 +37,8 @@ MOST_PROBLEMS = 200
 @dataclass(frozen=True, slots=True)
 class AgentState:
     """Whom to ask. `hub` is the address of its sync port; certificates of this cluster live for `leaf_life`; `unsigned`
-    says why nothing can be signed, `doubted` what is wrong with journals of others."""
+    says why nothing can be signed, `doubted` what is wrong with journals of others, `rotation` how the rotation of its
+    authority stands."""
 
     agent: Agent
     gateways: Gateways
@@ -51,6 +52,7 @@ class AgentState:
     leaf_life: timedelta
     metrics: AgentMetrics
     clock: Clock
+    rotation: Callable[[], RotationStatus]
     unsigned: Callable[[], Iterable[str]] = tuple
     doubted: Callable[[], Iterable[str]] = tuple
 
@@ -71,6 +73,8 @@ class AgentState:
             problems=self._problems(),
             certificate_expires_at=self.identity.current.certificate.not_valid_after_utc,
             authority_expires_at=min(form.not_valid_after_utc for form in self.authority.forms),
+            behind=self.gateways.behind(),
+            rotations=(rotation,) if (rotation := self.rotation()).running else (),
         )
 
     def checks(self) -> tuple[CheckGroup, ...]:
@@ -179,4 +183,5 @@ class AgentState:
             metrics.silence.labels(name).set(lease.silence)
         metrics.rejected.set(sum(len(gateway.rejected) for gateway in self.gateways.status()))
         metrics.problems.set(len(self.discovery.problems()))
+        metrics.rotation.show(self.rotation())
         return metrics.render()

@@ -57,6 +57,7 @@ from pki.certificate import public_key
 from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
 from pki.lineage import Lineage
+from pki.offline import OfflineRoot
 from pki.profiles import FEDERATION
 from pki.root_lineage import RootLineage
 from pki.spiffe import SpiffeId, TrustDomain
@@ -171,6 +172,7 @@ class _Process:
             settings.base, self.hub.registry, self.root, self.hub.membership.keep_successor, self.clock
         )
         self.hub.on_request = successors.hear
+        self.hub.on_withdrawn = successors.forget
         admission = Admission(
             self.hub,
             self.tokens,
@@ -178,7 +180,6 @@ class _Process:
             self.authority.bundle,
             settings.advertise.api,
             self.clock,
-        self.hub.on_withdrawn = successors.forget
             self.metrics,
         )
         routes = HubRoutes(
@@ -204,6 +205,7 @@ class _Process:
         )
         routes += HubAuthorityRoutes(own, self.hub, self.root, settings.root_is).routes() + bundles.routes()
         rotating, root_rotating = await self._rotating()
+        self.rotatings = tuple(one for one in (root_rotating, rotating) if one is not None)
         routes += HubRotationRoutes(self.hub, rotating, root_rotating, settings.root_is).routes()
         routes += CeremonyRoutes(self.ceremony, self.clock).routes()
         routes += AuditRoutes(
@@ -275,9 +277,9 @@ class _Process:
             self.authority, self.identity, self.hub, self.operators, self.root, self.clock, self.bundles.until
         )
         await realm.follow()
-        if not isinstance(self.root, RootLineage):
+        if not isinstance(self.root, RootLineage | OfflineRoot):
             return Rotating(realm, self.clock), None
-        root = RootRealm(self.root, self.hub, self.authority)
+        root = RootRealm(self.root, self.hub, self.authority, self.clock)
         await root.follow()
         return Rotating(realm, self.clock), Rotating(root, self.clock)
 
@@ -319,6 +321,7 @@ class _Process:
             ),
             certificate_expires_at=self.identity.current.certificate.not_valid_after_utc,
             root_expires_at=self.root.certificate.not_valid_after_utc,
+            rotations=tuple(found for rotating in self.rotatings if (found := rotating.status()).running),
         )
 
     def checks(self, status: HubStatus) -> tuple[CheckGroup, ...]:
@@ -339,4 +342,6 @@ class _Process:
         return not waiting, {"ready": not waiting, "waiting_for": waiting}
 
     async def _exposition(self) -> bytes:
+        for rotating in self.rotatings:
+            self.metrics.rotation.show(rotating.status())
         return self.metrics.render()

@@ -36,6 +36,13 @@ def _problems(answer: dict[str, Any]) -> None:
         click.secho(f"‼ {printable(problem)}", fg="yellow")
 
 
+def _rotations(answer: dict[str, Any]) -> None:
+    from federation.cli.ca.rotation import summary
+
+    for rotation in answer["rotations"]:
+        click.echo(printable(summary(rotation)))
+
+
 def _hub(hub: dict[str, Any]) -> None:
     click.echo(f"hub of {hub['base']}, version {hub['version']}, root {hub['root']}")
     print_table(
@@ -51,6 +58,7 @@ def _hub(hub: dict[str, Any]) -> None:
         ],
         empty="no clusters yet; make a token with `federation token create`",
     )
+    _rotations(hub)
     _problems(hub)
 
 
@@ -91,6 +99,9 @@ def _agent(agent: dict[str, Any]) -> None:
         for rejected in gateway["rejected"]:
             text_ = f"{gateway['name']} refused {rejected['type']} {rejected['name']}: {rejected['error']}"
             click.secho(f"✗ {printable(text_)}", fg="red")
+    for behind in agent["behind"]:
+        click.secho(f"‼ {printable(behind)}", fg="yellow")
+    _rotations(agent)
     _problems(agent)
 
 

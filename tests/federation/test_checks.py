@@ -175,6 +175,11 @@ def test_a_rotation_that_cannot_go_on_fails() -> None:
     assert (found.result, "no space left" in found.detail) == ("failure", True)
 
 
+def test_an_authority_that_should_have_been_replaced_says_where_to_look() -> None:
+    [found] = unwell(agent(authority_expires_at=NOW + DAY))
+    assert found.hint == "its rotation is held up: federation ca rotate cluster status east"
+
+
 def test_a_gateway_that_others_may_wait_for_is_named() -> None:
     [found] = unwell(agent(behind=("gateway gw-0, connected, has not acknowledged the anchors of west",)))
     assert (found.result, "gw-0" in found.name) == ("warning", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,8 +89,7 @@ async def test_a_rotation_is_watched_and_turned_back(federation: World, what: st
         await until("that nobody blocks", free, watch=(federation.hub,))
         aborted = await command(*asked, "abort")
         assert aborted.code == 0, aborted.said
-        await advance("withdrawing")
-        await advance("aborted")
+        await reached(federation, what, "aborted")
     after = await rotation(federation, what)
     assert after["issuing"] == before["issuing"]
     assert keys(federation, what) == {f"ca-{after['issuing']}"}
@@ -135,3 +135,30 @@ async def test_a_cluster_that_is_away_holds_a_rotation_up_and_costs_nothing(
         assert "waits for central" in shown.out
         await central.agent.start()
         await reached(federation, what, "done")
+
+
+async def test_an_operator_who_has_no_access_any_more_is_not_waited_for(
+    federation: World, tmp_path: Path
+) -> None:
+    hub = ("--hub", f"unix://{federation.hub_socket}")
+    for name in ("ada", "bob"):
+        wanted = ("operator", "create", name, "--role", "viewer", "--certificate", "--out", tmp_path / name)
+        made = await command(*hub, *wanted)
+        assert made.code == 0, made.said
+    gone = await command(*hub, "operator", "remove", "ada")
+    assert gone.code == 0, gone.said
+    await rotate(federation, "hub", "start")
+
+    async def only_bob() -> bool:
+        blocking = (await rotation(federation, "hub"))["blocking"]
+        return ["/operator/bob until" in who for one in blocking for who in one["who"]] == [True]
+
+    await reached(federation, "hub", "active")
+    await until("that only bob is waited for", only_bob, watch=(federation.hub,))
+    shown = await command(*hub, "ca", "rotate", "hub", "status")
+    assert (shown.code, "federation operator remove NAME" in shown.out) == (1, True), shown.said
+    seen = await command(*hub, "status")
+    assert "is active for" in seen.out, seen.said
+    gone = await command(*hub, "operator", "remove", "bob")
+    assert gone.code == 0, gone.said
+    await reached(federation, "hub", "done")

@@ -69,6 +69,20 @@ async def nobody_fails(world: World) -> AsyncIterator[Load]:
     assert set(load.clusters) == {"west"}
 
 
+async def living_is_known(world: World, cluster: Cluster) -> None:
+    """The hub draws and exports the authority that issues, with the root's word for it, and no other."""
+    asked = ("--hub", f"unix://{world.hub_socket}", "ca")
+    tree = (await command(*asked, "tree", "-o", "json")).json
+    (row,) = (one for one in tree["clusters"] if one["name"] == cluster.name)
+    (authority,) = row["authorities"]
+    assert authority["epoch"] == (await rotation(cluster))["issuing"]
+    assert [form["form"] for form in authority["forms"]] == ["self-signed", "root-signed"]
+    out = world.folder / f"exported-{cluster.name}"
+    exported = await command(*asked, "export", "pem", "--cluster", cluster.name, "--out", str(out), "--force")
+    assert exported.code == 0, exported.said
+    assert (out / "root-signed.pem").read_text() == authority["forms"][1]["pem"]
+
+
 def keys(cluster: Cluster) -> set[str]:
     """The keys of authorities that its agent holds."""
     return {path.stem for path in cluster.folder.glob("**/ca-*.key")}
@@ -101,21 +115,32 @@ async def test_a_rotation_is_watched_and_turned_back_from_the_hub_and_costs_no_r
         started = await command(*hub, "start", "west", "--manual", "--why", "only a trial")
         assert started.code == 0, started.said
         assert "only a trial" in started.out
-        await free(federation, west)
-        assert (await command(*hub, "advance", "west")).code == 0
-        await free(federation, west)
-        assert (await command(*hub, "advance", "west")).code == 0
+        for phase in ("prepared", "published"):
+            await free(federation, west)
+            stepped = await command(*hub, "advance", "west", "--from", phase)
+            assert stepped.code == 0, stepped.said
+            again = await command(*hub, "advance", "west", "--from", phase)
+            assert (again.code, "in the phase" in again.err) == (1, True), again.said
         assert (await rotation(west))["phase"] == "active"
+
+        async def seen_everywhere() -> bool:
+            looks = [
+                await command("--hub", f"unix://{at}", "status")
+                for at in (federation.hub_socket, west.socket)
+            ]
+            return all(
+                "west.mesh.example: rotation" in look.out and "is active for" in look.out for look in looks
+            )
+
+        await until("that the state of hub and agent tells of it", seen_everywhere)
         await free(federation, west)
         aborted = await command(*hub, "abort", "west")
         assert aborted.code == 0, aborted.said
-        await free(federation, west)
-        assert (await command(*hub, "advance", "west")).code == 0
-        await free(federation, west)
-        assert (await command(*hub, "advance", "west")).code == 0
+        await reached(federation, west, "aborted")
     after = await rotation(west)
     assert (after["phase"], after["issuing"]) == ("aborted", before["issuing"])
     assert keys(west) == {f"ca-{after['issuing']}"}
+    await living_is_known(federation, west)
     watched = await command(*hub, "watch", "west")
     assert (watched.code, "aborted" in watched.out) == (1, True), watched.said
     unknown = await command(*hub, "status", "north")
@@ -139,7 +164,8 @@ async def test_a_cluster_that_is_away_holds_a_rotation_up_and_costs_nothing(fede
     west, central = federation.clusters["west"], federation.clusters["central"]
     async with nobody_fails(federation):
         await central.agent.kill()
-        await rotate(west, "start")
+        hub = ("--hub", f"unix://{federation.hub_socket}", "ca", "rotate", "cluster")
+        assert (await command(*hub, "start", "west")).code == 0
         await reached(federation, west, "published")
 
         async def only_central() -> bool:
@@ -147,15 +173,21 @@ async def test_a_cluster_that_is_away_holds_a_rotation_up_and_costs_nothing(fede
 
         await until("that only central is waited for", only_central)
         await asyncio.sleep(2)
-        shown = await command("--hub", f"unix://{west.socket}", "ca", "rotate", "cluster", "status")
-        assert shown.code == 1, shown.said
-        assert "waits for central" in shown.out
-        assert "it may wait until" in shown.out
-        hub = ("--hub", f"unix://{federation.hub_socket}", "ca", "rotate", "cluster")
+
+        async def said_to_be_away() -> bool:
+            shown = await command(*hub, "status", "west")
+            assert shown.code == 1, shown.said
+            assert "waits for central" in shown.out
+            assert "it may wait until" in shown.out
+            return "central: its agent is not connected, for " in shown.out
+
+        await until("that its silence is noticed", said_to_be_away)
         early = await command(*hub, "advance", "west")
         assert early.code == 1, early.said
-        assert "central has gateways that do not hold" in early.said
-        assert "--state quarantined" in early.said
+        assert "central: its agent is not connected" in early.said
+        assert "federation cluster set central --state quarantined" in early.said
+        away = await command(*hub, "status", "central")
+        assert (away.code, "not connected to this hub" in away.err) == (3, True), away.said
         await central.agent.start()
         await reached(federation, west, "done")
 
@@ -189,6 +221,14 @@ async def test_all_leaves_of_a_cluster_are_renewed_at_once_when_asked(federation
             return all(gateway_chain(g) != old for g, old in zip(west.gateways, before, strict=True))
 
         await until("new certificates", renewed)
+
+        async def told() -> bool:
+            looked = await command(
+                "--hub", f"unix://{west.socket}", "ca", "rotate", "leaves", "status", "west"
+            )
+            return looked.code == 0 and f"{len(west.gateways)} of {len(west.gateways)} gateways" in looked.out
+
+        await until("that it is told", told)
 
 
 def gateway_chain(gateway: Any) -> bytes:

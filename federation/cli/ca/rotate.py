@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
 
 from federation.cli.arguments import CLUSTER, REASON
-from federation.cli.ca.rotation import change, follow, show_status
+from federation.cli.ca.rotation import (
+    BACK,
+    PHASES,
+    begin,
+    follow,
+    renew_leaves,
+    show_leaves,
+    show_status,
+    step,
+)
 from federation.cli.call import segment
 from federation.cli.output import output_option
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group()
@@ -34,6 +48,17 @@ why_option = click.option(
     "--why", type=REASON, default="", help="For the record, and for whoever looks at it later."
 )
 manual_option = click.option("--manual", is_flag=True, help="Wait for `advance` before each step.")
+number_option = click.option("--number", type=int, help="Only if it is this rotation.  [the one that runs]")
+from_option = click.option(
+    "--from", "phase", type=click.Choice((*PHASES, *BACK)), help="Only if it is in this phase.  [where it is]"
+)
+
+
+def seen_options(command: F) -> F:
+    """What the operator saw, so that a command that is repeated takes no other step."""
+    return number_option(from_option(command))
+
+
 cluster_argument = click.argument("cluster", type=CLUSTER, required=False, metavar="[CLUSTER]")
 
 
@@ -50,7 +75,7 @@ def start(ctx: click.Context, cluster: str | None, why: str, manual: bool, outpu
     Example:
       federation ca rotate cluster start west --why "the key was on a lost disk"
     """
-    change(ctx, _path(cluster), output, action="start", why=why, manual=manual)
+    begin(ctx, _path(cluster), output, why, manual)
 
 
 @cluster.command()
@@ -73,7 +98,7 @@ def status(ctx: click.Context, cluster: str | None, output: str) -> None:
 @output_option
 @click.pass_context
 def watch(ctx: click.Context, cluster: str | None, output: str) -> None:
-    """Follow the rotation until it is over; exit code 1 if it was turned back.
+    """Follow the rotation until it is over; exit code 1 if it was turned back, 3 if nobody has answered for long.
 
     \b
     Example:
@@ -84,30 +109,38 @@ def watch(ctx: click.Context, cluster: str | None, output: str) -> None:
 
 @cluster.command()
 @cluster_argument
+@seen_options
 @output_option
 @click.pass_context
-def abort(ctx: click.Context, cluster: str | None, output: str) -> None:
-    """Turn back, with the same care: leaves first, then the anchor. Too late once the old anchor is being let go.
+def abort(
+    ctx: click.Context, cluster: str | None, number: int | None, phase: str | None, output: str
+) -> None:
+    """Turn back, with the same care: leaves first, then the anchor. Too late once the old anchor is being let go. It
+    then runs to its end by itself.
 
     \b
     Example:
       federation ca rotate cluster abort west
     """
-    change(ctx, _path(cluster), output, action="abort")
+    step(ctx, _path(cluster), output, "abort", number, phase)
 
 
 @cluster.command()
 @cluster_argument
+@seen_options
 @output_option
 @click.pass_context
-def advance(ctx: click.Context, cluster: str | None, output: str) -> None:
+def advance(
+    ctx: click.Context, cluster: str | None, number: int | None, phase: str | None, output: str
+) -> None:
     """Take the next step of a rotation that was started with --manual, if nobody holds it up.
 
     \b
-    Example:
+    Examples:
       federation ca rotate cluster advance west
+      federation ca rotate cluster advance west --from published
     """
-    change(ctx, _path(cluster), output, action="advance")
+    step(ctx, _path(cluster), output, "advance", number, phase)
 
 
 @rotate.group()
@@ -126,7 +159,21 @@ def start_leaves(ctx: click.Context, cluster: str | None, output: str) -> None:
     Example:
       federation ca rotate leaves start west
     """
-    change(ctx, _path(cluster), output, action="leaves")
+    renew_leaves(ctx, _path(cluster), output)
+
+
+@leaves.command("status")
+@cluster_argument
+@output_option
+@click.pass_context
+def status_of_leaves(ctx: click.Context, cluster: str | None, output: str) -> None:
+    """Show which gateways have not got the new certificate yet. Exit code 1 if there is one.
+
+    \b
+    Example:
+      federation ca rotate leaves status west
+    """
+    show_leaves(ctx, _path(cluster), output)
 
 
 def _path(cluster: str | None) -> str:
@@ -138,29 +185,33 @@ def _at_hub(name: str, path: str, about: str) -> click.Group:
 
     def start(ctx: click.Context, why: str, manual: bool, output: str) -> None:
         """Begin to replace the authority. Nothing changes for anybody before all are ready for it."""
-        change(ctx, path, output, action="start", why=why, manual=manual)
+        begin(ctx, path, output, why, manual)
 
     def status(ctx: click.Context, output: str) -> None:
         """Show the phase, and who holds it up. Exit code 1 if somebody does."""
         show_status(ctx, path, output)
 
     def watch(ctx: click.Context, output: str) -> None:
-        """Follow the rotation until it is over; exit code 1 if it was turned back."""
+        """Follow the rotation until it is over; exit code 1 if it was turned back, 3 if nobody answers for long."""
         follow(ctx, path, output)
 
-    def abort(ctx: click.Context, output: str) -> None:
-        """Turn back, with the same care: what it signed first, then the anchor. Too late once the old one is let go."""
-        change(ctx, path, output, action="abort")
+    def abort(ctx: click.Context, number: int | None, phase: str | None, output: str) -> None:
+        """Turn back, with the same care: what it signed first, then the anchor. Too late once the old one is let go. It
+        then runs to its end by itself.
+        """
+        step(ctx, path, output, "abort", number, phase)
 
-    def advance(ctx: click.Context, output: str) -> None:
+    def advance(ctx: click.Context, number: int | None, phase: str | None, output: str) -> None:
         """Take the next step of a rotation that was started with --manual, if nobody holds it up."""
-        change(ctx, path, output, action="advance")
+        step(ctx, path, output, "advance", number, phase)
 
     group = click.Group(name, help=about)
     for command in (start, status, watch, abort, advance):
         wrapped = output_option(click.pass_context(command))
         if command is start:
             wrapped = manual_option(why_option(wrapped))
+        if command in (abort, advance):
+            wrapped = seen_options(wrapped)
         example = f"\n\n\b\nExample:\n  federation ca rotate {name} {command.__name__}"
         group.add_command(click.command(command.__name__, help=(command.__doc__ or "") + example)(wrapped))
     return group
@@ -170,7 +221,8 @@ rotate.add_command(
     _at_hub(
         "root",
         "/v1/root/rotation",
-        "The root of the federation, if its key is in the hub. The next one signs every cluster's authority anew.",
+        "The root of the federation. The next one signs every cluster's authority anew; in a safe it is made there"
+        " before (`federation ca init --follows`).",
     )
 )
 rotate.add_command(

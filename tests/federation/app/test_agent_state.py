@@ -24,6 +24,7 @@ from federation.listen import HostPort
 from federation.model import Path as PathSeen
 from federation.model import Service
 from federation.questions import Question
+from federation.rotating import Rotating
 from federation.store import MemoryStore
 from federation.sync.client import Credentials, Ports, SyncClient
 from federation.sync.importer import Importer
@@ -36,6 +37,7 @@ from pki.root import RootAuthority
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE, joined
 from tests.federation.lives import EVERYBODY, Life, eventually
+from tests.federation.realms import Realm
 from tests.federation.world import BASE, NOW, backend, gateway, local
 
 EAST = TrustDomain.of_cluster("east", BASE)
@@ -86,7 +88,10 @@ class Process:
             leaf_life=DAY,
             metrics=AgentMetrics(),
             clock=clock,
+            rotation=lambda: self.rotating.status(),
         )
+        self.realm = Realm(authority)
+        self.rotating = Rotating(self.realm, clock)
 
     def emit(self, *events: Event) -> None:
         self.life.agent.step(events)
@@ -245,6 +250,50 @@ async def test_metrics_follow_the_state(process: Process) -> None:
     assert await process.metric('federation_agent_peer_silence_seconds{cluster="west"}') == 3
     agent.step([MemberGone("west")])
     assert 'cluster="west"' not in (await process.state.exposition()).decode()
+
+
+async def test_a_rotation_is_seen_in_status_checks_and_metrics_as_long_as_it_runs(process: Process) -> None:
+    label = '{authority="cluster"}'
+    assert process.status().rotations == ()
+    assert await process.metric(f"federation_agent_rotation_held_up_by{label}") == 0
+    process.realm.away = True
+    await process.rotating.start("ada", "", manual=False)
+    await process.rotating.look()
+    [found] = process.status().rotations
+    assert (found.cluster, found.phase, [each.member for each in found.blocking]) == (
+        "west",
+        "published",
+        ["central"],
+    )
+    names = [check.name for group in process.state.checks() for check in group.checks]
+    assert f"rotation 1 of {EAST}" in names
+    published = '{authority="cluster",phase="published"}'
+    assert await process.metric(f"federation_agent_rotation_phase{published}") == 1
+    assert await process.metric(f"federation_agent_rotation_held_up_by{label}") == 1
+    assert await process.metric(f"federation_agent_rotation_phase_start_seconds{label}") == NOW.timestamp()
+    assert (
+        await process.metric(f"federation_agent_rotation_deadline_seconds{label}")
+        == found.deadline.timestamp()
+    )
+    process.realm.away = False
+    for _ in range(4):
+        await process.rotating.look()
+    assert process.status().rotations == ()
+    assert await process.metric(f"federation_agent_rotation_phase{published}") == 0
+    assert await process.metric(f"federation_agent_rotation_phase_start_seconds{label}") == 0
+
+
+async def test_a_gateway_that_does_not_hold_the_anchors_of_another_cluster_is_named(process: Process) -> None:
+    assert process.status().behind == ()
+    process.life.agent.services_listed()
+    process.emit(*EVERYBODY, GatewayReported(gateway(), {}, {}))
+    [line] = process.status().behind
+    assert line.startswith(
+        "gateway gw-0, silent since this agent started, has not acknowledged the anchors of "
+    )
+    assert "west.mesh.example" in line
+    warned = [check for group in process.state.checks() for check in group.checks if check.name == line]
+    assert [check.result for check in warned] == ["warning"]
 
 
 async def test_only_a_known_silent_gateway_is_forgotten(process: Process) -> None:

@@ -1,0 +1,158 @@
+"""The driver of a rotation over a real lineage: what an operator may ask of it, and what it then does by itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from federation.api.messages import Rotate, RotationStatus
+from federation.api.rotation_routes import RotationRoutes
+from federation.api.routes import Access, ApiProblem, Call, Principal
+from federation.clock import ManualClock
+from federation.errors import FederationError
+from federation.rotating import Rotating
+from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
+from pki.rotation import Side
+from pki.spiffe import TrustDomain
+from tests.federation.realms import Realm
+from tests.federation.world import BASE, NOW
+
+ADA = Principal("ada", Access.OPERATOR)
+
+
+class Site:
+    def __init__(self, lineage: Lineage) -> None:
+        self.realm = Realm(lineage)
+        self.rotating = Rotating(self.realm, ManualClock(NOW))
+        self.routes = RotationRoutes(self.rotating, cluster="west").routes()
+
+    async def ask(self, wanted: Rotate, path: str = "/v1/ca/rotation", **params: str) -> RotationStatus:
+        (route,) = [each for each in self.routes if (each.method, each.path) == ("POST", path)]
+        found: RotationStatus = await route.handler(Call(ADA, params, body=wanted))
+        return found
+
+    async def step(self, action: str, number: int, phase: str) -> str | None:
+        asked = Rotate(action=action, number=number, phase=phase)  # type: ignore[arg-type]
+        return (await self.ask(asked)).phase
+
+    async def look(self, times: int = 1) -> str | None:
+        for _ in range(times):
+            await self.rotating.look()
+        return self.rotating.status().phase
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    domain = TrustDomain.of_cluster("west", BASE)
+    keys = FileKeyStore(tmp_path / "keys")
+    lineage = await Lineage.open(tmp_path / "ca", keys, domain, ManualClock(NOW))
+    yield Site(lineage)
+    await lineage.close()
+
+
+async def test_a_manual_rotation_waits_for_each_step_and_says_that_it_is_ready(site: Site) -> None:
+    begun = await site.ask(Rotate(action="start", manual=True, why="a trial"))
+    assert (begun.kind, begun.cluster, begun.number, begun.phase) == ("cluster", "west", 1, "prepared")
+    assert await site.look(5) == "prepared"
+    assert site.rotating.status().ready
+    assert await site.step("advance", 1, "prepared") == "published"
+    site.realm.away = True
+    assert not site.rotating.status().ready
+
+
+@pytest.mark.parametrize(
+    "steps", [("prepared",), ("prepared", "published"), ("prepared", "published", "active")]
+)
+async def test_a_manual_rotation_that_is_turned_back_runs_to_its_end_by_itself(
+    site: Site, steps: tuple[str, ...]
+) -> None:
+    await site.ask(Rotate(action="start", manual=True))
+    for phase in steps[:-1]:
+        await site.step("advance", 1, phase)
+    await site.step("abort", 1, steps[-1])
+    assert not site.rotating.status().ready
+    assert await site.look(len(steps)) == "aborted"
+    assert not site.rotating.status().running
+    assert len(site.realm.lineage.authorities) == 1
+
+
+async def test_turning_back_waits_for_everybody_all_the_same(site: Site) -> None:
+    await site.ask(Rotate(action="start", manual=True))
+    await site.step("advance", 1, "prepared")
+    site.realm.away = True
+    assert await site.step("abort", 1, "published") == "withdrawing"
+    assert await site.look(5) == "withdrawing"
+    site.realm.away = False
+    assert await site.look() == "aborted"
+
+
+async def test_a_step_whose_answer_was_lost_is_taken_once(site: Site) -> None:
+    await site.ask(Rotate(action="start", manual=True))
+    assert await site.step("advance", 1, "prepared") == "published"
+    with pytest.raises(FederationError, match="rotation 1 is in the phase published now") as refused:
+        await site.step("advance", 1, "prepared")
+    assert "federation ca rotate cluster status west" in refused.value.hint
+    assert site.rotating.status().phase == "published"
+
+
+async def test_what_is_said_of_one_rotation_does_not_concern_the_next(site: Site) -> None:
+    await site.ask(Rotate(action="start", manual=True))
+    await site.step("abort", 1, "prepared")
+    with pytest.raises(FederationError, match="no rotation is running: rotation 1 is in the phase aborted"):
+        await site.step("abort", 1, "prepared")
+    await site.ask(Rotate(action="start", manual=True))
+    for action in ("advance", "abort"):
+        with pytest.raises(FederationError, match="rotation 2 is in the phase prepared now"):
+            await site.step(action, 1, "prepared")
+    assert site.rotating.status().phase == "prepared"
+
+
+@pytest.mark.parametrize("action", ["advance", "abort"])
+async def test_nobody_steps_without_having_seen_what_is_there(site: Site, action: str) -> None:
+    await site.ask(Rotate(action="start", manual=True))
+    for said in ({}, {"number": 1}, {"phase": "prepared"}):
+        with pytest.raises(ApiProblem, match="number and phase") as refused:
+            await site.ask(Rotate(action=action, **said))  # type: ignore[arg-type]
+        assert refused.value.status == 400
+    assert site.rotating.status().phase == "prepared"
+
+
+async def test_who_holds_a_step_up_is_named_with_what_to_do(site: Site) -> None:
+    await site.ask(Rotate(action="start", manual=True))
+    await site.step("advance", 1, "prepared")
+    site.realm.away = True
+    with pytest.raises(FederationError, match="central: its agent is not connected") as refused:
+        await site.step("advance", 1, "published")
+    assert "federation cluster set central --state quarantined" in refused.value.hint
+    found = site.rotating.status()
+    (waits,) = found.blocking
+    assert (waits.member, waits.since) == ("central", NOW - timedelta(hours=1))
+    assert found.unawaited == ("north: it is quarantined",)
+
+
+async def test_a_second_rotation_is_refused_with_a_command_that_can_be_copied(site: Site) -> None:
+    await site.ask(Rotate(action="start"))
+    with pytest.raises(ApiProblem, match="running already") as refused:
+        await site.ask(Rotate(action="start"))
+    assert "federation ca rotate cluster status west" in refused.value.hint
+
+
+async def test_there_is_no_way_back_once_the_old_anchor_is_let_go_of(site: Site) -> None:
+    await site.ask(Rotate(action="start", manual=True))
+    for phase in ("prepared", "published", "active"):
+        await site.step("advance", 1, phase)
+    with pytest.raises(FederationError, match="no way back"):
+        await site.step("abort", 1, "retiring")
+    assert site.realm.lineage.issuer is site.realm.lineage.authorities[Side.NEW]
+
+
+async def test_an_agent_answers_by_the_name_of_its_cluster_and_by_no_other(site: Site) -> None:
+    path = "/v1/clusters/{name}/rotation"
+    assert (await site.ask(Rotate(action="start"), path, name="west")).number == 1
+    with pytest.raises(ApiProblem, match="'central'") as refused:
+        await site.ask(Rotate(action="start"), path, name="central")
+    assert (refused.value.status, "agent of west" in refused.value.hint) == (404, True)
