@@ -23,16 +23,18 @@ from pki.bundle import is_rooted
 from pki.ceremony import (
     MOST_REQUESTS,
     Answers,
+    NextRoot,
     Request,
     Requests,
     fingerprint_of,
     now_in_seconds,
     open_answers,
 )
-from pki.certificate import der
+from pki.certificate import authority_key_id, der, subject_key_id
 from pki.errors import CeremonyFile
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot
+from pki.rotation import Side
 from pki.spiffe import TrustDomain
 from pki.upstream import Root
 
@@ -56,6 +58,14 @@ class Installed:
     unasked: tuple[TrustDomain, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The root that is to follow, and the one that it follows."""
+
+    root: x509.Certificate
+    follows: x509.Certificate
+
+
 class Ceremony(Protocol):
     """What the commands `federation ca request` and `install` ask a process for."""
 
@@ -66,6 +76,10 @@ class Ceremony(Protocol):
 
     async def install(self, answers: Answers) -> Installed:
         """Keep what was asked for. Raises CeremonyFile, then nothing was; WriteError, StoreError."""
+        ...
+
+    async def hand_over(self, file: NextRoot) -> HandedOver:
+        """Keep the root that is to follow. Raises CeremonyFile, then nothing was; WriteError."""
         ...
 
 
@@ -83,7 +97,13 @@ class NoCeremony:
         return Gathered(None)
 
     async def install(self, answers: Answers) -> Installed:
-        raise CeremonyFile("the root of this hub is not offline: it signs at once")
+        raise CeremonyFile(_NOT_OFFLINE)
+
+    async def hand_over(self, file: NextRoot) -> HandedOver:
+        raise CeremonyFile(_NOT_OFFLINE)
+
+
+_NOT_OFFLINE = "the root of this hub is not offline: it signs at once"
 
 
 class HubCeremony:
@@ -108,14 +128,28 @@ class HubCeremony:
 
     async def pin(self, certificate: x509.Certificate) -> None:
         """Pin the root before anything it has signed arrives. Raises CeremonyFile, WriteError."""
+        if self.root is not None:
+            if der(self.root.certificate) != der(certificate):
+                raise CeremonyFile(
+                    "another root is pinned here",
+                    "all members pin it; the one that follows it comes with `federation ca install`",
+                )
+            return
         self.root = await OfflineRoot.pin(self._place, self._base, certificate, self._clock)
         log.info("the root is pinned", fingerprint=fingerprint_of(certificate))
 
+    async def hand_over(self, file: NextRoot) -> HandedOver:
+        if self.root is None:
+            raise CeremonyFile("no root is pinned here yet, so none follows", _ASK)
+        certificate = await self.root.hand_over(file)
+        log.info("the next root is here", fingerprint=fingerprint_of(certificate))
+        return HandedOver(certificate, self.root.certificate)
+
     async def gather(self) -> Gathered:
-        wanted = await _own_requests(self._authority)
+        wanted = await _own_requests(self._authority, self.pinned)
         if self.hub is not None:
             wanted += [
-                Request(TrustDomain.of_cluster(row.name, self._base).name, row.request)
+                Request(TrustDomain.of_cluster(row.name, self._base).name, row.wanted)
                 for row in self.hub.registry.rows.values()
                 if row.waits
             ]
@@ -147,9 +181,8 @@ class HubCeremony:
         if self.hub is None or name is None:
             return False
         row = self.hub.registry.find(name)
-        return (row is not None and row.rooted == der(certificate)) or await self.hub.membership.root_signed(
-            name, certificate
-        )
+        held = row is not None and der(certificate) in (row.rooted, row.next_rooted)
+        return held or await self.hub.membership.root_signed(name, certificate)
 
     def _check_done(self) -> None:
         if self.root is not None and self._authority.root_signed is not None:
@@ -157,22 +190,34 @@ class HubCeremony:
 
 
 class AgentCeremony:
-    """An agent's: for its own authority, when nobody does it at the hub."""
+    """An agent's: for its own authority, when nobody does it at the hub. `replaced` is called when the word of one root
+    took that of another one's place.
+    """
 
     def __init__(
-        self, base: str, root: Callable[[], x509.Certificate], authority: Lineage, clock: Clock
+        self,
+        base: str,
+        root: Callable[[], x509.Certificate],
+        authority: Lineage,
+        clock: Clock,
+        replaced: Callable[[], None] = lambda: None,
     ) -> None:
         self._base = base
         self._root = root
         self._authority = authority
         self._clock = clock
+        self._replaced = replaced
 
     @property
     def pinned(self) -> x509.Certificate | None:
         return self._root()
 
     async def gather(self) -> Gathered:
-        return _file(self._base, await _own_requests(self._authority), self.pinned, self._clock)
+        wanted = await _own_requests(self._authority, self.pinned)
+        return _file(self._base, wanted, self.pinned, self._clock)
+
+    async def hand_over(self, file: NextRoot) -> HandedOver:
+        raise CeremonyFile("a root is replaced at the hub, not at an agent", "install the file there")
 
     async def install(self, answers: Answers) -> Installed:
         opened = open_answers(answers, self._base, self.pinned, self._clock.now())
@@ -180,7 +225,10 @@ class AgentCeremony:
         if own is None:
             raise CeremonyFile(f"it has nothing for {self._authority.trust_domain}", _ASK)
         _check_own(self._authority, own, opened.root)
+        anew = any(one.root_signed is not None for one in self._authority.authorities.values())
         await _keep_own(self._authority, own, opened.root)
+        if anew:
+            self._replaced()
         return Installed(opened.root, (self._authority.trust_domain,), tuple(opened.signed))
 
 
@@ -196,10 +244,21 @@ def _file(base: str, wanted: list[Request], pinned: x509.Certificate | None, clo
     return Gathered(requests, len(wanted) - len(requests.requests))
 
 
-async def _own_requests(authority: Lineage) -> list[Request]:
-    """What our own authorities ask for: the newest that the root has not signed, as it signs one key for a name."""
-    waiting = [side for side, one in authority.authorities.items() if one.root_signed is None]
-    return [Request(authority.trust_domain.name, await authority.csr(side)) for side in waiting[-1:]]
+async def _own_requests(authority: Lineage, root: x509.Certificate | None) -> list[Request]:
+    """What our own authorities ask `root` for: it signs one key for a name, and none that is older than one that it has
+    signed. So the oldest comes first, by which others believe what follows it.
+    """
+    waiting: list[Side] = []
+    for side, one in authority.authorities.items():
+        if _has_word(one.root_signed, root):
+            waiting.clear()
+        else:
+            waiting.append(side)
+    return [Request(authority.trust_domain.name, await authority.csr(side)) for side in waiting[:1]]
+
+
+def _has_word(form: x509.Certificate | None, root: x509.Certificate | None) -> bool:
+    return form is not None and (root is None or authority_key_id(form) == subject_key_id(root))
 
 
 def _check_own(authority: Lineage, rooted: x509.Certificate, root: x509.Certificate) -> None:

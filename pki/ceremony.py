@@ -55,6 +55,17 @@ class Answers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     certificates: tuple[bytes, ...]
 
 
+class NextRoot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The root that is to follow: its certificate (DER), and the sets of roots that lead to it (`pki.following`), each
+    as `pki.bundle.encode` writes it.
+    """
+
+    base: str
+    made_at: datetime
+    root: bytes
+    versions: tuple[bytes, ...]
+
+
 class _Envelope(msgspec.Struct, frozen=True):
     """Enough to say what a file is; fields of other versions may be there."""
 
@@ -69,13 +80,33 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: msgspec.Raw
 
 
-C = TypeVar("C", Requests, Answers)
+Content = Requests | Answers | NextRoot
+C = TypeVar("C", Requests, Answers, NextRoot)
 
-_KINDS: dict[type, str] = {Requests: "federation-ca-requests", Answers: "federation-ca-answers"}
-_WORDS = {"federation-ca-requests": "requests to a root", "federation-ca-answers": "answers of a root"}
+_KINDS: dict[type, str] = {
+    Requests: "federation-ca-requests",
+    Answers: "federation-ca-answers",
+    NextRoot: "federation-ca-next-root",
+}
+_WORDS = {
+    "federation-ca-requests": "requests to a root",
+    "federation-ca-answers": "answers of a root",
+    "federation-ca-next-root": "the root that is to follow",
+}
+SETS = 4
+"""Of roots, in the file of one that is to follow."""
 
 
-def fingerprint(content: Requests | Answers) -> str:
+def kind_of(data: bytes) -> type[Content] | None:
+    """What a file says that it is; None for anything else."""
+    try:
+        kind = msgspec.json.decode(data, type=_Envelope).kind
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return next((each for each, name in _KINDS.items() if name == kind), None)
+
+
+def fingerprint(content: Content) -> str:
     """SHA-256 (hex) over the kind and all that the file says: what is read aloud at both ends."""
     said = f"{_KINDS[type(content)]} v{VERSION}\n".encode() + msgspec.json.encode(content)
     return hashlib.sha256(said).hexdigest()
@@ -96,7 +127,7 @@ def same_fingerprint(one: str, other: str) -> bool:
     return plain(one) == plain(other)
 
 
-def encode(content: Requests | Answers) -> bytes:
+def encode(content: Content) -> bytes:
     """The file."""
     file = _File(
         _KINDS[type(content)], VERSION, fingerprint(content), msgspec.Raw(msgspec.json.encode(content))
@@ -128,10 +159,20 @@ def decode(data: bytes, kind: type[C]) -> C:
         raise CeremonyFile(f"it is damaged: {error}", _AGAIN) from error
     if not same_fingerprint(fingerprint(content), file.fingerprint):
         raise CeremonyFile("it is damaged or was changed: its fingerprint does not fit what it says", _AGAIN)
+    _check_number(content)
+    return content
+
+
+def _check_number(content: Content) -> None:
+    if isinstance(content, NextRoot):
+        if len(content.versions) != SETS:
+            raise CeremonyFile(
+                f"it holds {len(content.versions)} sets of roots, and {SETS} are needed", _AGAIN
+            )
+        return
     number = len(content.requests if isinstance(content, Requests) else content.certificates)
     if not 1 <= number <= MOST_REQUESTS:
         raise CeremonyFile(f"it holds {number} of them, allowed are 1 to {MOST_REQUESTS}", _AGAIN)
-    return content
 
 
 _AGAIN = "carry it over once more; make it again if that does not help"

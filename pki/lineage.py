@@ -84,9 +84,12 @@ class Lineage(Succession[Authority]):
         forms = {
             authority.self_signed: authority.root_signed
             for authority in self._authorities.values()
-            if authority.root_signed is not None and authority.self_signed in anchors
-        )
-        return replace(self._bundle, proof=replace(self._bundle.proof, rooted=rooted))
+            if authority.root_signed is not None
+        }
+        subjects = {form.subject for anchor, form in forms.items() if anchor in version.anchors}
+        before = [form for form in version.proof.rooted if form.subject not in subjects]
+        rooted = (*before, *(form for anchor, form in forms.items() if anchor in version.anchors))
+        return replace(version, proof=replace(version.proof, rooted=rooted))
 
     # ---- issuing ---------------------------------------------------------------------------------------------------
 

@@ -167,8 +167,7 @@ class Succession(Generic[A]):
                     undo.push_async_callback(authorities[side].close)
                 first = next(iter(authorities.values()))
                 bundle = (
-                    await asyncio.to_thread(_read_bundle, place.directory / BUNDLE, cls.roots)
-                    or first.bundle()
+                    await asyncio.to_thread(published_in, place.directory, roots=cls.roots) or first.bundle()
                 )
                 made = cls(trust_domain, place, kept, authorities, bundle)
                 await made._realise()
@@ -329,7 +328,13 @@ class Succession(Generic[A]):
             await self._end(rotation)
 
     async def _publish(self, anchors: Sequence[x509.Certificate]) -> None:
-        """The next version, signed by whoever of us may: by both authorities, who holds either of them believes it."""
+        version = await self._next_version(anchors)
+        bundles.check_bundle(version, roots=self.roots)
+        await asyncio.to_thread(durable.write, self._place.directory / BUNDLE, bundles.encode(version))
+        self._bundle = version
+
+    async def _next_version(self, anchors: Sequence[x509.Certificate]) -> Bundle:
+        """Signed by whoever of us may: by both authorities, who holds either of them believes it."""
         held = self._bundle
         draft = Bundle(
             self.trust_domain,
@@ -340,9 +345,7 @@ class Succession(Generic[A]):
         )
         bundles.check_bundle(draft, roots=self.roots)
         signatures = [await each.sign_content(draft) for each in self._authorities.values()]
-        version = replace(draft, proof=Proof(signatures=tuple(signatures)))
-        await asyncio.to_thread(durable.write, self._place.directory / BUNDLE, bundles.encode(version))
-        self._bundle = version
+        return replace(draft, proof=Proof(signatures=tuple(signatures)))
 
     async def _end(self, rotation: Rotation) -> None:
         """One of the two has ended: its key goes, and then the word of it."""
@@ -385,8 +388,25 @@ def _read(path: Path) -> _Kept | None:
         raise KeyFileError(path, f"cannot be read: {error}; put a backup of the folder back") from error
 
 
-def _read_bundle(path: Path, roots: bool) -> Bundle | None:
+def published_in(directory: Path, *, roots: bool = False) -> Bundle | None:
+    """The newest version of the bundle of a succession, None if nothing ever followed. Raises `KeyFileError`,
+    `InvalidBundle`.
+    """
     try:
-        return bundles.decode(durable.read_private(path, bundles.LONGEST_ENCODED), roots=roots)
+        return bundles.decode(durable.read_private(directory / BUNDLE, bundles.LONGEST_ENCODED), roots=roots)
     except FileNotFoundError:
         return None
+
+
+def settled(directory: Path) -> Path:
+    """The folder of the authority that signs, of a succession that nobody has open. Raises `KeyFileError` in the middle
+    of a rotation.
+    """
+    kept = _read(directory / LINEAGE)
+    if kept is None:
+        return directory
+    if kept.following is not None:
+        raise KeyFileError(
+            directory / LINEAGE, "is in the middle of a rotation; let it end, or turn it back, where it began"
+        )
+    return _folder(directory, kept, kept.epoch)

@@ -7,7 +7,7 @@ from msgspec import Struct
 from federation.api.routes import Access, ApiProblem, Call, Route
 from federation.ceremony import Ceremony, HubCeremony
 from federation.clock import Clock
-from pki.ceremony import Answers, decode, encode, fingerprint, fingerprint_of
+from pki.ceremony import Answers, NextRoot, decode, encode, fingerprint, fingerprint_of
 from pki.certificate import load_pem
 from pki.errors import CeremonyFile, Untrusted
 from pki.root_rules import root_faults
@@ -47,6 +47,19 @@ class InstalledAnswers(Struct, frozen=True, kw_only=True):
     unasked: tuple[str, ...]
 
 
+class InstallNextRoot(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file in which a root in a safe hands over to the next one."""
+
+    file: str
+
+
+class InstalledNextRoot(Struct, frozen=True, kw_only=True):
+    """Fingerprints: of the root that is to follow, and of the one that it follows."""
+
+    root: str
+    follows: str
+
+
 class PinRoot(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A root's certificate (PEM) that nobody has used here yet."""
 
@@ -70,6 +83,8 @@ class CeremonyRoutes:
             Route("GET", "/v1/ca/requests", "What the root is to sign", do, self.requests, CeremonyRequests),
             Route("PUT", "/v1/ca/answers", "Install what the root signed", do, self.install, InstalledAnswers,
                   InstallAnswers, told=("root", "kept")),
+            Route("PUT", "/v1/ca/next-root", "Take the root that is to follow", do, self.hand_over, InstalledNextRoot,
+                  InstallNextRoot, told=("root", "follows")),
         ]  # fmt: skip
         if isinstance(self._ceremony, HubCeremony):
             found.append(
@@ -118,6 +133,14 @@ class CeremonyRoutes:
             kept=tuple(map(str, done.kept)),
             unasked=tuple(map(str, done.unasked)),
         )
+
+    async def hand_over(self, call: Call) -> InstalledNextRoot:
+        body: InstallNextRoot = call.body
+        try:
+            done = await self._ceremony.hand_over(decode(body.file.encode(), NextRoot))
+        except CeremonyFile as error:
+            raise _unused(error) from error
+        return InstalledNextRoot(root=fingerprint_of(done.root), follows=fingerprint_of(done.follows))
 
     async def pin(self, call: Call) -> PinnedRoot:
         assert isinstance(self._ceremony, HubCeremony)

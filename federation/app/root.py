@@ -101,7 +101,7 @@ async def offline_root(
 
 def roots_of(root: Root) -> tuple[x509.Certificate, ...]:
     """All that members go by now: two of them while one takes the place of the other."""
-    return root.bundle().anchors if isinstance(root, RootLineage) else (root.certificate,)
+    return root.bundle().anchors if isinstance(root, RootLineage | OfflineRoot) else (root.certificate,)
 
 
 async def _refuse_another(folder: Path, store: Store, remedy: str) -> None:

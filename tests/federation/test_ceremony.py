@@ -21,12 +21,15 @@ from federation.store import MemoryStore
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki.bundle import is_rooted
-from pki.ceremony import Answers, Requests, asked, fingerprint_of, now_in_seconds
+from pki.ceremony import Answers, NextRoot, Requests, asked, fingerprint_of, now_in_seconds
 from pki.certificate import der, pem
 from pki.errors import CeremonyFile
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
+from pki.offline import OfflineRoot
 from pki.root import RootAuthority
+from pki.rotation import advance
+from pki.safe import hand_over
 from pki.spiffe import TrustDomain
 from pki.token import JoinToken
 
@@ -261,3 +264,70 @@ async def test_with_the_root_online_nobody_waits(federation: Federation) -> None
     with pytest.raises(CeremonyFile, match="is not offline"):
         await never.install(answers)
     await east.close()
+
+
+async def next_root(federation: Federation, folder: Path) -> tuple[RootAuthority, NextRoot]:
+    """The root that is to follow the one in the safe, and the file in which that hands over to it."""
+    keys = FileKeyStore(folder / "root-keys")
+    made = await RootAuthority.create(folder / "root", keys, BASE, CLOCK, epoch=2)
+    place = federation.folder.parent / "safe" / "root"
+    return made, await hand_over(federation.safe, place, made, folder / "root", CLOCK.now())
+
+
+async def go_on(root: OfflineRoot) -> None:
+    assert root.rotation is not None
+    await root.enter(advance(root.rotation, frozenset(), {}))
+
+
+async def test_when_another_root_signs_everybody_asks_for_its_word(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """East at the hub, west at its own agent; what the root before signs is refused from now on."""
+    east, west = [await federation.join(domain) for domain in (EAST, WEST)]
+    ceremony, root = federation.ceremony, federation.ceremony.root
+    assert root is not None
+    await ceremony.install(await federation.sign((await ceremony.gather()).requests))
+    known = federation.hub.member("west")
+    assert known is not None
+    await Rooting("west", west, lambda: (federation.safe.certificate,)).take(known.member.rooted)
+    new, file = await next_root(federation, tmp_path / "2")
+    done = await ceremony.hand_over(file)
+    assert (done.root, done.follows) == (new.certificate, federation.safe.certificate)
+    await root.begin("ada", "")
+    await go_on(root)
+    assert (await ceremony.gather()).requests is None, "the one before still signs"
+    await go_on(root)
+    asked_for = (await ceremony.gather()).requests
+    assert asked_for is not None
+    assert asked_for.root == fingerprint_of(new.certificate)
+    assert [one.trust_domain for one in asked_for.requests] == [str(HUB)], "clusters ask for themselves"
+    with pytest.raises(CeremonyFile, match="has pinned the root"):
+        await federation.sign(asked_for)
+    assert (await ceremony.install(await sign(new, asked_for))).kept == (HUB,)
+    assert (await ceremony.gather()).requests is None
+    with pytest.raises(CeremonyFile, match="another root is pinned"):
+        await ceremony.pin(federation.safe.certificate)
+    replaced: list[str] = []
+    agent = AgentCeremony(BASE, lambda: root.certificate, west, CLOCK, lambda: replaced.append("west"))
+    requests = (await agent.gather()).requests
+    assert requests is not None
+    await agent.install(await sign(new, requests))
+    assert replaced == ["west"], "its leaves are to present the new word"
+    assert (await agent.gather()).requests is None
+    await new.close()
+    for lineage in (east, west):
+        await lineage.close()
+
+
+async def test_a_root_is_handed_over_at_a_hub_whose_root_is_in_a_safe_and_nowhere_else(
+    waiting: Federation, tmp_path: Path
+) -> None:
+    new, file = await next_root(waiting, tmp_path / "2")
+    with pytest.raises(CeremonyFile, match="no root is pinned here yet"):
+        await waiting.ceremony.hand_over(file)
+    with pytest.raises(CeremonyFile, match="is not offline"):
+        await NoCeremony(waiting.safe).hand_over(file)
+    agent = AgentCeremony(BASE, lambda: waiting.safe.certificate, waiting.authority, CLOCK)
+    with pytest.raises(CeremonyFile, match="at the hub"):
+        await agent.hand_over(file)
+    await new.close()

@@ -17,6 +17,7 @@ class Safe:
         folder.mkdir(mode=0o700)
         self.folder = folder
         self.root = folder / "root"
+        self.roots = [self.root]
         self.passphrase = folder / "passphrase"
         self.passphrase.touch(0o600)
         self.passphrase.write_text("one that nobody guesses\n")
@@ -27,6 +28,24 @@ class Safe:
         """Make the root."""
         made = await self._ca("init", "--offline", "--base", BASE, "--out", self.root, "-o", "json")
         self.fingerprint = made.json["fingerprint"]
+
+    async def follow(self, socket: Path) -> None:
+        """Make the root that is to follow, and take to the hub what the one before hands over. The next ceremonies are
+        its own.
+        """
+        number = len(self.roots) + 1
+        new, file = self.folder / f"root-{number}", self.folder / f"{number}.next-root"
+        given = ("--base", BASE, "--out", new, "--follows", self.root, "--hand-over", file, "-o", "json")
+        made = await self._ca("init", "--offline", *given)
+        assert made.json["follows"] == self.fingerprint
+        self.fingerprint = made.json["fingerprint"]
+        installed = await federation(
+            "--hub", f"unix://{socket}", "ca", "install", file, "--expect-root", self.fingerprint
+        )
+        assert installed.code == 0, installed.said
+        assert "rotate root start" in installed.out
+        self.root = new
+        self.roots.append(new)
 
     async def request(self, socket: Path) -> tuple[Path, Any]:
         """The file that a hub or an agent has for the root, and what is said of it."""

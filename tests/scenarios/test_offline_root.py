@@ -16,10 +16,12 @@ import pytest_asyncio
 
 from federation.demo.asking import ask, until
 from federation.demo.clusters import Cluster
+from federation.demo.load import running
 from federation.demo.processes import Process
 from federation.demo.world import World
+from federation.errors import FederationError
 from tests.scenarios.changes import REMOTE, add_service, reach
-from tests.scenarios.command import federation
+from tests.scenarios.command import Finished, federation
 from tests.scenarios.lone_hub import COMMAND, LoneHub, started
 from tests.scenarios.safe import Safe
 from tests.scenarios.traffic import answered_by
@@ -205,6 +207,108 @@ async def test_a_file_that_was_exchanged_is_not_installed(hub: Offline, tmp_path
     assert again.code == 0, "the same key, signed once more"
 
 
+class Roots:
+    """The rotation of the root at a hub."""
+
+    def __init__(self, hub: Process, socket: Path) -> None:
+        self.hub = hub
+        self.socket = socket
+
+    async def ca(self, *arguments: str) -> Finished:
+        return await federation("--hub", f"unix://{self.socket}", "ca", *arguments)
+
+    async def status(self) -> Any:
+        return await ask(self.socket, "/v1/root/rotation")
+
+    async def reached(self, *phases: str) -> None:
+        async def there() -> bool:
+            return (await self.status())["phase"] in phases
+
+        try:
+            await until(f"the phase {phases[0]}", there, watch=(self.hub,))
+        except FederationError as error:
+            raise AssertionError(f"{error}: {await self.status()}") from error
+
+    async def blocked_by(self, *members: str) -> None:
+        """Until exactly these hold the phase up."""
+
+        async def they() -> bool:
+            return tuple(one["member"] for one in (await self.status())["blocking"]) == members
+
+        try:
+            await until(f"that {members} are waited for", they, watch=(self.hub,))
+        except FederationError as error:
+            raise AssertionError(f"{error}: {await self.status()}") from error
+
+
+async def test_a_root_in_a_safe_is_replaced_by_another_one_there_and_back(hub: Offline) -> None:
+    await hub.begin()
+    roots, first = Roots(hub.process, hub.socket), hub.safe.fingerprint
+    none = await roots.ca("rotate", "root", "start")
+    assert none.code == 1, none.said
+    assert "the one that is to follow is not here" in none.err
+    assert "--follows" in none.err
+    async with AsyncExitStack() as stack:
+        east, west = [await hub.member(name) for name in ("east", "west")]
+        for agent in (east, west):
+            await stack.enter_async_context(started(agent.process, agent.connected))
+        assert await hub.ceremony() == ["east.mesh.example", "west.mesh.example"]
+
+        async def meet() -> bool:
+            return await east.trusts() == {"west": True} and await west.trusts() == {"east": True}
+
+        await until("the agents believe each other", meet, watch=(hub.process,))
+
+        # Turned back: nobody has to go to the safe once more for that.
+        await hub.safe.follow(hub.socket)
+        assert (await roots.ca("rotate", "root", "start", "--why", "a trial")).code == 0
+        await roots.reached("active")
+        await roots.blocked_by("east", "hub", "west")
+        assert (await roots.ca("rotate", "root", "abort")).code == 0
+        await roots.reached("aborted")
+        given_up = hub.safe.roots.pop()
+        hub.safe.root, hub.safe.fingerprint = hub.safe.roots[-1], first
+        stale = await roots.ca("rotate", "root", "start")
+        assert "cannot follow" in stale.err
+
+        # And there.
+        given_up.rename(given_up.with_name("given-up"))
+        (hub.safe.folder / "2.next-root").unlink()
+        await hub.safe.follow(hub.socket)
+        assert (await roots.ca("rotate", "root", "start", "--why", "its ten years are over")).code == 0
+        await roots.reached("active")
+        await roots.blocked_by("east", "hub", "west")
+        told = await roots.ca("rotate", "root", "status")
+        assert told.code == 1
+        assert "ca request" in told.said
+        await hub.process.kill()
+        await hub.process.start()
+        await until("the hub's second start", hub.runs, watch=(hub.process,))
+        await roots.blocked_by("east", "hub", "west")
+        assert await hub.safe.ceremony(west.socket) == ["west.mesh.example"], "at its own agent"
+        await roots.blocked_by("east", "hub")
+        assert await hub.ceremony() == ["east.mesh.example", "hub.mesh.example"]
+        await roots.reached("done")
+        assert await meet()
+        (root,) = (await ask(hub.socket, "/v1/authorities"))["roots"]
+        assert root["forms"][0]["sha256"] == hub.safe.fingerprint != first
+        late = await hub.member("late")
+        await stack.enter_async_context(started(late.process, late.connected))
+        file, asked = await hub.safe.request(hub.socket)
+        refused = await federation(
+            *("ca", "sign", file, "--root", hub.safe.roots[0], "--out", hub.folder / "by-the-old-one"),
+            *("--expect", asked["fingerprint"], "--yes", "--passphrase-file", hub.safe.passphrase),
+        )
+        assert (refused.code, "take the other root" in refused.err) == (1, True), refused.said
+        answers = await hub.safe.sign(file, asked["fingerprint"])
+        assert await hub.safe.install(hub.socket, answers) == ["late.mesh.example"]
+
+        async def believed() -> bool:
+            return (await east.trusts()).get("late", False) and (await late.trusts()).get("west", False)
+
+        await until("the others believe who came afterwards", believed, watch=(hub.process,))
+
+
 class OfflineWorld(World):
     """The demo's world with its root in a safe: one ceremony for the hub, one for all clusters."""
 
@@ -234,7 +338,9 @@ class OfflineWorld(World):
         return isinstance(await ask(self.hub_socket, "/v1/clusters"), list)
 
 
-async def test_after_the_ceremony_requests_go_from_cluster_to_cluster(tmp_path: Path) -> None:
+async def test_after_the_ceremony_requests_go_from_cluster_to_cluster_also_while_the_root_is_replaced(
+    tmp_path: Path,
+) -> None:
     world = OfflineWorld(tmp_path)
     await world.safe.open()
     try:
@@ -244,5 +350,16 @@ async def test_after_the_ceremony_requests_go_from_cluster_to_cluster(tmp_path: 
         add_service(world, "west", REMOTE)
         to = await reach(world, "east", REMOTE)
         await until("an answer from west", answered_by(to, "west"))
+        roots = Roots(world.hub, world.hub_socket)
+        async with running(to) as load:
+            await world.safe.follow(world.hub_socket)
+            assert (await roots.ca("rotate", "root", "start", "--why", "a test")).code == 0
+            await roots.reached("active")
+            await roots.blocked_by("central", "east", "hub", "west")
+            assert await world.safe.ceremony(world.hub_socket) == sorted([*names, "hub.mesh.example"])
+            await roots.reached("done")
+            await asyncio.sleep(1)
+        assert load.failed == 0
+        assert set(load.clusters) == {"west"}
     finally:
         await world.stop()

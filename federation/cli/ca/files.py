@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from federation.errors import InputError
-from pki.ceremony import LONGEST_FILE, Answers, Requests, decode
+from pki.ceremony import LONGEST_FILE, Answers, NextRoot, Requests, decode
 from pki.errors import CeremonyFile
 
-C = TypeVar("C", Requests, Answers)
+C = TypeVar("C", Requests, Answers, NextRoot)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -119,11 +119,11 @@ async def _open(
     """The root, and what it is asked for, if its rule and its clock allow it."""
     from federation.clock import SystemClock
     from pki.ceremony import asked
-    from pki.root import RootAuthority
+    from pki.safe import open_root
     from pki.skew import check_forward
 
     clock, base = SystemClock(), files[0].base
-    root = await RootAuthority.load(place(folder), store, base, clock, constrained)
+    root = await open_root(place(folder), store, base, clock, constrained)
     try:
         for file in files:
             check_forward(clock.now(), file.made_at, "the request that is to be signed")

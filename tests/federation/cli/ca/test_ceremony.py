@@ -15,9 +15,10 @@ from cryptography import x509
 
 from pki import csr, journal
 from pki.algorithms import spki_hash
-from pki.bundle import is_rooted
+from pki.bundle import FIRST_SEQUENCE, Bundle, is_rooted
 from pki.ceremony import (
     Answers,
+    NextRoot,
     Request,
     Requests,
     aloud,
@@ -29,7 +30,9 @@ from pki.ceremony import (
 )
 from pki.certificate import load_pem
 from pki.constraints import permitting
+from pki.following import read_next
 from pki.profiles import ROOT
+from pki.spiffe import TrustDomain
 from tests.federation.cli.command import Cli, Finished
 from tests.pki.world import BASE, Ca, World
 
@@ -336,3 +339,59 @@ def test_a_key_of_another_root_or_one_that_others_may_read_is_refused(cli: Cli, 
     assert loose.code == 1
     assert "lets others in" in loose.err
     assert not (safe.root / "root").exists()
+
+
+def test_a_root_hands_over_to_the_next_one(safe: Safe, cli: Cli, world: World) -> None:
+    """What comes out leads a hub from one to the other; a second file, for the same root, leads on from the first."""
+    new, files = safe.folder / "root-2", [safe.folder / "next.root", safe.folder / "again.root"]
+    given = ("--out", new, "--follows", safe.root)
+    (old,) = load_pem((safe.root / "root" / "self-signed.pem").read_bytes())
+    held = Bundle(TrustDomain.parse(BASE), FIRST_SEQUENCE, (old,))
+    for number, file in enumerate(files):
+        made = safe.init(*given, "--hand-over", file, "-o", "json")
+        assert made.code == 0, made.err
+        (root,) = load_pem((new / "root" / "self-signed.pem").read_bytes())
+        assert made.json["fingerprint"] == fingerprint_of(root)
+        assert made.json["follows"] == fingerprint_of(old)
+        found = read_next(decode(file.read_bytes(), NextRoot), BASE, held, datetime.now(UTC))
+        assert found.certificate == root
+        assert [version.sequence - 4 * number for version in found.versions] == [2, 3, 4, 5]
+    request, digest = safe.asking("east.requests", world.east)
+    signed = cli(
+        *(
+            "ca",
+            "sign",
+            request,
+            "--root",
+            new,
+            "--out",
+            safe.folder / "answers",
+            "--expect",
+            digest,
+            "--yes",
+        ),
+        *("--passphrase-file", safe.secret),
+    )
+    assert signed.code == 0, signed.err
+
+
+def test_a_root_follows_no_other_without_a_file_and_the_key_of_that_one(safe: Safe, cli: Cli) -> None:
+    new, file = safe.folder / "root-2", safe.folder / "next.root"
+    alone = safe.init("--follows", safe.root)
+    assert (alone.code, "belong together" in alone.err) == (2, True), alone.err
+    itself = safe.init("--follows", safe.root, "--hand-over", file)
+    assert (itself.code, "the folder of the root before" in itself.err) == (2, True), itself.err
+    other = safe.folder / "other"
+    other.touch(0o600)
+    other.write_text("not the one\n")
+    given = ("--base", BASE, "--out", new, "--follows", safe.root, "--hand-over", file)
+    wrong = cli("ca", "init", "--offline", *given, "--passphrase-file", other)
+    assert (wrong.code, "passphrase" in wrong.err) == (1, True), wrong.err
+    assert not file.exists()
+    own = cli(
+        *("ca", "init", "--offline", *given, "--passphrase-file", other),
+        *("--follows-passphrase-file", safe.secret),
+    )
+    assert own.code == 0, own.err
+    again = safe.init("--follows", safe.root, "--out", new, "--hand-over", file)
+    assert (again.code, "exists already" in again.err) == (2, True), again.err
