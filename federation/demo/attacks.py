@@ -64,17 +64,26 @@ async def replay_token(world: World) -> Refusal | str:
     return "the token was accepted again"
 
 
-async def peer_identity(world: World, source: str, destination: str) -> str | None:
-    """The SPIFFE ID that the destination's first living gateway proves to the source's gateway."""
-    return (await tunnel(world, source, destination, ECHO)).peer
+async def peer_identity(
+    world: World, source: str, destination: str, believed: Path | None = None
+) -> str | None:
+    """The SPIFFE ID that the destination's first living gateway proves to the source's gateway, or to whoever believes
+    the newest authority in the folder `believed` and no other.
+    """
+    return (await tunnel(world, source, destination, ECHO, believed)).peer
 
 
-async def tunnel(world: World, source: str, destination: str, authority: str) -> Outcome:
-    """Ask the destination's gateways for `authority`, with the certificate of the source's own gateway."""
+async def tunnel(
+    world: World, source: str, destination: str, authority: str, believed: Path | None = None
+) -> Outcome:
+    """Ask the destination's gateways for `authority`, with the certificate of the source's own gateway; `believed` as
+    in `peer_identity`.
+    """
+    anchor = _anchor(world, destination) if believed is None else _newest(believed)
     outcome = Outcome(End.UNREACHABLE)
     for gateway in world.clusters[destination].gateways:
         name = f"from-{source}.{destination}.{BASE}"
-        outcome = await connect_through(gateway.address, name, _own(world, source, destination), authority)
+        outcome = await connect_through(gateway.address, name, _own(world, source, anchor), authority)
         if outcome.status is not None:
             return outcome
     return outcome
@@ -88,10 +97,10 @@ async def listeners(world: World, cluster: str) -> list[str]:
     return [listener["name"] for listener in found["listener_statuses"]]
 
 
-def _own(world: World, source: str, destination: str) -> Caller:
+def _own(world: World, source: str, anchor: Path) -> Caller:
     state = world.clusters[source].gateways[0].socket.parent
     key = state / "keys" / "gateway.key"
-    return Caller(state / "chain.pem", key, _anchor(world, destination), _passphrase(world))
+    return Caller(state / "chain.pem", key, anchor, _passphrase(world))
 
 
 def _passphrase(world: World) -> Passphrase:
@@ -99,8 +108,12 @@ def _passphrase(world: World) -> Passphrase:
 
 
 def _anchor(world: World, cluster: str) -> Path:
-    """The newest that the cluster has made; it lies in a folder with the number of its epoch, but for the first one."""
-    folder = world.clusters[cluster].folder / "agent" / "authority"
+    """The newest that the cluster has made."""
+    return _newest(world.clusters[cluster].folder / "agent" / "authority")
+
+
+def _newest(folder: Path) -> Path:
+    """It lies in a folder with the number of its epoch, but for the first one."""
     later = sorted(
         (path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)
     )

@@ -11,6 +11,7 @@ from typing import Any
 from federation.demo.asking import READY_WITHIN, ask, until
 from federation.demo.clusters import Cluster
 from federation.demo.processes import Process
+from federation.demo.world import World
 
 WAY = ("published", "active", "retiring", "done")
 """What a rotation that goes well passes through once the next authority is made."""
@@ -18,16 +19,23 @@ WAY = ("published", "active", "retiring", "done")
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """An authority that can be replaced: whose it is, where that is asked for, and where its keys lie."""
+    """An authority that can be replaced: whose it is, where that is asked for, where its certificates and keys lie."""
 
     whose: str
     socket: Path
     route: str
+    certificates: Path
     folder: Path
 
     @classmethod
     def of_cluster(cls, cluster: Cluster) -> Rotated:
-        return cls(cluster.name, cluster.socket, "/v1/ca/rotation", cluster.folder / "agent" / "keys")
+        home = cluster.folder / "agent"
+        return cls(cluster.name, cluster.socket, "/v1/ca/rotation", home / "authority", home / "keys")
+
+    @classmethod
+    def of_root(cls, world: World) -> Rotated:
+        home = world.folder / "hub"
+        return cls("the root", world.hub_socket, "/v1/root/rotation", home / "root", home / "root-keys")
 
     async def start(self, why: str) -> None:
         """Raises Refusal if one is running."""

@@ -192,9 +192,16 @@ class Tour:
             self._record.claim(claim.text, claim.holds, claim.figure)
 
     async def replaced(self) -> None:
-        self._screen.step("9. West gets another authority while requests flow")
+        if self._world.openbao is None:
+            self._screen.step("9. All clusters get another root while requests flow")
+            await self._replaced(Rotated.of_root(self._world), "the root")
+        else:
+            self._screen.step("9. West gets another authority while requests flow")
+            rotated = Rotated.of_cluster(self._world.clusters["west"])
+            await self._replaced(rotated, f"the authority of {rotated.whose}")
+
+    async def _replaced(self, rotated: Rotated, what: str) -> None:
         west = self._world.clusters["west"]
-        rotated = Rotated.of_cluster(west)
         before = rotated.keys()
         stands = "begins"
         async with running(self._echo) as load, self._watched(lambda: f"{rotated.whose}: {stands}", load):
@@ -214,7 +221,7 @@ class Tour:
             last = time.monotonic()
             await asyncio.sleep(SETTLE)
         self._record.claim(
-            f"the authority of {rotated.whose} is replaced, then a gateway starts anew: no request fails",
+            f"{what} is replaced, then a gateway of west starts anew: no request fails",
             load.failed == 0 and set(load.since(last).clusters) == {"west"},
             _figure(load),
             answers=load.answers,
@@ -230,9 +237,9 @@ class Tour:
             len(after) == 1 and not after & before,
             f"{', '.join(sorted(before))} → {', '.join(sorted(after))}",
         )
-        peer = await attacks.peer_identity(self._world, "east", "west")
+        peer = await attacks.peer_identity(self._world, "east", "west", rotated.certificates)
         self._record.claim(
-            "to whoever believes the new authority alone, west proves who it is", peer == WEST, str(peer)
+            "to whoever believes the new one alone, west proves who it is", peer == WEST, str(peer)
         )
 
     async def _strike(
