@@ -199,6 +199,15 @@ class Issuing(Setting, frozen=True, kw_only=True):
     doors: IssuingDoors | None = None
 
 
+class RotationOrders(Setting, frozen=True, kw_only=True):
+    """What operators of the hub may do with the authority of this cluster: nothing, or have it or all its leaves
+    replaced so many times within 24 hours. What was begun here is never theirs.
+    """
+
+    from_hub: bool = True
+    from_hub_a_day: Annotated[int, Meta(ge=1, le=100)] = 4
+
+
 class AgentSettings(Setting, frozen=True, kw_only=True):
     """`federation agent`."""
 
@@ -222,6 +231,7 @@ class AgentSettings(Setting, frozen=True, kw_only=True):
     federates: tuple[Federated, ...] = ()
     keys: AuthorityKeys = AuthorityKeys()
     issuing: Issuing = Issuing()
+    rotation: RotationOrders = RotationOrders()
     log: Log = Log()
 
 

@@ -31,6 +31,7 @@ from federation.errors import FederationError
 from federation.questions import Question
 
 LONGEST_NAME = 63
+CONFLICT = 409
 
 log = structlog.get_logger()
 
@@ -54,7 +55,7 @@ class Inward:
         except ApiProblem as problem:
             return problem.status, _problem(problem.code, str(problem), problem.hint)
         except FederationError as error:
-            return 409, _problem("refused", str(error), error.hint)
+            return CONFLICT, _problem("refused", str(error), error.hint)
         except Exception:  # without an answer the hub, and whoever asked it, would wait in vain
             log.exception("a question of the hub failed", path=path)
             return 500, _problem(
@@ -84,7 +85,12 @@ class Inward:
             body = msgspec.json.decode(question.body, type=route.request)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise ApiProblem(400, "bad-body", str(error)) from error
-        answer = await route.handler(replace(call, body=body))
+        try:
+            answer = await route.handler(replace(call, body=body))
+        except FederationError as error:
+            refused = error.status if isinstance(error, ApiProblem) else CONFLICT
+            self._trail.refused(None, call.principal.name, route.method, question.path, refused, str(error))
+            raise
         self._trail.changed(call.principal.name, route.method, question.path, route.told, answer, body)
         return answer
 
@@ -95,7 +101,8 @@ def _viewer() -> Principal:
 
 def _operator(question: Question) -> Principal:
     """The name is only ever shown: no right follows from it."""
-    return Principal(f"{question.actor[:LONGEST_NAME] or 'somebody'} (at the hub)", Access.OPERATOR)
+    who = f"{question.actor[:LONGEST_NAME] or 'somebody'} (at the hub)"
+    return Principal(who, Access.OPERATOR, through_hub=True)
 
 
 def _problem(code: str, message: str, hint: str) -> bytes:

@@ -38,12 +38,16 @@ ROLES = {"viewer": Access.VIEWER, "operator": Access.OPERATOR}
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: a name for the log, what it may do, and its SPIFFE ID and certificate if it came with one."""
+    """Who calls: a name for the log, what it may do, and its SPIFFE ID and certificate if it came with one.
+
+    `through_hub`: an agent has only the hub's word that somebody calls.
+    """
 
     name: str
     access: Access
     identity: SpiffeId | None = None
     certificate: x509.Certificate | None = None
+    through_hub: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from federation.config import AgentSettings, Rule
 from federation.model import ImportPolicy, ImportRule, LeaseSettings, Me
+from federation.orders import Allowed
 from federation.svid.quota import Quota
 from gateway.tuning import PathTuning, Tuning, TunnelTuning
 from pki.limits import Limits
@@ -60,6 +61,11 @@ def quota_of(settings: AgentSettings) -> Quota:
     """How many certificates one workload identity, all its replicas together, is given in a time."""
     rate = settings.issuing.rate
     return Quota(rate, BURST * rate)
+
+
+def orders_of(settings: AgentSettings) -> Allowed:
+    """What is done here because an operator of the hub wants it."""
+    return Allowed(settings.rotation.from_hub, settings.rotation.from_hub_a_day)
 
 
 def _rules(rules: tuple[Rule, ...]) -> tuple[ImportRule, ...]:
