@@ -199,21 +199,26 @@ class Knowledge:
 
 
 def _changes(put: Mapping[str, bytes], delete: frozenset[str]) -> Iterator[Change]:
-    """All of it, cut into changes that a store takes: first what goes, so that a number is free before it is taken."""
-    gone = sorted(delete)
-    for at in range(0, len(gone), MOST_KEYS):
-        yield Change(uuid4().hex, delete=frozenset(gone[at : at + MOST_KEYS]))
+    """All of it, cut into changes that a store takes.
+
+    One if it fits: then a crash leaves all of it or nothing, and what is offered by somebody else from now on is never
+    gone in between. Else first what goes, so that a number is free before it is taken.
+    """
+    gone: list[str] = []
     taken: dict[str, bytes] = {}
     size = 0
-    for key, value in put.items():
-        cost = len(key) + len(value)
-        if taken and (len(taken) == MOST_KEYS or size + cost > BATCH_BYTES):
-            yield Change(uuid4().hex, put=taken)
-            taken, size = {}, 0
-        taken[key] = value
+    for key, value in chain(((key, None) for key in sorted(delete)), put.items()):
+        cost = len(key) + len(value or b"")
+        if (gone or taken) and (len(gone) + len(taken) == MOST_KEYS or size + cost > BATCH_BYTES):
+            yield Change(uuid4().hex, put=taken, delete=frozenset(gone))
+            gone, taken, size = [], {}, 0
+        if value is None:
+            gone.append(key)
+        else:
+            taken[key] = value
         size += cost
-    if taken:
-        yield Change(uuid4().hex, put=taken)
+    if gone or taken:
+        yield Change(uuid4().hex, put=taken, delete=frozenset(gone))
 
 
 def _remembered(rows: Mapping[str, Row]) -> Remembered:

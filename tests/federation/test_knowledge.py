@@ -210,7 +210,7 @@ async def test_what_changes_while_the_disk_is_full_wins_over_what_could_not_be_w
     assert set((await after_a_restart(disk)).heard) == {heard(2, size=20), heard(3)}
 
 
-async def test_a_number_is_free_on_disk_before_it_is_another_services() -> None:
+async def test_what_comes_and_what_goes_is_one_change_that_a_crash_cannot_divide() -> None:
     disk = Disk()
     noting = Knowledge(disk)
     noting.listen(ECHO, {80: ListenPort(20001)})
@@ -218,11 +218,27 @@ async def test_a_number_is_free_on_disk_before_it_is_another_services() -> None:
     noting.listen(Service("default", "other"), {80: ListenPort(20001)})
     noting.listen(ECHO, None)
     await noting.flush()
-    assert [sorted(change.put) + sorted(change.delete) for change in disk.changes] == [
-        [f"port/{ECHO}"],
-        [f"port/{ECHO}"],
-        ["port/default/other"],
+    assert [(sorted(change.put), sorted(change.delete)) for change in disk.changes] == [
+        ([f"port/{ECHO}"], []),
+        (["port/default/other"], [f"port/{ECHO}"]),
     ]
+
+
+async def test_of_more_than_one_change_what_goes_is_first() -> None:
+    """A number is free on disk before it is another service's."""
+    disk = Disk()
+    noting = Knowledge(disk)
+    old, new = [[Service("default", f"{name}{number}") for number in range(130)] for name in ("old", "new")]
+    for number, service in enumerate(old):
+        noting.listen(service, {80: ListenPort(20001 + number)})
+    await noting.flush()
+    disk.changes.clear()
+    for number, (gone, come) in enumerate(zip(old, new, strict=True)):
+        noting.listen(come, {80: ListenPort(20001 + number)})
+        noting.listen(gone, None)
+    await noting.flush()
+    assert [(len(change.delete), len(change.put)) for change in disk.changes] == [(100, 0), (30, 70), (0, 60)]
+    assert set((await after_a_restart(disk)).ports) == set(new)
 
 
 async def test_two_who_write_at_the_same_time_do_so_in_turn() -> None:
