@@ -14,7 +14,7 @@ from federation.clock import SystemClock
 from federation.hub import Hub
 from federation.member_row import MemberRow
 from federation.model import HUB, MemberState, Position
-from federation.registry import Registry
+from federation.registry import AuthorityRow, Registry
 from federation.store import SqliteStore
 from federation.sync import sync_pb2 as pb
 from federation.sync import wire
@@ -94,6 +94,20 @@ async def test_an_epoch_never_falls(installation: Installation) -> None:
     again = Registry(installation.store)
     await again.load()
     assert again.epoch("east") == 9
+
+
+async def test_the_epoch_of_the_newest_authority_of_a_name_never_falls(installation: Installation) -> None:
+    """A token that replaces an authority is for a higher one than any that others may remember."""
+    hub = await installation.start()
+    await installation.add(hub, "east")
+    for epoch, key, expected in ((3, "33", (3, "33")), (2, "22", (3, "33")), (3, "44", (3, "44"))):
+        await hub.registry.put(hub.registry.rows["east"], AuthorityRow(key, epoch))
+        assert hub.registry.authority("east") == AuthorityRow(expected[1], expected[0])
+    assert await hub.remove_member("east")
+    await installation.add(hub, "east")
+    assert hub.registry.authority("east") == AuthorityRow("00", 3), "it came back with its first authority"
+    hub = await installation.start()
+    assert hub.registry.authority("east") == AuthorityRow("00", 3)
 
 
 async def test_whoever_joins_under_a_name_that_was_removed_begins_beyond_all_that_was_counted_under_it(
