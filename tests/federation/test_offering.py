@@ -20,6 +20,7 @@ from federation.join import Membership
 from federation.model import HUB
 from federation.offering import Offering, disbelieved, outdone
 from federation.offers import Offers
+from federation.sync.codec import BUNDLE
 from federation.trust import Trust
 from pki import bundle as bundles
 from pki.algorithms import spki_hash
@@ -202,6 +203,34 @@ async def test_an_agent_that_was_put_back_from_before_a_rotation_says_so(
     offering = federation.offering(federation.west.authority, tmp_path / "west")
     await offering.look(welcome=False)
     assert offering.problem is None
+
+
+@pytest.mark.live
+async def test_a_copy_that_is_let_in_still_hears_that_its_bundle_is_refused(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """In the middle of a rotation its authority is believed yet, and it cannot go on with the next one."""
+    west = federation.west
+    await federation.published()
+    copied = tmp_path / "copy"
+    shutil.copytree(tmp_path / "west", copied)
+    await west.authority.begin("ada", "")
+    rotation = west.authority.rotation
+    assert rotation is not None
+    await west.authority.enter(advance(rotation, frozenset(), {}))
+    await federation.published()
+    restored = await Lineage.open(copied / "authority", FileKeyStore(copied / "keys"), WEST, CLOCK)
+    agent = Agent(replace(west, authority=restored))
+    agent.publish()
+    try:
+        async with running(agent):
+            await eventually(lambda: BUNDLE in agent.publisher.refused)
+            assert agent.client.connected
+            offering = federation.offering(restored, copied)
+            await offering.look(welcome=False)
+            assert "old copy" in (offering.problem or "")
+    finally:
+        await restored.close()
 
 
 @pytest.mark.live
