@@ -19,6 +19,7 @@ from math import ceil
 from typing import Protocol
 
 import structlog
+from cryptography import x509
 
 from federation.banned import WhyBanned, nobody_is_banned
 from federation.clock import Clock
@@ -111,6 +112,7 @@ class Issuer:
         self._remembered: dict[_Key, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bundle: tuple[Bundle, bytes] | None = None
+        self._above: tuple[tuple[x509.Certificate, ...], tuple[bytes, ...]] = ((), ())
         self._arrivals = Arrivals()
 
     @property
@@ -265,12 +267,18 @@ class Issuer:
     def _given(self, order: Order, issued: Issued) -> Given:
         certificate, requested = issued.certificate, order.grant.requested
         return Given(
-            tuple(map(der, issued.chain)),
+            (der(certificate), *self._encoded_above(issued.chain[1:])),
             None if requested is None else int(requested.total_seconds()),
             _seconds_left(certificate.not_valid_after_utc, self._clock.now()),
             issued.limited_by or "",
             int(renew_at(certificate).timestamp()),
         )
+
+    def _encoded_above(self, chain: tuple[x509.Certificate, ...]) -> tuple[bytes, ...]:
+        """What is presented above the certificate: the same for all, until the root signs anew."""
+        if self._above[0] != chain:
+            self._above = (chain, tuple(map(der, chain)))
+        return self._above[1]
 
     def _encoded_bundle(self) -> bytes:
         current = self._authority.bundle()

@@ -78,7 +78,9 @@ def _weakness_of_rsa(key: rsa.RSAPublicKey) -> str | None:
     return None if numbers.n & 1 else "RSA with an even modulus"
 
 
-def digest_for(key: ec.EllipticCurvePublicKey) -> hashes.SHA256 | hashes.SHA384:
+def digest_for(
+    key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey,
+) -> hashes.SHA256 | hashes.SHA384:
     """The hash that goes with a signing key: SHA-256 for P-256, SHA-384 for P-384."""
     return hashes.SHA384() if key.curve.name == "secp384r1" else hashes.SHA256()
 

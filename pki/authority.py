@@ -85,6 +85,8 @@ class Authority:
         self.trust_domain = trust_domain
         self.self_signed = self_signed
         self.root_signed = root_signed
+        self.epoch = epoch_of(self_signed.subject) or 1
+        """Which authority of its trust domain this is, counted."""
         self._folder = folder
         self._signer = signer
 
@@ -149,11 +151,6 @@ class Authority:
     def forms(self) -> tuple[x509.Certificate, ...]:
         """The certificates of this authority; a leaf lives within all of them."""
         return (self.self_signed,) if self.root_signed is None else (self.self_signed, self.root_signed)
-
-    @property
-    def epoch(self) -> int:
-        """Which authority of its trust domain this is, counted."""
-        return epoch_of(self.self_signed.subject) or 1
 
     @property
     def head(self) -> Head:

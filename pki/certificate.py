@@ -142,16 +142,34 @@ def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def signed_with(certificate: x509.Certificate, key: CertificatePublicKeyTypes) -> bool:
-    """Whether the signature is by `key`, ECDSA as all of our authorities sign. Names are not looked at."""
+def signed_with(certificate: x509.Certificate, data: bytes, key: CertificatePublicKeyTypes) -> bool:
+    """Whether the signature is by `key`, ECDSA as all of our authorities sign. Names are not looked at.
+
+    `data` is what `certificate` was parsed from: what is signed is what is there, not what would be written again.
+    """
     digest = certificate.signature_hash_algorithm
     if not isinstance(key, ec.EllipticCurvePublicKey) or digest is None:
         return False
     try:
-        key.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(digest))
+        key.verify(certificate.signature, to_be_signed(data), ec.ECDSA(digest))
     except (InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+def to_be_signed(data: bytes) -> bytes:
+    """The TBSCertificate (DER) in a certificate (DER), its first element (RFC 5280 §4.1)."""
+    start, _ = _content(data, 0)
+    return data[start : _content(data, start)[1]]
+
+
+def _content(data: bytes, at: int) -> tuple[int, int]:
+    """Where the content of the element at `at` begins and ends (X.690 §8.1.3)."""
+    length, start = data[at + 1], at + 2
+    if length >= 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(data[at + 2 : start])
+    return start, start + length
 
 
 def check_readable(certificate: x509.Certificate) -> None:

@@ -54,9 +54,11 @@ def request(
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is kept of a request: the key, and the subject, which only a root compares with its own rule."""
+    """What is kept of a request: the key, also as SubjectPublicKeyInfo (DER), and the subject, which only a root
+    compares with its own rule."""
 
     public_key: PublicKey
+    spki: bytes
     subject: x509.Name
 
 
@@ -76,9 +78,10 @@ def parse(data: bytes, kinds: Collection[KeyKind] = USUAL_KINDS) -> Request:
             raise Refused(
                 "csr", "its signature does not prove possession of the key with an accepted algorithm"
             )
-        if spki(key) not in found.tbs_certrequest_bytes:
+        encoded = spki(key)
+        if encoded not in found.tbs_certrequest_bytes:
             raise Refused("csr", "its public key is not in the usual encoding, with a named curve")
-        return Request(key, found.subject)
+        return Request(key, encoded, found.subject)
     except UNREADABLE as error:
         raise Refused("csr", "its key, subject or signature cannot be read") from error
 

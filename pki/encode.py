@@ -44,7 +44,7 @@ _NO_REVOCATION_AVAILABLE = bytes.fromhex("30090603551d3804020500")
 
 def sign(template: Template, key: ec.EllipticCurvePrivateKey) -> bytes:
     """The certificate (DER) of a leaf. Blocks while the key signs; raises whatever the key raises."""
-    digest = digest_for(key.public_key())
+    digest = digest_for(key)
     algorithm = _ECDSA_WITH[digest.name]
     body = to_be_signed(template, algorithm)
     signature = key.sign(body, ec.ECDSA(digest))

@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from pki import constraints, encode, intermediate
 from pki.algorithms import PublicKey, digest_for, spki, weakness
-from pki.certificate import subject_key_id
+from pki.certificate import der, subject_key_id
 from pki.errors import Refused
 from pki.policy import Grant
 from pki.profiles import (
@@ -41,6 +41,7 @@ NO_REVOCATION_AVAILABLE = ObjectIdentifier("2.5.29.56")
 _NULL = b"\x05\x00"
 _NOBODY = x509.Name([])
 """The subject of a leaf: who it is, its SAN says."""
+_NOBODY_BYTES = _NOBODY.public_bytes()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Template:
     @cached_property
     def subject_bytes(self) -> bytes:
         """The subject, as DER."""
-        return self.subject.public_bytes()
+        return _NOBODY_BYTES if self.subject is _NOBODY else self.subject.public_bytes()
 
     @cached_property
     def issuer_bytes(self) -> bytes:
@@ -197,13 +198,16 @@ def leaf(
 
 def sign(template: Template, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     """Build and sign. Blocking; raises whatever the key raises."""
-    if not template.profile.authority:
-        return x509.load_der_x509_certificate(encode.sign(template, key))
-    return built(template, key)
+    return x509.load_der_x509_certificate(signed(template, key))
+
+
+def signed(template: Template, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """As `sign`, the certificate as DER."""
+    return der(built(template, key)) if template.profile.authority else encode.sign(template, key)
 
 
 def built(template: Template, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    """As `sign`, by the library's builder."""
+    """As `sign`, always by the library's builder."""
     builder = (
         x509.CertificateBuilder()
         .serial_number(template.serial)

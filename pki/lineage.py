@@ -26,11 +26,16 @@ from pki.signer import Clock
 from pki.spiffe import TrustDomain
 from pki.succession import Begun, Place, Succession
 
+_MadeOf = tuple[Bundle, tuple[tuple[x509.Certificate, x509.Certificate | None], ...]]
+"""A version of a bundle, and the two forms of each authority."""
+
 
 class Lineage(Succession[Authority]):
     """Made by `open`; has one user at a time; to be closed."""
 
     _crossing: asyncio.Lock
+    _made: tuple[_MadeOf, Bundle] | None = None
+    """The bundle as it was asked for last; it is asked for with each certificate, and changes once in a rotation."""
 
     @staticmethod
     def exists(directory: Path) -> bool:
@@ -77,8 +82,14 @@ class Lineage(Succession[Authority]):
         """The newest version of the bundle, with the root's word for its anchors, and for those of the versions that
         lead to it: it may have come after they were published, and who knows none of them begins where there is one.
         """
-        earlier = tuple(self._vouched(version) for version in self._bundle.earlier)
-        return replace(self._vouched(self._bundle), earlier=earlier)
+        made_of = (
+            self._bundle,
+            tuple((each.self_signed, each.root_signed) for each in self._authorities.values()),
+        )
+        if self._made is None or self._made[0] != made_of:
+            earlier = tuple(self._vouched(version) for version in self._bundle.earlier)
+            self._made = made_of, replace(self._vouched(self._bundle), earlier=earlier)
+        return self._made[1]
 
     def _vouched(self, version: Bundle) -> Bundle:
         forms = {

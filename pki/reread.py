@@ -7,6 +7,7 @@ is not DER, and each extension must be what the library itself would write, in i
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated
 
 from cryptography import x509
@@ -123,7 +124,6 @@ def _extensions(plan: Template) -> _Said:
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in plan.dns_names]
     if plan.uri is not None:
         names.insert(0, x509.UniformResourceIdentifier(plan.uri))
-    identifiers = x509.AuthorityKeyIdentifier(plan.authority_key_id, None, None)
     return {
         ExtensionOID.BASIC_CONSTRAINTS: (True, _NO_AUTHORITY),
         ExtensionOID.KEY_USAGE: (True, _DIGITAL_SIGNATURE),
@@ -131,7 +131,7 @@ def _extensions(plan: Template) -> _Said:
             False,
             x509.SubjectKeyIdentifier(plan.subject_key_id).public_bytes(),
         ),
-        ExtensionOID.AUTHORITY_KEY_IDENTIFIER: (False, identifiers.public_bytes()),
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER: (False, _authority(plan.authority_key_id)),
         # RFC 5280 §4.1.2.6: with an empty subject the SAN is critical.
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME: (
             not plan.subject.rdns,
@@ -140,6 +140,11 @@ def _extensions(plan: Template) -> _Said:
         ExtensionOID.EXTENDED_KEY_USAGE: (False, _TLS_ROLES),
         NO_REVOCATION_AVAILABLE: (False, _NULL),
     }
+
+
+@lru_cache(maxsize=16)
+def _authority(key_id: bytes) -> bytes:
+    return x509.AuthorityKeyIdentifier(key_id, None, None).public_bytes()
 
 
 def _names_one(plan: Template) -> bool:

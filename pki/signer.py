@@ -24,14 +24,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import issue
 from pki.algorithms import spki_hash
-from pki.certificate import der
 from pki.errors import PkiError, Refused
 from pki.issue import Template
 from pki.journal import Journal
 from pki.ledger import Entry, Failed, Intent, Released, Superseded
 from pki.profiles import epoch_of
 from pki.skew import Course, Reading, check_course, check_forward, follow
-from pki.validate import check_issued
+from pki.validate import check_signed
 
 T = TypeVar("T")
 
@@ -82,6 +81,14 @@ class _Planned:
     template: Template
     intent: Intent
     issuer: tuple[x509.Certificate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """What passed the second look, with the SHA-256 of its DER, hex."""
+
+    certificate: x509.Certificate
+    digest: str
 
 
 @dataclass(slots=True)
@@ -274,21 +281,23 @@ class Signer:
         """Sign, look again, write the results down; if that cannot be done for all, it is done for none."""
         released = False
         try:
-            outcomes = [self._signed(step) for step in planned]
+            signed = [self._signed(step) for step in planned]
             now = self._clock.now()
-            self.journal.append(*map(partial(_result, now), planned, outcomes))
+            self.journal.append(*map(partial(_result, now), planned, signed))
             released = True
         finally:
             if not released:
                 now = self._clock.now()
                 self.journal.append(*(Failed(now, step.intent.serial, "not signed") for step in planned))
-        return outcomes
+        return [one.certificate if isinstance(one, _Signed) else one for one in signed]
 
-    def _signed(self, step: _Planned) -> Outcome:
+    def _signed(self, step: _Planned) -> _Signed | PkiError:
         try:
-            return check_issued(issue.sign(step.template, self.private_key), step.template, step.issuer)
+            data = issue.signed(step.template, self.private_key)
+            certificate = check_signed(data, step.template, step.issuer)
         except PkiError as error:
             return error
+        return _Signed(certificate, hashlib.sha256(data).hexdigest())
 
     def _check_key(self, intent: Intent, ahead: _Ahead, own: bool) -> None:
         """A key has one identity for as long as a certificate lives, and an authority's key is no one else's."""
@@ -312,10 +321,10 @@ class Signer:
             raise Refused("renewal", "the current certificate has been replaced already; attest again")
 
 
-def _result(now: datetime, step: _Planned, outcome: Outcome) -> Released | Failed:
-    if isinstance(outcome, PkiError):
+def _result(now: datetime, step: _Planned, signed: _Signed | PkiError) -> Released | Failed:
+    if isinstance(signed, PkiError):
         return Failed(now, step.intent.serial, "not signed, or not as planned")
-    return Released(now, step.intent.serial, hashlib.sha256(der(outcome)).hexdigest())
+    return Released(now, step.intent.serial, signed.digest)
 
 
 def check_newer(intent: Intent, newest: Entry | None) -> None:

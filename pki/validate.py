@@ -68,13 +68,17 @@ def verify_peer(
 def check_issued(
     certificate: x509.Certificate, template: Template, issuer: Sequence[x509.Certificate]
 ) -> x509.Certificate:
+    """As `check_signed`, for a certificate that somebody has parsed already."""
+    return check_signed(der(certificate), template, issuer)
+
+
+def check_signed(data: bytes, template: Template, issuer: Sequence[x509.Certificate]) -> x509.Certificate:
     """The second look before release: it says what was planned, no more, and its issuer signed it.
 
     `issuer` holds every form of the issuing authority; for a self-signed certificate it is empty. Works on
-    the bytes, parsed again, and does not share code with what built them. Returns the certificate as parsed;
-    raises `Untrusted`.
+    the bytes (DER), and does not share code with what built them. Returns the certificate as parsed; raises
+    `Untrusted`.
     """
-    data = der(certificate)
     parsed = load_der(data)
     if template.profile.authority:
         _check_content(parsed, template)
@@ -91,7 +95,7 @@ def check_issued(
         raise Untrusted(Distrust.NOT_AS_PLANNED, "it starts before its issuer")
     for constrained in signer.constrained if issuer else ():
         _check_names(constrained, (parsed,))
-    if not signed_with(parsed, signer.key):
+    if not signed_with(parsed, data, signer.key):
         raise Untrusted(Distrust.NOT_AS_PLANNED, "its signature is not its issuer's")
     return parsed
 

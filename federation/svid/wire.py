@@ -23,7 +23,7 @@ from federation.svid.demand import (
     Vetted,
 )
 from pki import csr
-from pki.algorithms import ALL_KINDS, spki, spki_hash
+from pki.algorithms import ALL_KINDS, spki_hash
 from pki.errors import Refused
 from pki.possession import is_proof, load_key
 
@@ -62,7 +62,7 @@ def decode_call(data: bytes) -> pb.IssueRequest:
 def vet(wish: pb.Wish, connection: Held) -> Vetted | Refusal:
     """What is proved about one wish; `connection` is the certificate that the caller shows."""
     try:
-        key = spki(csr.parse(wish.csr, ALL_KINDS).public_key)
+        key = csr.parse(wish.csr, ALL_KINDS).spki
         proof = _proof(wish, key, connection)
     except Refused as refused:
         return Refusal(refused.field, refused.reason)

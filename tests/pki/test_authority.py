@@ -273,13 +273,13 @@ async def test_s1_intent_is_on_disk_before_the_key_is_used_and_the_result_before
     east: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bytes] = []
-    real = issue.sign
+    real = issue.signed
 
-    def spying(template: issue.Template, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    def spying(template: issue.Template, key: ec.EllipticCurvePrivateKey) -> bytes:
         seen.append((tmp_path / "east" / "journal").read_bytes().splitlines()[-1])
         return real(template, key)
 
-    monkeypatch.setattr(issue, "sign", spying)
+    monkeypatch.setattr(issue, "signed", spying)
     leaf = await issued(east, new_key())
     assert b'"type":"intent"' in seen[0]
     assert f"{leaf.serial_number:x}".encode() in seen[0]
@@ -293,16 +293,16 @@ async def test_s2_a_full_disk_stops_issuance_before_the_key_is_used(
     east: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[int] = []
-    real_sign, real_write = issue.sign, os.pwrite
+    real_sign, real_write = issue.signed, os.pwrite
 
-    def spying(template: issue.Template, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    def spying(template: issue.Template, key: ec.EllipticCurvePrivateKey) -> bytes:
         used.append(template.serial)
         return real_sign(template, key)
 
     def full(*args: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(issue, "sign", spying)
+    monkeypatch.setattr(issue, "signed", spying)
     monkeypatch.setattr(os, "pwrite", full)
     head = east.head
     with pytest.raises(JournalError, match="No space left"):
@@ -317,13 +317,13 @@ async def test_s2_a_full_disk_stops_issuance_before_the_key_is_used(
 async def test_c14_what_fails_the_second_look_is_never_released(
     east: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = issue.sign
+    real = issue.signed
 
-    def wrong(template: issue.Template, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    def wrong(template: issue.Template, key: ec.EllipticCurvePrivateKey) -> bytes:
         return real(replace(template, uri="spiffe://west.mesh.example/agent"), key)
 
     before = east.ledger(NOW)
-    monkeypatch.setattr(issue, "sign", wrong)
+    monkeypatch.setattr(issue, "signed", wrong)
     with pytest.raises(Untrusted, match="the identity"):
         await issued(east, new_key())
     assert east.ledger(NOW) == before

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pki import issue, profiles
 from pki.algorithms import PublicKey
-from pki.certificate import authority_key_id, der, load_der, signed_with, subject_key_id
+from pki.certificate import authority_key_id, der, load_der, signed_with, subject_key_id, to_be_signed
 from pki.errors import Refused
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.pki.world import BASE, NOW, World, granted, make_ca, make_world, new_key, openssl_verify, serial
@@ -216,4 +216,5 @@ def test_the_bytes_of_a_leaf_are_those_that_the_library_would_write(
     ours, theirs = issue.sign(plan, SIGNERS[curve]), issue.built(plan, SIGNERS[curve])
     assert ours.tbs_certificate_bytes == theirs.tbs_certificate_bytes
     assert ours.signature_algorithm_oid == theirs.signature_algorithm_oid
-    assert signed_with(ours, SIGNERS[curve].public_key())
+    assert to_be_signed(der(ours)) == ours.tbs_certificate_bytes
+    assert signed_with(ours, der(ours), SIGNERS[curve].public_key())
