@@ -7,7 +7,8 @@ memory: whoever stores it may be behind, because the next stream begins with wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,9 @@ LONGEST_ANSWER = 1024 * 1024
 """Bytes of the body of a report."""
 MOST_WAITING = 4 * LONGEST_ANSWER
 """Bytes that may wait for the hub besides batches, which do not wait."""
+
+LAST_WORDS = 2.0
+"""Seconds that a stream which is to be replaced has for the answers that it owes."""
 
 log = structlog.get_logger()
 
@@ -89,18 +93,27 @@ class Stream:
         self._questions: set[asyncio.Task[None]] = set()
         self._seen: dict[str, Seen | None] = {}
         self._refused = Refusals()
+        self._ending = False
 
     async def run(self, replaced: asyncio.Event) -> None:
-        """Return when the stream is to be `replaced`. Raises SyncError, AioRpcError or TimeoutError if it ends."""
-        tasks = [
+        """Return when the stream is to be `replaced`, and what was asked on it is answered. Raises SyncError,
+        AioRpcError or TimeoutError if it ends.
+        """
+        conversation = [
             asyncio.create_task(self._read(), name="sync-read"),
             asyncio.create_task(self._write(), name="sync-write"),
+        ]
+        tasks = [
+            *conversation,
             asyncio.create_task(self._beat(), name="sync-beat"),
             asyncio.create_task(self._watch(), name="sync-watch"),
             asyncio.create_task(replaced.wait(), name="sync-replaced"),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if replaced.is_set():
+                await self._finish(conversation)
+                return
             for task in done:
                 if not task.cancelled():
                     task.result()
@@ -112,6 +125,18 @@ class Stream:
             for task in (*tasks, *self._questions):
                 task.cancel()
             await asyncio.gather(*tasks, *self._questions, return_exceptions=True)
+
+    async def _finish(self, conversation: Iterable[asyncio.Task[None]]) -> None:
+        """Say what is still to be said, as whoever asked may have asked for the very change that replaces this stream,
+        and let the hub hear all of it: it ends the stream after us.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                while self._questions:
+                    await asyncio.wait(self._questions)
+                self._ending = True
+                self._wake.set()
+                await asyncio.wait(conversation)
 
     def wake(self) -> None:
         """There may be something to publish."""
@@ -223,6 +248,9 @@ class Stream:
     async def _write(self) -> None:
         while True:
             message = self._next()
+            if message is None and self._ending:
+                await self._call.done_writing()
+                return
             if message is None:
                 await self._wake.wait()
                 self._wake.clear()
@@ -231,7 +259,7 @@ class Stream:
                 await self._call.write(message)
 
     def _next(self) -> bytes | None:
-        if (word := self._words.take()) is not None:
+        if (word := self._words.take()) is not None or self._ending:
             return word
         if not self._inside.publisher.listed:
             return None

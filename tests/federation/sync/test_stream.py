@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -225,3 +226,27 @@ async def test_a_renewed_certificate_is_used_at_once(world: HubWorld) -> None:
         one.publish(spec("east", "echo"))
         await eventually(lambda: one.client.acknowledged == one.publisher.feed.position)
         assert one.events.count(HubChanged(up=False)) == 0
+
+
+class Renewing(Agent):
+    """Whatever it is asked, it renews its certificate and answers after that."""
+
+    async def answer(self, question: Question) -> tuple[int, bytes]:
+        await self.member.identity.renew()
+        self.client.refresh()
+        for _ in range(50):
+            await asyncio.sleep(
+                0
+            )  # what else there is to do before the answer, such as writing something down
+        return await super().answer(question)
+
+
+async def test_an_answer_about_the_very_renewal_that_replaces_the_stream_arrives(world: HubWorld) -> None:
+    east = await world.join("east")
+    async with running(Renewing(east)) as one:
+        await eventually(lambda: one.client.connected)
+        answer = await world.hub.ask("east", Question("/v1/ca/rotation", "POST"))
+        assert answer.status == 200
+        one.publish(spec("east", "echo"))
+        await eventually(lambda: one.client.acknowledged == one.publisher.feed.position)
+        assert one.events.count(HubChanged(up=False)) == 0, "it goes on with the next stream"
