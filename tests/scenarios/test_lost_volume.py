@@ -1,9 +1,10 @@
 """An agent whose folder is lost: put back from a copy it goes on as it was; without one it comes back with a new key
-if an operator says so, and whoever holds the old one is shut out."""
+if an operator says so, and whoever holds the old one is shut out, also where the hub is put back from before that."""
 
 from __future__ import annotations
 
 import random
+import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -19,6 +20,7 @@ from federation.demo.processes import Process
 from pki import journal
 from pki.algorithms import spki_hash
 from pki.profiles import epoch_of
+from pki.token import JoinToken
 from tests.scenarios.command import federation
 from tests.scenarios.lone_hub import COMMAND, LoneHub, started
 
@@ -167,3 +169,41 @@ async def test_a_cluster_that_lost_its_key_comes_back_with_another_one_only_when
         async with started(thief, shut_out):
             assert await west.anchors("east") != [before], "whoever has the lost key is nobody any more"
         assert lost.exists()
+
+
+async def test_a_hub_from_before_a_replacement_follows_it(hub: LoneHub, tmp_path: Path) -> None:
+    """Its registry says that east joined earlier, with a key that is lost: others keep what they heard since."""
+    async with AsyncExitStack() as stack:
+        east, west = await members(hub, stack)
+        before = east.anchor
+        await hub.process.stop()
+        sockets = shutil.ignore_patterns("*.sock")
+        shutil.copytree(hub.directory, tmp_path / "copy", ignore=sockets)
+        await hub.start()
+        await east.process.stop()
+        made = await hub.ask("token", "create", "east", "--replace-authority", "-o", "json")
+        assert made.code == 0, made.said
+        east.folder.rename(tmp_path / "lost")
+        (east.config.parent / "join.token").write_text(made.json["token"])
+        await stack.enter_async_context(started(east.process, east.connected))
+
+        async def both() -> bool:
+            return (
+                await east.connected()
+                and await west.connected()
+                and await west.believes(east)
+                and await east.believes(west)
+            )
+
+        everybody = (hub.process, east.process, west.process)
+        await until("the others go by the new anchor", both, watch=everybody)
+        await hub.process.stop()
+        hub.directory.rename(tmp_path / "newest")
+        (tmp_path / "copy").rename(hub.directory)
+        await hub.start()
+        await until("the return of both", both, watch=everybody)
+        assert await west.anchors("east") == [east.anchor] != [before]
+        again = await hub.ask("token", "create", "east", "--replace-authority", "-o", "json")
+        assert JoinToken.decode(again.json["token"]).epoch == 3, (
+            "the hub has learnt which epoch was given out"
+        )
