@@ -125,6 +125,31 @@ def test_members_are_refused_by_rule(rule: str, wrong: Member) -> None:
     assert refused_by(admit.member(wrong, BASE)) == rule
 
 
+def test_what_is_just_within_the_limits_is_admitted() -> None:
+    for number in (1, 65535):
+        assert admit.gateway(with_gateway(port=number).gateways[0], WEST.ranges) is None
+        assert admit.export(replace(SPEC, ports=(Port("http", number),)), WEST) is None
+        assert admit.load(load("west", port=number), WEST) is None
+    for fits in (
+        replace(SPEC, ports=tuple(Port(f"p{n}", n) for n in range(1, admit.MOST_PORTS + 1))),
+        replace(SPEC, ports=(Port("http", 80, "TCP", "x" * 253),)),
+        replace(SPEC, scope=frozenset(f"c{n}" for n in range(admit.MOST_SCOPE))),
+        replace(SPEC, affinity=Affinity(1)),
+        replace(SPEC, affinity=Affinity(admit.LONGEST_AFFINITY)),
+        replace(SPEC, families=("IPv4", "IPv6")),
+        replace(SPEC, labels=tuple((f"l{n}", "") for n in range(admit.MOST_PAIRS))),
+        replace(SPEC, annotations=(("note", "x" * (admit.LONGEST_PAIRS - len("note"))),)),
+    ):
+        assert admit.export(fits, WEST) is None
+    most = load("west", admit.MOST_ENDPOINTS, admit.MOST_ENDPOINTS, capacity=admit.MOST_CAPACITY)
+    assert admit.load(most, WEST) is None
+    assert admit.load(load("west", 0, 0, capacity=0), WEST) is None
+    assert admit.cluster(cluster("west", gateways=admit.MOST_GATEWAYS), WEST) is None
+    assert admit.member(replace(WEST, may_export=("a/b",) * admit.MOST_PATTERNS), BASE) is None
+    ranges = (ip_network("10.0.0.0/8"),) * admit.MOST_RANGES
+    assert admit.member(replace(WEST, ranges=ranges), BASE) is None
+
+
 @pytest.mark.parametrize(
     ("owner", "key", "rule"),
     [

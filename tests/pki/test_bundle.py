@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pki import bundle, issue
 from pki.bundle import Accepted, Bundle, Proof, Rejected, Rejection, accept, decode, encode, sign_content
 from pki.errors import InvalidBundle
-from pki.profiles import CLUSTER_CA, GATEWAY
+from pki.profiles import CLUSTER_CA, GATEWAY, HIGHEST_EPOCH
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.pki.world import BASE, NOW, Ca, make_ca, make_root, make_world, new_key, serial
 
@@ -92,6 +92,15 @@ def test_an_anchor_must_not_outlive_the_roots_word() -> None:
     long = issue.sign(plan, key)
     offered = Bundle(EAST, 1, (long,), WORLD.east.bundle.proof)
     assert why(accept(None, offered, WORLD.root)) is Rejection.NOT_ROOTED
+
+
+def test_an_anchor_may_end_with_the_roots_word_and_not_a_second_later() -> None:
+    plan = issue.cluster_authority(EAST, 1, WORLD.east.key.public_key(), serial(), NOW)
+    ends = WORLD.east.rooted.not_valid_after_utc
+    for after, believed in ((0, True), (1, False)):
+        changed = replace(plan, not_after=ends + timedelta(seconds=after))
+        anchor = issue.sign(changed, WORLD.east.key)
+        assert bundle.is_rooted(anchor, WORLD.east.rooted, WORLD.root) is believed
 
 
 def test_a_leaf_is_no_word_of_the_root() -> None:
@@ -223,6 +232,32 @@ def test_where_signatures_lead_is_known_before_anything_else_is_checked() -> Non
     assert not leads_on(first, successor(first, WORLD.east, *CAS)), "more than a rotation has"
 
 
+def test_a_newcomer_believes_by_an_earlier_version_that_the_root_signed_if_signatures_lead_on() -> None:
+    rooted = begun(1, WORLD.east)
+    both = replace(successor(rooted, WORLD.east, WORLD.east, SECOND), earlier=(rooted,))
+    assert accept(None, both, WORLD.root) == Accepted(both, changed=True)
+    unrooted = replace(rooted, proof=Proof())
+    assert why(accept(None, replace(both, earlier=(unrooted,)), WORLD.root)) is Rejection.NOT_ROOTED
+    by_another = signed(replace(both, proof=Proof()), SECOND)
+    assert why(accept(None, by_another, WORLD.root)) is Rejection.NOT_ROOTED, "nothing leads there"
+    assert why(accept(None, replace(both, earlier=()), WORLD.root)) is Rejection.NOT_ROOTED
+    anew = signed(Bundle(EAST, 1, (SECOND.self_signed, THIRD.self_signed), generation=2), WORLD.east)
+    of_before = replace(anew, earlier=(rooted,))
+    assert why(accept(None, of_before, WORLD.root)) is Rejection.NOT_ROOTED, (
+        "the root's word was for generation 1"
+    )
+
+
+def test_another_version_of_the_number_that_is_held_leads_nowhere() -> None:
+    """Whoever signs two versions of one number has two successions, and only one of them goes on from ours."""
+    first = WORLD.east.bundle
+    held = successor(first, WORLD.east, WORLD.east, SECOND)
+    other = successor(first, WORLD.east, WORLD.east, THIRD)
+    offered = replace(successor(other, THIRD, THIRD), earlier=(other,))
+    assert accept(other, offered) == Accepted(offered, changed=True)
+    assert why(accept(held, offered)) is Rejection.NOT_SIGNED
+
+
 def test_a_signature_is_for_one_generation() -> None:
     first = WORLD.east.bundle
     second = successor(first, WORLD.east, SECOND)
@@ -345,6 +380,43 @@ def test_hostile_encodings_are_refused() -> None:
     for data in (b"", b"{}", b"[]", b"\xff", b" " * (bundle.LONGEST_ENCODED + 1)):
         with pytest.raises(InvalidBundle):
             decode(data)
+
+
+def test_what_is_just_within_the_limits_is_a_bundle_and_one_more_is_not() -> None:
+    cas = [make_ca(EAST, WORLD.root_key, WORLD.root, epoch) for epoch in range(1, bundle.MOST_ANCHORS + 2)]
+    *most, extra = (ca.self_signed for ca in cas)
+    fullest = Bundle(
+        EAST,
+        bundle.HIGHEST_SEQUENCE,
+        tuple(most),
+        Proof(
+            tuple(ca.rooted for ca in cas[: bundle.MOST_ANCHORS]), (b"signature",) * bundle.MOST_SIGNATURES
+        ),
+        earlier=tuple(Bundle(EAST, number, (most[0],)) for number in range(1, bundle.MOST_EARLIER + 1)),
+    )
+    bundle.check_bundle(fullest)
+    assert decode(encode(fullest)) == fullest
+    newest = make_ca(EAST, WORLD.root_key, WORLD.root, HIGHEST_EPOCH)
+    bundle.check_bundle(begun(HIGHEST_EPOCH, newest))
+    for more in (
+        replace(fullest, sequence=bundle.HIGHEST_SEQUENCE + 1),
+        replace(fullest, anchors=(*most, extra)),
+        replace(fullest, earlier=(*fullest.earlier, Bundle(EAST, bundle.MOST_EARLIER + 1, (most[0],)))),
+        replace(
+            fullest, proof=replace(fullest.proof, signatures=(b"signature",) * (bundle.MOST_SIGNATURES + 1))
+        ),
+        replace(begun(HIGHEST_EPOCH, newest), generation=HIGHEST_EPOCH + 1),
+    ):
+        with pytest.raises(InvalidBundle):
+            bundle.check_bundle(more)
+
+
+def test_as_many_bytes_as_are_allowed_are_read() -> None:
+    data = encode(WORLD.east.bundle)
+    longest = data + b" " * (bundle.LONGEST_ENCODED - len(data))
+    assert decode(longest) == WORLD.east.bundle
+    with pytest.raises(InvalidBundle, match="bytes"):
+        decode(longest + b" ")
 
 
 def test_pem_holds_the_anchors_and_nothing_else() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pki.algorithms import spki
 from pki.errors import Refused
-from pki.possession import LONGEST_KEY, PURPOSE, PrivateKey, is_proof, load_key, prove
+from pki.possession import LONGEST_KEY, LONGEST_SIGNATURE, PURPOSE, PrivateKey, is_proof, load_key, prove
 
 KEYS: list[PrivateKey] = [
     ec.generate_private_key(ec.SECP256R1()),
@@ -27,6 +27,15 @@ def test_a_proof_is_by_one_key_for_one_request(key: PrivateKey) -> None:
     for other in KEYS:
         if other is not key:
             assert not is_proof(load_key(spki(other.public_key())), b"request", proof)
+
+
+def test_the_longest_key_that_we_certify_proves_itself() -> None:
+    """An RSA signature is as long as its key."""
+    key = rsa.generate_private_key(65537, 4096)
+    proof = prove(key, b"request")
+    assert len(proof) == LONGEST_SIGNATURE
+    assert is_proof(load_key(spki(key.public_key())), b"request", proof)
+    assert not is_proof(key.public_key(), b"request", proof + b"\0")
 
 
 @given(st.binary(max_size=600))
