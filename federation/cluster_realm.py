@@ -94,6 +94,7 @@ class ClusterRealm:
     async def follow(self) -> None:
         """Our own certificate is of the authority that issues, and everybody is told of the newest bundle."""
         bundle = self.lineage.bundle()
+        self._until(bundle)  # from now on it is there
         if bundle != self._bundle:
             self._publisher.set("bundle", bundle)
             self._bundle = bundle
@@ -221,8 +222,10 @@ class ClusterRealm:
         view, domain = self._agent.view, str(self.lineage.trust_domain)
         heard = self._evidence.weigh(view.held, view.bundles.get)
         found = reports(rotation, view.me.name, self._own(rotation), domain, heard.counted)
-        ready = {WORKLOADS: not self._unready(), OUTSIDERS: self._until(self.lineage.bundle()) is None}
-        looking_on = {name: report(rotation, each) for name, each in ready.items()}
+        looking_on = {
+            WORKLOADS: report(rotation, lambda: not self._unready()),
+            OUTSIDERS: report(rotation, lambda: self._until(self.lineage.bundle()) is None),
+        }
         return {**found, **heard.doubts, **looking_on}
 
     def lagging(self, rotation: Rotation) -> tuple[str, ...]:

@@ -73,7 +73,9 @@ class HubRealm:
 
     async def follow(self) -> None:
         """Our own certificate is of the authority that issues, and everybody is told of the newest anchors."""
-        self._hub.tell_trust(self.lineage.bundle())
+        bundle = self.lineage.bundle()
+        self._until(bundle)  # from now on it is there
+        self._hub.tell_trust(bundle)
         leaf, *shown = load_pem(self._identity.current.chain)
         if authority_key_id(leaf) != subject_key_id(self.lineage.self_signed) or set(shown) != set(
             self.lineage.forms[1:]
@@ -101,7 +103,7 @@ class HubRealm:
     def reports(self, rotation: Rotation) -> dict[str, Report | Lack]:
         heard = self._hub.heard()
         mine = own(self.lineage, self.lineage.bundle().version, bool(self._survivors(rotation)))
-        looking_on = {OUTSIDERS: report(rotation, self._until(self.lineage.bundle()) is None)}
+        looking_on = {OUTSIDERS: report(rotation, lambda: self._until(self.lineage.bundle()) is None)}
         found = reports(rotation, HUB, mine, str(self.lineage.trust_domain), heard.counted)
         return {**looking_on, **found, **heard.doubts}
 

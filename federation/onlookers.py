@@ -53,11 +53,13 @@ def behind(
     return tuple(sorted(found, key=lambda entry: (entry.not_after, entry.serial)))
 
 
-def report(rotation: Rotation, ready: bool) -> Report:
-    """As of a member that does all by itself, but has the anchors that a rotation adds only when it is `ready`."""
+def report(rotation: Rotation, is_ready: Callable[[], bool]) -> Report:
+    """As of a member that does all by itself, but has the anchors that a rotation adds only when it is ready; that is
+    not asked where none are added.
+    """
     rule = rotation.rule
-    adds = rotation.phase is Phase.PUBLISHED
-    anchors = rule.anchors if ready or not adds else frozenset({Side.OLD})
+    ready = rotation.phase is not Phase.PUBLISHED or is_ready()
+    anchors = rule.anchors if ready else frozenset({Side.OLD})
     return Report(rotation.token, anchors, rule.issuer, frozenset({rule.issuer}))
 
 

@@ -25,7 +25,10 @@ from federation.tokens import TokenStore
 from pki import token
 from pki.certificate import der
 from pki.keys.file import FileKeyStore
+from pki.lineage import Lineage
 from pki.root import RootAuthority
+from pki.rotation import advance
+from pki.spiffe import TrustDomain
 
 BASE = "mesh.example"
 CLOCK = SystemClock()
@@ -206,3 +209,35 @@ async def test_a_cluster_with_more_tokens_than_fit_into_one_change_is_removed_al
     assert await hub.remove_member("east")
     assert await installation.tokens.listed() == ()
     assert hub.members() == ()
+
+
+async def test_an_anchor_is_held_here_when_those_outside_who_fetch_it_have_had_time(
+    installation: Installation, tmp_path: Path
+) -> None:
+    """Whoever waits for the hub waits for them, too; the version before is what it says until then."""
+    hub = await installation.start()
+    await installation.add(hub, "east")
+    east = TrustDomain.of_cluster("east", BASE)
+    lineage = await Lineage.open(tmp_path / "east", FileKeyStore(tmp_path / "east-keys"), east, CLOCK)
+    rooted = await installation.root.sign_cluster_ca(await lineage.csr(), east, who="test", why="test")
+    await lineage.accept_root_signed(rooted, installation.root.certificate)
+    waiting = {2: True, 3: False}
+    hub.membership.until = lambda bundle: CLOCK.now() if waiting.get(bundle.sequence) else None
+
+    def held() -> tuple[int, int] | None:
+        told = hub.held_by(HUB)
+        return None if told is None else told.version(str(east))
+
+    await hub.membership.offered("east", lineage.bundle())
+    assert (held(), hub.membership.is_early) == ((1, 1), False)
+    await lineage.begin("ada", "")
+    assert lineage.rotation is not None
+    await lineage.enter(advance(lineage.rotation, frozenset(), {}))
+    await hub.membership.offered("east", lineage.bundle())
+    assert (held(), hub.membership.is_early) == ((1, 1), True)
+    hub.membership.tell_held()
+    assert held() == (1, 1)
+    waiting[2] = False
+    hub.membership.tell_held()
+    assert (held(), hub.membership.is_early) == ((1, 2), False)
+    await lineage.close()

@@ -60,10 +60,10 @@ def test_that_it_was_replaced_does_not_say_that_its_holder_has_the_next_one() ->
 @pytest.mark.parametrize("phase", Phase)
 def test_who_is_not_ready_holds_up_the_phase_that_adds_an_anchor_and_no_other(phase: Phase) -> None:
     rotation = Rotation(Token(1, 2), phase)
-    reports: dict[str, Report] = {name: report(rotation, False) for name in (WORKLOADS, OUTSIDERS)}
+    reports: dict[str, Report] = {name: report(rotation, lambda: False) for name in (WORKLOADS, OUTSIDERS)}
     held_up = {each.member for each in blockers(rotation, frozenset(reports), reports)}
     assert held_up == ({WORKLOADS, OUTSIDERS} if phase is Phase.PUBLISHED else set())
-    reports = {name: report(rotation, True) for name in (WORKLOADS, OUTSIDERS)}
+    reports = {name: report(rotation, lambda: True) for name in (WORKLOADS, OUTSIDERS)}
     assert not blockers(rotation, frozenset(reports), reports)
 
 
@@ -71,7 +71,9 @@ def test_a_way_back_waits_for_nobody_who_only_looks_on() -> None:
     rotation = Rotation(Token(1, 2), Phase.PUBLISHED)
     back = abort(rotation)
     assert back is not None
-    assert advance(back, frozenset({WORKLOADS}), {WORKLOADS: report(back, False)}).phase is Phase.ABORTED
+    assert (
+        advance(back, frozenset({WORKLOADS}), {WORKLOADS: report(back, lambda: False)}).phase is Phase.ABORTED
+    )
 
 
 def test_their_names_are_those_of_no_cluster() -> None:
