@@ -59,7 +59,7 @@ class Holding:
         except PkiError as error:
             if self.problem is None:
                 log.error("what is held here cannot be signed; trying again", reason=str(error))
-            self.problem = f"what is held here cannot be signed, and others wait for it: {error}"
+            self.problem = f"what is held here cannot be signed, so that rotations of others wait: {error}"
             self._ask_after = now + SIGN_AGAIN_AFTER
             self._publisher.set(HELD, said)
             return

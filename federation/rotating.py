@@ -136,7 +136,7 @@ class Rotating:
         if rotation is None or rotation.over:
             if self._realm.automatic and self._clock.now() >= self._due():
                 await self._lineage.begin(self._realm.process, "two thirds of the authority's life are over")
-        elif not self._lineage.manual or rotation.returns:
+        elif not self._waits_for_a_person(rotation):
             await self._enter(advance(rotation, self._realm.members(), self._realm.reports(rotation)))
         await self._realm.follow()
 
@@ -240,7 +240,9 @@ class Rotating:
         return rotation
 
     def _waits_for_a_person(self, rotation: Rotation) -> bool:
-        return self._lineage.manual and not rotation.over and not rotation.returns
+        """Not once the authority is due, if a hub ordered it: it could be left there until the authority has ended."""
+        left = bool(self.ordered) and self._clock.now() >= self._due()
+        return self._lineage.manual and not rotation.over and not rotation.returns and not left
 
     async def _enter(self, rotation: Rotation) -> None:
         before = self._lineage.rotation
@@ -262,13 +264,16 @@ class Rotating:
         return of_the_driver(blocker, realm.kind, who)
 
     def _due(self) -> datetime:
-        """When the next one begins by itself; not at once where a person has just turned one back."""
+        """When the next one begins by itself; not at once where a person has just turned one back that is no order of
+        the hub, which could put it off like that day after day.
+        """
         certificate, rotation = self._lineage.issuer.self_signed, self._lineage.rotation
         if not self._realm.automatic:
             return certificate.not_valid_after_utc
         found = due(certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-        entered = self._lineage.entered
-        if rotation is not None and rotation.phase is Phase.ABORTED and entered is not None:
+        entered, begun = self._lineage.entered, self._lineage.begun
+        aborted = rotation is not None and rotation.phase is Phase.ABORTED
+        if aborted and entered is not None and not (begun is not None and begun.ordered):
             return max(found, entered + AFTER_AN_ABORT)
         return found
 

@@ -246,7 +246,12 @@ class _Process:
             metrics=self.metrics,
             clock=self.clock,
             rotation=lambda: rotating.status(),
-            unsigned=lambda: (*journals.problems(), *self.vaults.problems, *self._untrusted()),
+            unsigned=lambda: (
+                *journals.problems(),
+                *self.vaults.problems,
+                *self._untrusted(),
+                *self.realm.problems(),
+            ),
             doubted=lambda: (
                 *self._old_copy(),
                 *others.problems(),

@@ -65,6 +65,7 @@ class East:
     realm: ClusterRealm
     rotating: Rotating
     inward: Inward
+    clock: ManualClock
 
     def hears(self, *events: Event) -> None:
         self.life.agent.step(events)
@@ -83,9 +84,11 @@ class East:
         assert self.lineage.rotation is not None
         return self.lineage.rotation.phase.value
 
-    async def finish(self) -> None:
-        """Everybody holds what this rotation publishes, and says so, until it is over."""
-        while self.lineage.rotation is not None and not self.lineage.rotation.over:
+    async def finish(self, looks: int = 20) -> None:
+        """Everybody holds what this rotation publishes, and says so, until it is over or long enough looked at."""
+        for _ in range(looks):
+            if self.lineage.rotation is None or self.lineage.rotation.over:
+                break
             self.told_held(HUB)
             for name, ca in OTHERS.items():
                 self.told_held(name, by=ca)
@@ -97,7 +100,6 @@ class East:
         status, answer = await self.inward.answer(Question(STATUS, "POST", body, "mallory"))
         return status, msgspec.json.decode(answer)
 
-    @property
     def here(self) -> dict[str, object]:
         """The rotation as it is seen now, as `abort` and `advance` have to name it."""
         assert self.lineage.rotation is not None
@@ -128,7 +130,7 @@ async def east(tmp_path: Path) -> AsyncIterator[East]:
     rotating = Rotating(realm, clock)
     orders = Orders.open(tmp_path, Allowed(a_day=3), clock)
     inward = Inward(RotationRoutes(rotating, cluster="east", orders=orders).routes())
-    yield East(life, lineage, realm, rotating, inward)
+    yield East(life, lineage, realm, rotating, inward, clock)
     await lineage.close()
 
 
@@ -251,26 +253,26 @@ async def test_what_is_refused_leaves_a_trace_and_no_flood_of_them(east: East) -
 @pytest.mark.parametrize("action", ["abort", "advance"])
 async def test_what_an_operator_of_the_cluster_began_is_not_the_hubs(east: East, action: str) -> None:
     await east.rotating.start("ada", "step by step", manual=True)
-    await east.rotating.go_on(**east.here)  # type: ignore[arg-type]
+    await east.rotating.go_on(**east.here())  # type: ignore[arg-type]
     east.told_held(HUB)
     for name, ca in OTHERS.items():
         east.told_held(name, by=ca)
     before = east.lineage.rotation
     assert east.holding_up() == {}, "so that only whose it is keeps it where it is"
-    status, problem = await east.order(action, **east.here)
+    status, problem = await east.order(action, **east.here())
     assert status == 409
     assert "was begun in this cluster" in problem["message"]
     assert east.lineage.rotation == before
-    await east.rotating.go_on(**east.here)  # type: ignore[arg-type]
-    assert east.here["phase"] == "active"
+    await east.rotating.go_on(**east.here())  # type: ignore[arg-type]
+    assert east.here()["phase"] == "active"
 
 
 async def test_what_began_by_itself_is_not_the_hubs_either(east: East) -> None:
     """Else a hub could turn back each one until the authority has ended."""
     await east.lineage.begin("the agent", "two thirds of the authority's life are over")
-    status, _ = await east.order("abort", **east.here)
+    status, _ = await east.order("abort", **east.here())
     assert status == 409
-    assert east.here["phase"] == "prepared"
+    assert east.here()["phase"] == "prepared"
 
 
 async def test_what_a_hub_ordered_it_may_turn_back_and_the_journal_says_who_wanted_it_and_why(
@@ -278,8 +280,8 @@ async def test_what_a_hub_ordered_it_may_turn_back_and_the_journal_says_who_want
 ) -> None:
     assert (await east.order("start", why="a trial", manual=True))[0] == 200
     assert (await east.order("start", why="another"))[0] == 409
-    assert (await east.order("advance", **east.here))[0] == 200
-    assert (await east.order("abort", **east.here))[0] == 200
+    assert (await east.order("advance", **east.here()))[0] == 200
+    assert (await east.order("abort", **east.here()))[0] == 200
     made = [
         record
         for journal in east.lineage.journals
@@ -301,3 +303,38 @@ async def test_a_cluster_may_take_no_orders_at_all(east: East, tmp_path: Path) -
     assert east.lineage.rotation is None
     status, _ = await east.inward.answer(Question(STATUS))
     assert status == 200, "it may look on"
+
+
+async def test_a_rotation_that_a_hub_starts_and_leaves_does_not_keep_the_authority_from_being_replaced(
+    east: East,
+) -> None:
+    """Each step of it waits for a person, and while it runs no other one begins."""
+    assert (await east.order("start", manual=True))[0] == 200
+    await east.finish(looks=3)
+    assert east.here()["phase"] == "prepared"
+    assert east.rotating.status().ready
+    east.clock.advance((east.rotating.status().due - east.clock.now()).total_seconds())
+    await east.finish()
+    assert east.here()["phase"] == "done"
+
+
+async def test_a_rotation_that_this_clusters_operator_starts_waits_for_him_however_long(east: East) -> None:
+    await east.rotating.start("ada", "step by step", manual=True)
+    east.clock.advance((east.rotating.status().due - east.clock.now()).total_seconds())
+    await east.finish(looks=3)
+    assert east.here()["phase"] == "prepared"
+
+
+async def test_a_hub_that_turns_back_what_it_starts_day_after_day_does_not_put_off_the_next_one(
+    east: East,
+) -> None:
+    """Only a person of this cluster who turns one back gets a day before the next one begins by itself."""
+    east.clock.advance((east.rotating.status().due - east.clock.now()).total_seconds() - 60)
+    assert (await east.order("start", manual=True))[0] == 200
+    assert (await east.order("abort", **east.here()))[0] == 200
+    assert east.here()["phase"] == "aborted"
+    east.clock.advance(120)
+    await east.look()
+    assert east.lineage.begun is not None
+    assert east.lineage.begun.who == "the agent"
+    assert (await east.order("abort", **east.here()))[0] == 409
