@@ -86,6 +86,10 @@ class ClusterRealm:
     def me(self) -> str:
         return self._agent.view.me.name
 
+    def problems(self) -> tuple[str, ...]:
+        """Why others are not told now what is held here."""
+        return () if self._holding.problem is None else (self._holding.problem,)
+
     async def prepare(self) -> None:
         """Tell what we hold, and ask the root."""
         await self._holding.tell(self._gateways.held() | self._trust.held(), self._presented())
