@@ -5,7 +5,7 @@ Driven by the cluster's agent. It also tells what this cluster goes by itself, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from datetime import datetime, timedelta
 
 from federation.agent import Agent
@@ -207,7 +207,7 @@ class ClusterRealm:
         return None if is_peer(view, name) else "its anchors are not known here, or its gateways are banned"
 
     def seen(self, member: str) -> Seen:
-        if member == WORKLOADS and (waited_for := self._unready()):
+        if member == WORKLOADS and (waited_for := tuple(self._unready())):
             return Seen(True, onlooker=of_workloads(waited_for))
         if member == OUTSIDERS and (until := self._until(self.lineage.bundle())) is not None:
             return Seen(True, onlooker=of_outsiders(until))
@@ -227,7 +227,7 @@ class ClusterRealm:
         heard = self._evidence.weigh(view.held, view.bundles.get)
         found = reports(rotation, view.me.name, self._own(rotation), domain, heard.counted)
         looking_on = {
-            WORKLOADS: report(rotation, lambda: not self._unready()),
+            WORKLOADS: report(rotation, lambda: next(self._unready(), None) is None),
             OUTSIDERS: report(rotation, lambda: self._until(self.lineage.bundle()) is None),
         }
         return {**found, **heard.doubts, **looking_on}
@@ -266,7 +266,7 @@ class ClusterRealm:
         entries = (one for one in ended.ledger(now) if not self._is_banned(one))
         return survivors(entries, str(self._identity.spiffe_id), still_ours, presented, now, self._gone())
 
-    def _unready(self) -> tuple[Entry, ...]:
+    def _unready(self) -> Iterator[Entry]:
         """Certificates of workloads that may not know our newest bundle."""
         now = self._clock.now()
         return behind(

@@ -10,8 +10,9 @@ is destroyed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from datetime import datetime
+from heapq import nsmallest
 
 from federation.api.messages import Blocking
 from federation.turning import lives
@@ -35,13 +36,13 @@ def behind(
     gone: Set[int],
     is_banned: Callable[[Entry], bool],
     now: datetime,
-) -> tuple[Entry, ...]:
-    """Certificates of workloads that may know no bundle as new as `sequence`, in the order in which they end.
+) -> Iterator[Entry]:
+    """Certificates of workloads that may know no bundle as new as `sequence`.
 
     Not those that ended, that are `gone` (serial numbers: their holders have come with a later one), or whose holders
     are banned, whom nobody believes.
     """
-    found = (
+    return (
         entry
         for entry in entries
         if entry.profile == SVID.name
@@ -50,7 +51,6 @@ def behind(
         and entry.serial not in gone
         and not is_banned(entry)
     )
-    return tuple(sorted(found, key=lambda entry: (entry.not_after, entry.serial)))
 
 
 def report(rotation: Rotation, is_ready: Callable[[], bool]) -> Report:
@@ -63,16 +63,17 @@ def report(rotation: Rotation, is_ready: Callable[[], bool]) -> Report:
     return Report(rotation.token, anchors, rule.issuer, frozenset({rule.issuer}))
 
 
-def of_workloads(waited_for: tuple[Entry, ...]) -> Blocking:
-    """Who is waited for, in words."""
+def of_workloads(waited_for: Sequence[Entry]) -> Blocking:
+    """Who is waited for, in words; those whose certificates end first are named."""
     count, last = len(waited_for), max(entry.not_after for entry in waited_for)
-    more = count - MOST_NAMED
+    first = nsmallest(MOST_NAMED, waited_for, key=lambda entry: (entry.not_after, entry.serial))
+    more = count - len(first)
     some = "1 workload has" if count == 1 else f"{count} workloads have"
     return Blocking(
         member=WORKLOADS,
         reason=f"{some} a certificate that came with the anchors from before, "
         f"until {last.isoformat(timespec='minutes')} at the latest",
-        who=(*map(lives, waited_for[:MOST_NAMED]), *((f"and {more} more",) if more > 0 else ())),
+        who=(*map(lives, first), *((f"and {more} more",) if more > 0 else ())),
         todo="wait: they renew at half the life of their certificates (`federation ca renew` does it now); whoever "
         "will never come back can be let go of by its key: federation ca ban KEY --reason 'it is gone'",
     )

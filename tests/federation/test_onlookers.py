@@ -38,7 +38,7 @@ def waited_for(*entries: Entry, gone: frozenset[int] = frozenset(), banned: str 
 
 
 def test_a_certificate_that_came_with_a_bundle_from_before_is_waited_for_until_it_ends() -> None:
-    assert waited_for(entry(1, hours=2), entry(2, hours=1)) == [2, 1]
+    assert waited_for(entry(1, hours=2), entry(2, hours=1)) == [1, 2]
     assert waited_for(entry(bundle=2), entry(bundle=3)) == []
     assert waited_for(entry(bundle=0)) == [1], "given before anybody counted"
     assert waited_for(entry(hours=0)) == []
@@ -81,13 +81,14 @@ def test_their_names_are_those_of_no_cluster() -> None:
 
 
 def test_operators_are_told_how_many_who_until_when_and_what_to_do() -> None:
-    told = of_workloads(tuple(entry(serial, hours=serial) for serial in range(1, 9)))
+    told = of_workloads([entry(serial, hours=9 - serial) for serial in range(1, 9)])
     assert told.member == WORKLOADS
     last = (NOW + timedelta(hours=8)).isoformat(timespec="minutes")
     assert told.reason.startswith("8 workloads have a certificate that came with the anchors from before")
     assert last in told.reason
     assert len(told.who) == 6
     assert WORKLOAD in told.who[0]
+    assert [line.split()[-1] for line in told.who[:5]] == ["8", "7", "6", "5", "4"], "who ends first"
     assert told.who[-1] == "and 3 more"
     assert "federation ca renew" in told.todo
     assert "federation ca ban" in told.todo

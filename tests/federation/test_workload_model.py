@@ -80,7 +80,9 @@ def following(now: State, gone: Gone) -> Rotation:
     mine = Own(version, now.published[-1], version, issuer, BOTH if old else frozenset({issuer}))
     entries = [entry for _, entry in now.ledger]
     waited_for = behind(entries, len(now.published), done, lambda _: False, JOINED)
-    found = reports(rotation, ME, mine, DOMAIN, {}) | {WORKLOADS: report(rotation, lambda: not waited_for)}
+    found = reports(rotation, ME, mine, DOMAIN, {}) | {
+        WORKLOADS: report(rotation, lambda: next(waited_for, None) is None)
+    }
     return advance(rotation, frozenset(found), found)
 
 
