@@ -13,6 +13,8 @@ ALLOWED = f"one line of at most {LONGEST_REASON} printable characters"
 
 def why_unspeakable(text: str) -> str | None:
     """What is wrong with a reason, or None. An empty one is none at all, which is for the caller to judge."""
+    if text and not text.strip():
+        return "it says nothing"
     if len(text) > LONGEST_REASON:
         return f"it is {len(text)} characters long"
     if not text.isprintable():

@@ -27,7 +27,13 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 
 
 def write(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Replace `path` by `data`, atomically and durably; raises `WriteError` (a full disk, no permission)."""
+    """Replace `path` by `data`, atomically and durably; raises `WriteError` (a full disk, no permission).
+
+    A device, a pipe or a socket is refused: another file in the place of /dev/null would be everybody's loss.
+    """
+    with contextlib.suppress(OSError):
+        if not any(is_kind(path.lstat().st_mode) for is_kind in (stat.S_ISREG, stat.S_ISLNK, stat.S_ISDIR)):
+            raise WriteError(path, "is not a plain file")
     _publish(path, data, mode, replace=True)
 
 

@@ -106,7 +106,7 @@ class Others(Protocol):
     def connected(self) -> tuple[str, ...]: ...
 
     async def ask(self, cluster: str, path: str, seconds: float) -> Answer:
-        """Raises FederationError."""
+        """Raises FederationError, and `ApiProblem` for somebody who is not there at all."""
         ...
 
 
@@ -264,6 +264,8 @@ class AuditRoutes:
         assert self._others is not None
         try:
             answer = await self._others.ask(cluster, path, PATIENCE)
+        except ApiProblem:
+            raise
         except FederationError as error:
             raise ApiProblem(
                 503, "agent", str(error), "ask the agent at its own socket, or try again"

@@ -79,27 +79,14 @@ class CeremonyRoutes:
 
     def routes(self) -> tuple[Route, ...]:
         do = Access.OPERATOR
-        found = [
+        return (
             Route("GET", "/v1/ca/requests", "What the root is to sign", do, self.requests, CeremonyRequests),
             Route("PUT", "/v1/ca/answers", "Install what the root signed", do, self.install, InstalledAnswers,
                   InstallAnswers, told=("root", "kept")),
             Route("PUT", "/v1/ca/next-root", "Take the root that is to follow", do, self.hand_over, InstalledNextRoot,
                   InstallNextRoot, told=("root", "follows")),
-        ]  # fmt: skip
-        if isinstance(self._ceremony, HubCeremony):
-            found.append(
-                Route(
-                    "PUT",
-                    "/v1/ca/root",
-                    "Pin an offline root",
-                    do,
-                    self.pin,
-                    PinnedRoot,
-                    PinRoot,
-                    told=("root",),
-                )
-            )
-        return tuple(found)
+            Route("PUT", "/v1/ca/root", "Pin an offline root", do, self.pin, PinnedRoot, PinRoot, told=("root",)),
+        )  # fmt: skip
 
     async def requests(self, _: Call) -> CeremonyRequests:
         gathered = await self._ceremony.gather()
@@ -143,7 +130,13 @@ class CeremonyRoutes:
         return InstalledNextRoot(root=fingerprint_of(done.root), follows=fingerprint_of(done.follows))
 
     async def pin(self, call: Call) -> PinnedRoot:
-        assert isinstance(self._ceremony, HubCeremony)
+        if not isinstance(self._ceremony, HubCeremony):
+            raise ApiProblem(
+                409,
+                "ceremony",
+                "a root is pinned at a hub whose own is in a safe, and this is none",
+                "`root: offline` in hub.yaml, before its first start, makes it one",
+            )
         body: PinRoot = call.body
         try:
             (certificate,) = load_pem(body.certificate.encode(), most=1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rpds import HashTrieMap
 
+from federation.api.routes import not_found
 from federation.clock import Clock
 from federation.events import HeadsAccepted
 from federation.heads import JournalHead, Kept
@@ -40,6 +41,9 @@ class ConnectedAgents:
         return tuple(known.member.name for known in self._hub.members() if known.connected)
 
     async def ask(self, cluster: str, path: str, seconds: float) -> Answer:
+        """Raises FederationError, also for somebody who is no member."""
+        if self._hub.member(cluster) is None:
+            raise not_found("cluster", cluster, "see `federation cluster list`")
         return await self._hub.ask(cluster, Question(path), seconds)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import stat
 import subprocess
 import sys
 import textwrap
@@ -137,6 +138,19 @@ def test_k1_modes_do_not_depend_on_the_umask(tmp_path: Path) -> None:
     assert (folder.stat().st_mode & 0o777) == 0o700
     modes = {name: (folder / name).stat().st_mode & 0o777 for name in ("secret", "public", "hidden")}
     assert modes == {"secret": 0o600, "public": 0o644, "hidden": 0o600}
+
+
+@pytest.mark.parametrize("replace", [durable.write, durable.create])
+def test_what_is_no_file_is_not_replaced_by_one(
+    tmp_path: Path, replace: Callable[[Path, bytes], None]
+) -> None:
+    """Whoever writes to /dev/null as root must not put a file in its place."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(WriteError, match="is not a plain file|File exists"):
+        replace(pipe, b"x")
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
 
 
 def test_k1_create_never_replaces(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from federation.cli.arguments import REASON
 from federation.cli.call import ask
 from federation.cli.output import emit, output_option, print_table, quoted, text, when
 from federation.cli.paths import GivenPath
-from federation.errors import FederationError
+from federation.errors import InputError
 
 Kind = Literal["cluster", "identity", "key"]
 
@@ -132,11 +132,12 @@ def _named(subject: str | None, certificate: Path | None) -> tuple[Kind, str]:
 
 
 def _key_of(file: Path) -> str:
+    from federation.cli.ca.files import read_bytes
     from pki.algorithms import spki_hash
     from pki.certificate import load_pem, public_key
     from pki.errors import Untrusted
 
     try:
-        return spki_hash(public_key(load_pem(file.read_bytes())[0]))
-    except (OSError, Untrusted) as error:
-        raise FederationError(f"{file}: {error}", "give a certificate in PEM") from error
+        return spki_hash(public_key(load_pem(read_bytes(file))[0]))
+    except Untrusted as error:
+        raise InputError("holds no certificate", file=str(file), allowed="certificates in PEM") from error

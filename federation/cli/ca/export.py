@@ -28,7 +28,7 @@ NAMESPACED = ("istio", "linkerd", "cert-manager")
 
 
 @click.command()
-@click.argument("consumer", type=click.Choice(CONSUMERS))
+@click.argument("consumer", metavar="CONSUMER", type=click.Choice(CONSUMERS))
 @click.option(
     "--cluster",
     type=CLUSTER,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from federation.cli.arguments import HASH
-from federation.cli.ca.safe import keys, passphrase_option, place
+from federation.cli.ca.safe import KEYS, keys, passphrase_option, place
 from federation.cli.call import ask
 from federation.cli.confirm import confirmed
-from federation.cli.output import emit, fail, output_option
+from federation.cli.output import emit, fail, output_option, printable, quoted
 from federation.cli.paths import GivenPath
 from federation.errors import FederationError, InputError
 
@@ -58,16 +58,24 @@ def import_root(
       federation ca import-root corp-root.pem --key corp-root.key --base mesh.example --out ./root
       federation ca import-root corp-root.pem
     """
+    from federation.written import Base
     from pki.ceremony import aloud, fingerprint_of
+    from pki.certificate import readable
 
     if (key is None) != (out is None) or (key is None) != (base is None):
         raise click.UsageError("--key, --base and --out belong together")
+    try:
+        base = None if base is None else str(Base.parse(base))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{quoted(str(base))} {error}; allowed: {Base.allowed}", param_hint="--base"
+        ) from error
     root = _read(certificate)
     digest = fingerprint_of(root)
     if expect is not None and expect != digest:
         raise FederationError(f"{certificate} has the fingerprint {digest}, and --expect names another one")
     if expect is None:
-        click.echo(f"{root.subject.rfc4514_string()}\n  {aloud(digest)}", err=True)
+        click.echo(f"{printable(readable(root.subject))}\n  {aloud(digest)}", err=True)
         if not confirmed("Is this the root? All members will pin it."):
             fail("nothing was imported", "--expect names the fingerprint, for whoever cannot be asked")
             ctx.exit(1)
@@ -135,10 +143,11 @@ async def _made(
 ) -> dict[str, Any]:
     from federation.clock import SystemClock
     from pki.ceremony import fingerprint_of
+    from pki.durable import tentative_folder
     from pki.root import RootAuthority
 
-    root = await RootAuthority.take_over(
-        place(folder), keys(folder, secret, new=True), base, certificate, key, SystemClock()
-    )
+    with tentative_folder(folder), tentative_folder(folder / KEYS):
+        store = keys(folder, secret, new=True)
+        root = await RootAuthority.take_over(place(folder), store, base, certificate, key, SystemClock())
     await root.close()
     return {"base": base, "folder": str(folder), "fingerprint": fingerprint_of(certificate)}

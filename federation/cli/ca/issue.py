@@ -19,7 +19,7 @@ FOLDER = GivenPath(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("spiffe_id", metavar="SPIFFE-ID", required=False)
+@click.argument("spiffe_id", metavar="[SPIFFE-ID]", required=False)
 @click.option(
     "--token",
     type=GivenPath(dir_okay=False, allow_dash=True, path_type=Path),

@@ -11,6 +11,8 @@ import click
 
 from federation.cli.paths import GivenPath
 
+KEYS = "root-keys"
+
 
 def passphrase_option(command: Any) -> Any:
     """Adds `--passphrase-file`; without it the terminal is asked."""
@@ -33,7 +35,7 @@ def keys(folder: Path, passphrase_file: Path | None, *, new: bool = False) -> An
 
     harden()
     passphrase = from_terminal(twice=new) if passphrase_file is None else from_file(passphrase_file)
-    return FileKeyStore(private_folder(folder) / "root-keys", passphrase)
+    return FileKeyStore(private_folder(folder) / KEYS, passphrase)
 
 
 def place(folder: Path) -> Path:

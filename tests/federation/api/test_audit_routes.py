@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -14,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.api.audit_routes import AcceptJournals, AuditRoutes, HeadInfo, parse_heads
 from federation.api.routes import Access, ApiProblem, Call, Principal, encode
+from federation.app.auditing import ConnectedAgents
 from federation.clock import ManualClock
 from federation.errors import Unreachable
 from federation.heads import JournalHead, Kept
@@ -177,6 +180,15 @@ async def test_a_question_that_makes_no_sense_is_refused_with_what_is_allowed(
     if "from" not in query:
         with pytest.raises(ApiProblem):
             await hub.others["east"].routes.audit(Call(VIEWER, query={"from": "west"}))
+
+
+async def test_who_is_no_member_is_told_apart_from_who_does_not_answer(hub: Process) -> None:
+    nobody = ConnectedAgents(cast(Any, SimpleNamespace(member=lambda _: None)))
+    routes = AuditRoutes(HUB, hub.journals, hub.folder, lambda: hub.keeps, hub.accept, nobody)
+    for asked in (routes.audit, routes.records, routes.verify):
+        with pytest.raises(ApiProblem, match="there is no cluster 'atlantis'") as refused:
+            await asked(Call(VIEWER, query={"from": "atlantis"}))
+        assert refused.value.status == 404
 
 
 async def test_the_hub_vouches_for_a_cluster_and_its_agents_for_the_hub(hub: Process) -> None:

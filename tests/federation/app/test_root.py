@@ -147,6 +147,14 @@ async def test_only_a_root_is_pinned(tmp_path: Path, safe: RootAuthority, what: 
         assert not (tmp_path / "state" / "root").exists()
 
 
+async def test_a_hub_whose_root_is_not_in_a_safe_pins_no_other(tmp_path: Path, safe: RootAuthority) -> None:
+    async with running(tmp_path, "online") as target:
+        body = PinRoot(certificate=pem([safe.certificate]).decode())
+        status, said = await ask(target, "PUT", "/v1/ca/root", body=body)
+        assert (status, said["code"]) == (409, "ceremony")
+        assert "pinned at a hub whose own is in a safe" in said["message"]
+
+
 async def test_an_online_root_moves_into_a_safe_and_k2_its_key_may_not_stay(tmp_path: Path) -> None:
     state, place = tmp_path / "state", tmp_path / "safe"
     async with running(tmp_path, "online") as target:

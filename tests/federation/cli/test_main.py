@@ -151,6 +151,9 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
             ("ca", "ban", "ab" * 31, "--reason", "x" * 201),
             "is no reason: it is 201 characters long; allowed: one",
         ),
+        (("ca", "ban", "west", "--reason", "  "), "is no reason: it says nothing"),
+        (("ca", "ban", "--certificate", "/dev/zero", "--reason", "x"), "/dev/zero: holds no certificate"),
+        (("ca", "ban", "--certificate", "/dev/null", "--reason", "x"), "/dev/null: holds no certificate"),
         (
             ("ca", "ban", "west", "--reason", "a\x1b[2J"),
             "is no reason: it has a line break or another character",
@@ -249,7 +252,8 @@ def test_nobody_there_leaves_with_3(words: tuple[str, ...], cli: Cli, tmp_path: 
     assert refused.code == 3
     assert refused.err.splitlines() == [
         f"error: cannot reach unix://{socket}: No such file or directory",
-        "  hint: see that the process runs; `--hub` says which one is asked",
+        "  hint: see that the process runs, and does not wait at a terminal for the passphrase of its keys; "
+        "`--hub` says which one is asked",
     ]
 
 
@@ -330,7 +334,9 @@ def test_without_any_of_the_three_files_the_exit_code_is_the_same() -> None:
 
 @pytest.mark.live
 def test_until_an_interrupt_is_caught_nothing_is_imported_that_takes_time() -> None:
-    asked = "import sys; before = set(sys.modules); import federation.cli.main; print(*set(sys.modules) - before)"
+    asked = (
+        "import sys; before = set(sys.modules); import federation.cli.main; print(*set(sys.modules) - before)"
+    )
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     ours = {"federation", "federation.cli", "federation.cli.main", "federation.cli.interrupt"}
     assert set(done.stdout.split()) - {"_signal"} == ours

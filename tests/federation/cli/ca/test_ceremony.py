@@ -338,7 +338,12 @@ def test_a_key_of_another_root_or_one_that_others_may_read_is_refused(cli: Cli, 
     loose = cli("ca", "import-root", certificate, "--key", key, *given)
     assert loose.code == 1
     assert "lets others in" in loose.err
-    assert not (safe.root / "root").exists()
+    assert not safe.root.exists()
+    key.chmod(0o600)
+    elsewhere = cli("ca", "import-root", certificate, "--key", key, *given, "--base", "UPPER!")
+    assert elsewhere.code == 2
+    assert "'UPPER!' cannot be the base of trust domains; allowed: a DNS name in lower case" in elsewhere.err
+    assert not safe.root.exists()
 
 
 def test_a_root_hands_over_to_the_next_one(safe: Safe, cli: Cli, world: World) -> None:
