@@ -33,8 +33,10 @@ class Seen:
     """Of somebody who is no member (`federation.onlookers`): all there is to say."""
 
 
-def of_another(blocker: Blocker, seen: Seen, published: Version) -> Blocking:
-    """Of a member that the driver only hears of; `published` is the newest version of the driver's bundle."""
+def of_another(blocker: Blocker, seen: Seen, published: Version, entered: datetime | None = None) -> Blocking:
+    """Of a member that the driver only hears of. `published` is the newest version of the driver's bundle; the phase
+    was `entered` then.
+    """
     name = blocker.member
     if seen.onlooker is not None:
         return seen.onlooker
@@ -48,7 +50,7 @@ def of_another(blocker: Blocker, seen: Seen, published: Version) -> Blocking:
                 todo=f"bring the agent of {name} to this version",
             )
         case Lack.REPORT | Lack.OBEDIENCE | Lack.ANCHORS:
-            return _behind(name, seen, published)
+            return _behind(name, seen, published, entered)
         case Lack.LEAVES:
             return Blocking(
                 member=name,
@@ -66,6 +68,8 @@ def of_another(blocker: Blocker, seen: Seen, published: Version) -> Blocking:
                 reason="does not sign what it holds: its version is too old for that, or its key cannot sign now",
                 todo=f"bring the agent of {name} to this version; its log says if it cannot sign",
             )
+        case Lack.CONTENT:
+            return Blocking(member=name, reason=f"{blocker.reason}: this folder is an old copy", todo=_NEWEST)
         case Lack.BUNDLE | Lack.PROOF | Lack.NEWS:
             return Blocking(
                 member=name,
@@ -77,8 +81,10 @@ def of_another(blocker: Blocker, seen: Seen, published: Version) -> Blocking:
             assert_never(blocker.reason)
 
 
-def of_the_driver(blocker: Blocker, kind: Kind, who: tuple[str, ...]) -> Blocking:
-    """Of the driver itself; `who` names those of its own that it waits for."""
+def of_the_driver(
+    blocker: Blocker, kind: Kind, who: tuple[str, ...], entered: datetime | None = None
+) -> Blocking:
+    """Of the driver itself; `who` names those of its own that it waits for, since the phase was `entered`."""
     match blocker.reason:
         case Lack.LEAVES:
             reason, todo = "certificates of the other authority may still be presented", _LEAVES[kind]
@@ -90,15 +96,16 @@ def of_the_driver(blocker: Blocker, kind: Kind, who: tuple[str, ...]) -> Blockin
             )
         case Lack.ISSUER:
             reason, todo = "cannot issue with the other authority yet", _OWN_LOG
-        case Lack.SIGNATURE | Lack.BUNDLE | Lack.PROOF | Lack.NEWS:
+        case Lack.SIGNATURE | Lack.BUNDLE | Lack.PROOF | Lack.NEWS | Lack.CONTENT:
             reason, todo = str(blocker.reason), _OWN_LOG
         case Lack.REPORT | Lack.OBEDIENCE | Lack.ANCHORS:
             reason, todo = "has not published the anchors of this phase yet", _OWN_LOG
         case _:
             assert_never(blocker.reason)
-    return Blocking(member=blocker.member, reason=reason, who=who, todo=todo)
+    return Blocking(member=blocker.member, reason=reason, who=who, since=entered, todo=todo)
 
 
+_NEWEST = "put the newest copy of the folder back"
 _OWN_LOG = "it is tried again each second; the status and the log of the process say what fails"
 
 _SAFE = "for a root in a safe a ceremony does it: `federation ca request`, `ca sign` by the next root, `ca install`"
@@ -134,25 +141,27 @@ def _away(name: str, seen: Seen) -> Blocking:
     )
 
 
-def _behind(name: str, seen: Seen, published: Version) -> Blocking:
+def _behind(name: str, seen: Seen, published: Version, entered: datetime | None) -> Blocking:
     if seen.held is not None and seen.held > published:
         return Blocking(
             member=name,
             reason=f"holds version {_number(seen.held)} of the anchors, and {_number(published)} is the newest here: "
             "this folder is an old copy",
-            todo="put the newest copy of the folder back",
+            todo=_NEWEST,
         )
     has = "" if seen.held is None else f"; it goes by {_number(seen.held)}"
     if name == HUB:
         return Blocking(
             member=name,
             reason=f"has not taken up version {_number(published)} of the anchors{has}",
+            since=entered,
             todo="where trust domains outside fetch bundles from the hub, they get 25 minutes from when this one was "
             "there; else `federation status` and the log of the hub say why: its store, or a bundle that it refused",
         )
     return Blocking(
         member=name,
         reason=f"not all of its gateways have acknowledged version {_number(published)} of the anchors{has}",
+        since=entered,
         todo=f"`federation check` names them, under the gateways of {name}: start those that are silent; if that takes "
         f"long: federation cluster set {name} --state quarantined",
     )

@@ -257,11 +257,12 @@ class Rotating:
     def _explained(self, rotation: Rotation, blocker: Blocker) -> Blocking:
         realm = self._realm
         if blocker.member != realm.me:
-            return of_another(blocker, realm.seen(blocker.member), self._lineage.bundle().version)
+            published = self._lineage.bundle().version
+            return of_another(blocker, realm.seen(blocker.member), published, self._lineage.entered)
         own = realm.lagging(rotation)
         more = len(own) - MOST_NAMED
         who = (*own[:MOST_NAMED], *((f"and {more} more",) if more > 0 else ()))
-        return of_the_driver(blocker, realm.kind, who)
+        return of_the_driver(blocker, realm.kind, who, self._lineage.entered)
 
     def _due(self) -> datetime:
         """When the next one begins by itself; not at once where a person has just turned one back that is no order of

@@ -251,8 +251,8 @@ class RejectedResource(Out, frozen=True, kw_only=True):
 
 
 class Blocking(Out, frozen=True, kw_only=True):
-    """Who holds a phase of a rotation up, why, since when (null: not known, or since the phase began), which of the
-    driver's own gateways or leaves that is, and what to do about it."""
+    """Who holds a phase of a rotation up, why, since when (null: not known), which of the driver's own gateways or
+    leaves that is, and what to do about it."""
 
     member: str
     reason: str

@@ -11,7 +11,10 @@ import click
 from federation.cli.output import quoted
 from federation.errors import FederationError, Unreachable
 
-NOT_THERE = "see that the process runs; `--hub` says which one is asked"
+NOT_THERE = (
+    "see that the process runs, and does not wait at a terminal for the passphrase of its keys; `--hub` says which one "
+    "is asked"
+)
 BAD_REQUEST = 400
 AGENT_AWAY = (503, "agent")
 """Status and code of a hub's answer that the agent which was to be asked cannot be."""

@@ -81,6 +81,13 @@ def test_a_version_from_the_future_means_that_ours_is_an_old_copy() -> None:
     assert "newest copy" in todo
 
 
+def test_who_is_there_has_held_it_up_since_the_phase_began() -> None:
+    another = of_another(Blocker("west", Lack.ANCHORS), Seen(True, None, True, (1, 4)), PUBLISHED, NOW)
+    own = of_the_driver(Blocker("east", Lack.ANCHORS), "cluster", ("gateway gw-0, connected",), NOW)
+    away = of_another(Blocker("west", Lack.ANCHORS), Seen(False), PUBLISHED, NOW)
+    assert (another.since, own.since, away.since) == (NOW, NOW, None)
+
+
 def test_without_a_gateway_to_blame_the_driver_has_not_published_yet() -> None:
     nobody = of_the_driver(Blocker("west", Lack.ANCHORS), "cluster", ())
     assert "not published" in nobody.reason

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+from federation.cli.call import NOT_THERE
 from federation.cli.program import cli as root
 from tests.federation.cli.command import Cli
 
@@ -252,8 +253,7 @@ def test_nobody_there_leaves_with_3(words: tuple[str, ...], cli: Cli, tmp_path: 
     assert refused.code == 3
     assert refused.err.splitlines() == [
         f"error: cannot reach unix://{socket}: No such file or directory",
-        "  hint: see that the process runs, and does not wait at a terminal for the passphrase of its keys; "
-        "`--hub` says which one is asked",
+        f"  hint: {NOT_THERE}",
     ]
 
 
