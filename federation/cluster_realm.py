@@ -92,7 +92,9 @@ class ClusterRealm:
 
     async def prepare(self) -> None:
         """Tell what we hold, and ask the root."""
-        await self._holding.tell(self._gateways.held() | self._trust.held(), self._presented())
+        versions = self._gateways.held() | self._trust.held()
+        newest = (*self._agent.view.bundles.values(), self._trust.hub, self._trust.roots)
+        await self._holding.tell(versions, newest, self._presented())
         await self._ask_the_root()
 
     async def follow(self) -> None:
@@ -224,7 +226,7 @@ class ClusterRealm:
 
     def reports(self, rotation: Rotation) -> dict[str, Report | Lack]:
         view, domain = self._agent.view, str(self.lineage.trust_domain)
-        heard = self._evidence.weigh(view.held, view.bundles.get)
+        heard = self._evidence.weigh(view.held, view.bundles.get, self.lineage.bundle())
         found = reports(rotation, view.me.name, self._own(rotation), domain, heard.counted)
         looking_on = {
             WORKLOADS: report(rotation, lambda: next(self._unready(), None) is None),

@@ -7,11 +7,14 @@ authority, as others pass it on; whether it counts is `federation.evidence`'s qu
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import msgspec
 
+from pki import bundle as bundles
+from pki.bundle import Bundle
 from pki.spiffe import TrustDomain
 
 Version = tuple[int, int]
@@ -28,12 +31,14 @@ Stamp = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class Held:
     """`bundles` holds (trust domain, generation, sequence), sorted, each trust domain once; `roots` the key identifiers
-    of the roots that signed what the owner presents of its own authorities, sorted. `signature` is over `content`.
+    of the roots that signed what the owner presents of its own authorities, sorted. `digests` tell by trust domain what
+    the version says that is held, sorted, where it is the newest that the owner knows. `signature` is over `content`.
     """
 
     owner: str
     bundles: tuple[tuple[str, int, int], ...] = ()
     roots: tuple[bytes, ...] = ()
+    digests: tuple[tuple[str, bytes], ...] = ()
     stamp: Stamp = (0, 0)
     signature: bytes = b""
 
@@ -42,17 +47,31 @@ class Held:
         found = (one[1:] for one in self.bundles if one[0] == trust_domain)
         return next(found, None)
 
+    def holds(self, bundle: Bundle) -> bool:
+        """Whether this very version is held, and not one of the same number that says something else."""
+        name = bundle.trust_domain.name
+        return self.version(name) == bundle.version and (name, digest(bundle)) in self.digests
+
+
+def digest(bundle: Bundle) -> bytes:
+    """SHA-256 of what a version says. Its number alone does not tell it: who was put back from a copy may give a number
+    for the second time.
+    """
+    return hashlib.sha256(bundles.content(bundle)).digest()
+
 
 class _Said(msgspec.Struct, frozen=True):
     trust_domain: str
     stamp: Stamp
     bundles: tuple[tuple[str, int, int], ...]
     roots: tuple[bytes, ...]
+    digests: tuple[tuple[str, bytes], ...]
 
 
 def content(held: Held, trust_domain: TrustDomain) -> bytes:
     """What `held` says, for its owner's trust domain, as the bytes of a `pki.statement`."""
-    return msgspec.json.encode(_Said(trust_domain.name, held.stamp, held.bundles, held.roots))
+    said = _Said(trust_domain.name, held.stamp, held.bundles, held.roots, held.digests)
+    return msgspec.json.encode(said)
 
 
 def common(

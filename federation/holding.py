@@ -14,9 +14,10 @@ from datetime import datetime, timedelta
 import structlog
 
 from federation.clock import Clock
-from federation.held import Held, Version, content
+from federation.held import Held, Version, content, digest
 from federation.sync.codec import HELD
 from federation.sync.publisher import Publisher
+from pki.bundle import Bundle
 from pki.errors import PkiError
 from pki.lineage import Lineage
 from pki.statement import Kind
@@ -39,14 +40,25 @@ class Holding:
         self._count = 0
         self._ask_after: datetime | None = None
 
-    async def tell(self, versions: Mapping[str, Version], roots: Iterable[bytes]) -> None:
-        """That this cluster goes by `versions`, by trust domain, and presents the word of `roots` (key identifiers).
+    async def tell(
+        self, versions: Mapping[str, Version], newest: Iterable[Bundle], roots: Iterable[bytes]
+    ) -> None:
+        """That this cluster goes by `versions`, by trust domain, where it knows the `newest`, and presents the word of
+        `roots` (key identifiers).
 
         Nothing before the epoch is known in which it speaks: then it has nobody to speak to.
         """
         epoch, signer = self._publisher.feed.epoch, self._lineage.issuer
         bundles = tuple(sorted((name, *version) for name, version in versions.items()))
-        said = Held(self._publisher.feed.owner, bundles, tuple(sorted(roots)))
+        known = {each.trust_domain.name: each for each in newest}
+        digests = tuple(
+            sorted(
+                (name, digest(known[name]))
+                for name, version in versions.items()
+                if name in known and known[name].version == version
+            )
+        )
+        said = Held(self._publisher.feed.owner, bundles, tuple(sorted(roots)), digests)
         if epoch == 0 or (said, epoch, signer.epoch) == self._told:
             return
         now = self._clock.now()

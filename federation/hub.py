@@ -160,11 +160,11 @@ class Hub:
         fact = codec.decode(name, feed.epoch, item.body, self.base)
         return fact if isinstance(fact, Held) else None
 
-    def heard(self) -> Weighed:
-        """The same as far as it counts, and why the rest does not."""
+    def heard(self, ours: Bundle) -> Weighed:
+        """The same as far as it counts for who holds `ours`, and why the rest does not."""
         bundles_of = self.membership.bundles()
         return self._evidence.weigh(
-            self.held(), lambda name: bundles_of.get(TrustDomain.of_cluster(name, self.base))
+            self.held(), lambda name: bundles_of.get(TrustDomain.of_cluster(name, self.base)), ours
         )
 
     def _ban_changed(self, ban: Ban, in_force: bool) -> None:

@@ -101,7 +101,7 @@ class HubRealm:
         return seen_at_hub(self._hub, member, self.lineage.trust_domain, self._clock.now())
 
     def reports(self, rotation: Rotation) -> dict[str, Report | Lack]:
-        heard = self._hub.heard()
+        heard = self._hub.heard(self.lineage.bundle())
         mine = own(self.lineage, self.lineage.bundle().version, bool(self._survivors(rotation)))
         looking_on = {OUTSIDERS: report(rotation, lambda: self._until(self.lineage.bundle()) is None)}
         found = reports(rotation, HUB, mine, str(self.lineage.trust_domain), heard.counted)

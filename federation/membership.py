@@ -17,7 +17,7 @@ from cryptography import x509
 
 from federation import admit, root_word
 from federation.errors import InvalidValue
-from federation.held import Held
+from federation.held import Held, digest
 from federation.member_row import MemberRow, networks
 from federation.model import HUB, Member, MemberState, Position
 from federation.registry import AuthorityRow, Registry
@@ -282,17 +282,22 @@ class Membership:
         """
         self.is_early = False
         rows = self.registry.rows.values()
-        held = Held(HUB, tuple(sorted(self._held(row.bundle) for row in rows if row.bundle)))
+        versions = [self._held(row.bundle) for row in rows if row.bundle]
+        held = Held(
+            HUB,
+            tuple(sorted((each.trust_domain.name, *each.version) for each in versions)),
+            digests=tuple(sorted((each.trust_domain.name, digest(each)) for each in versions)),
+        )
         if held != self._told_held:
             self._exchange.say(held)
             self._told_held = held
 
-    def _held(self, encoded: bytes) -> tuple[str, int, int]:
-        """A bundle by its version, or by the one before while somebody outside may not have seen the new anchor."""
+    def _held(self, encoded: bytes) -> Bundle:
+        """A bundle, or the version before while somebody outside may not have seen the new anchor."""
         bundle = bundles.decode(encoded)
         early = self.until(bundle) is not None
         self.is_early = self.is_early or early
-        return (bundle.trust_domain.name, *(bundle.earlier[-1] if early else bundle).version)
+        return bundle.earlier[-1] if early else bundle
 
     async def outrun(self, cluster: str, ours: Position) -> None:
         """`cluster` remembers `ours` of this hub. Raises StoreError."""

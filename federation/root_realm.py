@@ -71,7 +71,8 @@ class RootRealm:
         return seen_at_hub(self._hub, member, self.lineage.trust_domain, self._clock.now())
 
     def reports(self, rotation: Rotation) -> dict[str, Report | Lack]:
-        bundle, heard = self.lineage.bundle(), self._hub.heard()
+        bundle = self.lineage.bundle()
+        heard = self._hub.heard(bundle)
         mine = own(self.lineage, bundle.version, self._others_live(_forms_of(self._authority)))
         living = {
             name: self._sides({*each.roots, *self._registered(name)}) if each.roots else frozenset(Side)

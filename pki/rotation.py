@@ -139,6 +139,7 @@ class Lack(StrEnum):
     BUNDLE = "has no anchors here by which its word could be verified"
     PROOF = "is said to hold what it has not signed"
     NEWS = "is said to hold what it has signed before a newer word"
+    CONTENT = "holds other anchors, under the number of those that are the newest here"
 
 
 Reports = Mapping[str, Report | Lack]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sized
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from ipaddress import ip_network
 
 from federation.admit import MOST_GATEWAYS, MOST_PAIRS, MOST_PATTERNS, MOST_PORTS, MOST_RANGES, MOST_SCOPE
@@ -133,9 +134,12 @@ def member_out(member: Member) -> pb.Member:
 
 
 def held_out(held: Held) -> pb.Held:
+    digests = dict(held.digests)
     return pb.Held(
         versions=[
-            pb.Held.Version(trust_domain=name, generation=generation, sequence=sequence)
+            pb.Held.Version(
+                trust_domain=name, generation=generation, sequence=sequence, digest=digests.get(name, b"")
+            )
             for name, generation, sequence in held.bundles
         ],
         roots=held.roots,
@@ -253,8 +257,18 @@ def held_in(owner: str, held: pb.Held) -> Held:
     _at_most(MOST_ROOTS, held.roots, "roots")
     for root in held.roots:
         _at_most(LONGEST_KEY_ID, root, "bytes of a key identifier")
+    digests = sorted((one.trust_domain, one.digest) for one in held.versions if one.digest)
+    if any(len(digest) != sha256().digest_size for _, digest in digests):
+        raise ValueError("a digest that is no SHA-256")
     _at_most(LONGEST_SIGNATURE, held.signature, "bytes of a signature")
-    return Held(owner, tuple(versions), tuple(sorted(held.roots)), (held.epoch, held.count), held.signature)
+    return Held(
+        owner,
+        tuple(versions),
+        tuple(sorted(held.roots)),
+        tuple(digests),
+        (held.epoch, held.count),
+        held.signature,
+    )
 
 
 def heads_in(owner: str, journals: pb.Journals) -> Heads:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from federation.evidence import Evidence
-from federation.held import Held, Stamp, content
+from federation.held import Held, Stamp, Version, content, digest
 from federation.model import HUB
 from federation.turning import Own, reports
 from pki.bundle import Bundle
@@ -24,14 +24,20 @@ WEST = str(WORLD.west.trust_domain)
 ME = "west"
 """We rotate, and wait for central and the hub."""
 NEWEST, BEFORE = (1, 5), (1, 4)
+OURS = replace(WORLD.west.bundle, sequence=5)
+OTHER = replace(OURS, anchors=(*OURS.anchors, WORLD.east.self_signed))
+"""What we published under this number before our folder was put back from a copy."""
 PUBLISHED = Rotation(Token(1, 2), Phase.PUBLISHED)
 RETIRING = Rotation(Token(1, 4), Phase.RETIRING)
 MEMBERS = frozenset({ME, "central", HUB})
 BUNDLES = {"central": CENTRAL.bundle, ME: WORLD.west.bundle, "east": WORLD.east.bundle}
 
 
-def held(version: tuple[int, int] = NEWEST, owner: str = "central", stamp: Stamp = (3, 1)) -> Held:
-    return Held(owner, ((WEST, *version),), (), stamp)
+def held(
+    version: Version = NEWEST, owner: str = "central", stamp: Stamp = (3, 1), ours: Bundle | None = OURS
+) -> Held:
+    digests = () if ours is None else ((WEST, digest(ours)),)
+    return Held(owner, ((WEST, *version),), (), digests, stamp)
 
 
 def signed(said: Held, by: Ca = CENTRAL) -> Held:
@@ -43,12 +49,13 @@ def holding_up(
     rotation: Rotation = PUBLISHED,
     evidence: Evidence | None = None,
     bundles: Mapping[str, Bundle] = BUNDLES,
+    of_hub: Bundle | None = OURS,
 ) -> tuple[Blocker, ...]:
     """Who holds our rotation up, if that is what a hub tells of central."""
     anchors = rotation.rule.anchors
     mine = Own(NEWEST, anchors, NEWEST, rotation.rule.issuer, frozenset({rotation.rule.issuer}))
-    said = {HUB: Held(HUB, ((WEST, *NEWEST),))} | ({} if told is None else {"central": told})
-    weighed = (evidence or Evidence()).weigh(said, bundles.get)
+    said = {HUB: held(owner=HUB, ours=of_hub)} | ({} if told is None else {"central": told})
+    weighed = (evidence or Evidence()).weigh(said, bundles.get, OURS)
     found = reports(rotation, ME, mine, WEST, weighed.counted)
     heard: Reports = {**found, **weighed.doubts}
     holding = blockers(rotation, MEMBERS, heard)
@@ -74,6 +81,7 @@ FORGED = {
     "another version": lambda: replace(signed(held(BEFORE)), bundles=((WEST, *NEWEST),)),
     "another owner": lambda: replace(signed(held(owner="east"), WORLD.east), owner="central"),
     "another stamp": lambda: replace(signed(held()), stamp=(3, 2)),
+    "another digest": lambda: replace(signed(held(ours=OTHER)), digests=((WEST, digest(OURS)),)),
     "other roots": lambda: replace(signed(held()), roots=(b"root",)),
     "another federation": lambda: signed(
         held(), replace(CENTRAL, trust_domain=TrustDomain.parse("central.other.example"))
@@ -145,6 +153,18 @@ def test_whoever_has_the_name_with_another_authority_counts_anew() -> None:
 
 
 def test_the_hub_speaks_for_itself_on_its_own_stream_and_for_nobody_else() -> None:
-    weighed = Evidence().weigh({HUB: Held(HUB, ((WEST, *NEWEST),)), "east": held(owner="east")}, BUNDLES.get)
+    told = {HUB: held(owner=HUB), "east": held(owner="east")}
+    weighed = Evidence().weigh(told, BUNDLES.get, OURS)
     assert set(weighed.counted) == {HUB}
     assert weighed.doubts == {"east": Lack.SIGNATURE}
+
+
+@pytest.mark.parametrize("rotation", [PUBLISHED, RETIRING])
+def test_who_holds_other_anchors_under_the_number_of_the_newest_does_not_hold_these(
+    rotation: Rotation,
+) -> None:
+    """Our folder is from before a version that they hold: what we publish now they will never believe."""
+    assert holding_up(signed(held(ours=OTHER)), rotation) == (Blocker("central", Lack.CONTENT),)
+    assert holding_up(signed(held(ours=None)), rotation) == (Blocker("central", Lack.CONTENT),)
+    assert holding_up(signed(held()), rotation, of_hub=OTHER) == (Blocker(HUB, Lack.CONTENT),)
+    assert holding_up(signed(held()), rotation, of_hub=None) == (), "a hub of a version before"

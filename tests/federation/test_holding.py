@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.clock import ManualClock
 from federation.evidence import lack
-from federation.held import Held, Version
+from federation.held import Held, Version, digest
 from federation.holding import SIGN_AGAIN_AFTER, Holding
 from federation.sync import codec
 from federation.sync.publisher import Publisher
@@ -23,9 +23,11 @@ from pki.lineage import Lineage
 from pki.rotation import Lack, Phase, advance
 from pki.spiffe import TrustDomain
 from tests.federation.world import BASE, NOW
+from tests.pki.world import make_world
 
 EAST = TrustDomain.of_cluster("east", BASE)
 WEST: dict[str, Version] = {"west.mesh.example": (1, 2)}
+NEWEST = Bundle(TrustDomain.of_cluster("west", BASE), 3, (make_world().west.self_signed,))
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Cluster:
 
     async def tell(self, **versions: Version) -> None:
         named = {f"{name}.mesh.example": version for name, version in versions.items()}
-        await self.holding.tell(named, (b"root",))
+        await self.holding.tell(named, (NEWEST,), (b"root",))
 
     def said(self) -> Held:
         item = self.publisher.feed.items[codec.HELD]
@@ -70,10 +72,13 @@ async def test_what_changed_is_signed_and_said_once(east: Cluster) -> None:
     first, seq = east.said(), east.publisher.feed.seq
     assert first.bundles == (("west.mesh.example", 1, 2),)
     assert first.roots == (b"root",)
+    assert first.digests == (), "what it holds is not the newest that it knows"
     await east.tell(west=(1, 2))
     assert east.publisher.feed.seq == seq, "saying the same again is no news"
     await east.tell(west=(1, 3), central=(1, 1))
     assert east.said().stamp > first.stamp
+    assert east.said().digests == (("west.mesh.example", digest(NEWEST)),)
+    assert east.said().holds(NEWEST)
     assert east.lack() is None
     await east.tell(central=(1, 1))
     assert east.said().bundles == (("central.mesh.example", 1, 1),), "it may hold less than before, too"
@@ -93,7 +98,7 @@ async def test_what_is_said_in_a_new_epoch_is_newer_than_all_before(east: Cluste
 
 async def test_nothing_is_said_to_nobody(east: Cluster) -> None:
     silent = Publisher("east", 1)
-    await Holding(east.lineage, silent, east.clock).tell(WEST, ())
+    await Holding(east.lineage, silent, east.clock).tell(WEST, (), ())
     assert codec.HELD not in silent.feed.items
 
 
@@ -147,6 +152,7 @@ async def test_the_signature_is_by_the_key_of_the_authority_over_all_of_it(east:
     for forged in (
         replace(east.said(), bundles=(("west.mesh.example", 1, 3),)),
         replace(east.said(), roots=()),
+        replace(east.said(), digests=(("west.mesh.example", digest(NEWEST)),)),
         replace(east.said(), stamp=(99, 1)),
     ):
         assert lack(forged, east.lineage.bundle()) is Lack.PROOF

@@ -31,7 +31,7 @@ from federation.events import (
     MemberChanged,
 )
 from federation.gateways import Gateways
-from federation.held import Held, Version, content
+from federation.held import Held, Version, content, digest
 from federation.identity import Identity
 from federation.model import HUB, MemberState
 from federation.orders import Allowed, Orders
@@ -72,7 +72,9 @@ class East:
 
     def told_held(self, name: str, version: Version | None = None, by: Ca | None = None) -> None:
         """The hub tells that somebody holds a version of our bundle (the newest), signed `by` somebody if at all."""
-        said = Held(name, ((str(EAST), *(version or self.lineage.bundle().version)),), (), (1, 1))
+        newest = self.lineage.bundle()
+        digests = ((str(EAST), digest(newest)),)
+        said = Held(name, ((str(EAST), *(version or newest.version)),), (), digests, (1, 1))
         if by is not None:
             said = replace(said, signature=sign(Kind.HELD, content(said, by.trust_domain), by.key))
         self.hears(HeldTold(said))

@@ -72,19 +72,30 @@ CLUSTERS = st.builds(
 )
 
 
-WORDS = st.builds(
-    Held,
-    st.just("east"),
-    st.dictionaries(LABELS, st.tuples(st.integers(1, 2**32 - 1), st.integers(1, 2**63 - 1)), max_size=3).map(
-        lambda versions: tuple(sorted((f"{name}.{BASE}", *one) for name, one in versions.items()))
+VERSIONS = st.dictionaries(
+    LABELS.map(lambda name: f"{name}.{BASE}"),
+    st.tuples(
+        st.integers(1, 2**32 - 1), st.integers(1, 2**63 - 1), st.none() | st.binary(min_size=32, max_size=32)
     ),
-    st.sets(st.binary(max_size=20), max_size=3).map(lambda roots: tuple(sorted(roots))),
-    st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)),
-    st.binary(max_size=LONGEST_SIGNATURE),
+    max_size=3,
 )
+STAMPS = st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 
 
-@given(SPECS | LOADS | CLUSTERS | WORDS)
+@st.composite
+def words(draw: st.DrawFn) -> Held:
+    versions = sorted(draw(VERSIONS).items())
+    return Held(
+        "east",
+        tuple((name, generation, sequence) for name, (generation, sequence, _) in versions),
+        tuple(sorted(draw(st.sets(st.binary(max_size=20), max_size=3)))),
+        tuple((name, digest) for name, (_, _, digest) in versions if digest is not None),
+        draw(STAMPS),
+        draw(st.binary(max_size=LONGEST_SIGNATURE)),
+    )
+
+
+@given(SPECS | LOADS | CLUSTERS | words())
 def test_a_fact_survives_the_wire(fact: Fact) -> None:
     key = codec.key_of(fact)
     assert codec.decode("east", AT.epoch, codec.encode(key, AT.seq, fact), BASE) == fact
@@ -112,11 +123,10 @@ def test_who_does_not_sign_what_it_holds_says_it_all_the_same() -> None:
     assert codec.decode("east", 1, body, BASE) == Held("east", ((f"west.{BASE}", 1, 2),))
 
 
-def test_a_signature_that_is_none_for_its_length_is_not_taken_in() -> None:
-    body = pb.Entry(key="held", held=pb.Held(signature=b"x" * (LONGEST_SIGNATURE + 1))).SerializeToString()
-    found = codec.decode("east", 1, body, BASE)
-    assert isinstance(found, Refused)
-    assert found.rule == "form"
+def test_what_is_no_signature_or_no_digest_for_its_length_is_not_taken_in() -> None:
+    version = pb.Held.Version(trust_domain=f"west.{BASE}", generation=1, sequence=2, digest=b"short")
+    for held in (pb.Held(signature=b"x" * (LONGEST_SIGNATURE + 1)), pb.Held(versions=[version])):
+        assert refused("east", pb.Entry(key="held", held=held)) == "form"
 
 
 def refused(owner: str, entry: pb.Entry) -> str:
