@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,9 @@ from federation.api.offer_routes import PATH
 from federation.api.tls import client_context
 from federation.clock import Clock
 from federation.errors import FederationError
+from federation.evidence import BundleOf, lack
 from federation.held import Held
+from federation.model import HUB, View
 from federation.trust import Trust
 from pki import bundle as bundles
 from pki.algorithms import spki_hash
@@ -39,7 +41,8 @@ log = structlog.get_logger()
 
 
 class Offering:
-    """Of the authority in `folder`, to the hub whose REST API is at `url`. `held` is what others say that they hold.
+    """Of the authority in `folder`, to the hub whose REST API is at `url`. `view` has what others have signed
+    that they hold.
 
     `problem` says that nobody goes by our bundle any more, and what to do.
     """
@@ -50,7 +53,7 @@ class Offering:
         lineage: Lineage,
         folder: Path,
         trust: Trust,
-        held: Callable[[], Iterable[Held]],
+        view: Callable[[], View],
         clock: Clock,
     ) -> None:
         self.problem: str | None = None
@@ -58,7 +61,7 @@ class Offering:
         self._lineage = lineage
         self._folder = folder
         self._trust = trust
-        self._held = held
+        self._view = view
         self._clock = clock
 
     async def run(self, welcome: Callable[[], bool]) -> None:
@@ -70,7 +73,8 @@ class Offering:
     async def look(self, welcome: bool) -> None:
         """Compare what is held of us with what we hold, and bring the hub our bundle where it is not `welcome`."""
         ours = self._lineage.bundle()
-        why = outdone(ours, self._held())
+        view = self._view()
+        why = outdone(ours, view.held, view.bundles.get)
         if why is None and not welcome and self._url:
             try:
                 theirs = await self._brought(ours)
@@ -109,20 +113,23 @@ class Offering:
         )
 
 
-def outdone(ours: Bundle, held: Iterable[Held]) -> str | None:
-    """Why our bundle is not the newest, by the word of others: we alone make versions of it, so who holds a later one
-    had it from us.
+def outdone(ours: Bundle, told: Mapping[str, Held], bundle_of: BundleOf) -> str | None:
+    """Why our bundle is not the newest, by what other clusters have signed, of whom `bundle_of` is held: we alone make
+    versions of it, so who holds a later one had it from us. A hub's word is not enough, as it can show what it goes by.
     """
-    told = [
-        (version, each.owner)
-        for each in held
-        if (version := each.version(ours.trust_domain.name)) is not None
+    later = [
+        (version, name)
+        for name, held in told.items()
+        if name != HUB
+        and (version := held.version(ours.trust_domain.name)) is not None
+        and version > ours.version
+        and lack(held, bundle_of(name)) is None
     ]
-    newest, owner = max(told, default=(ours.version, ""))
-    if newest <= ours.version:
+    if not later:
         return None
+    newest, name = max(later)
     return (
-        f"it is an old copy: it has {_at(ours.version)} of the trust bundle, and {owner} holds {_at(newest)}"
+        f"it is an old copy: it has {_at(ours.version)} of the trust bundle, and {name} holds {_at(newest)}"
     )
 
 

@@ -92,8 +92,10 @@ class Offers:
         cluster = None if domain is None else domain.cluster(self._base)
         if domain is None or held is None or cluster is None:
             raise NotTaken(f"{name[:255]!r} is no trust domain of a member", "see `federation cluster list`")
-        if (why := self._bans.why_banned(SpiffeId.agent(domain), "")) is not None:
-            raise NotTaken(why, "an operator of the hub may take it back: federation ca unban")
+        if self._bans.why_banned(SpiffeId.agent(domain), "") is not None:
+            raise NotTaken(
+                f"{name} is banned", "an operator of the hub may take it back: federation ca unban"
+            )
         if version <= held.version:
             return held
         self._count(address)

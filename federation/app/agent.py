@@ -227,7 +227,7 @@ class _Process:
             self.authority,
             self.folder / "authority",
             self.trust,
-            lambda: self.agent.view.held.values(),
+            lambda: self.agent.view,
             self.clock,
         )
         journals, others = Journals(self.folder, lambda: of(self.authority)), KeptByAgent(self.agent)

@@ -16,13 +16,15 @@ from federation.api.offer_routes import LONGEST_BODY, OfferRoutes
 from federation.api.server import api_application
 from federation.api.tls import served
 from federation.held import Held
+from federation.held import content as held_content
 from federation.join import Membership
-from federation.model import HUB
+from federation.model import HUB, Me, View
 from federation.offering import Offering, disbelieved, outdone
 from federation.offers import Offers
 from federation.sync.codec import BUNDLE
 from federation.trust import Trust
 from pki import bundle as bundles
+from pki import statement
 from pki.algorithms import spki_hash
 from pki.bundle import Bundle, Proof, sign_content
 from pki.certificate import public_key
@@ -30,6 +32,7 @@ from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.rotation import Phase, advance
 from pki.spiffe import TrustDomain
+from pki.statement import Kind
 from tests.federation.sync.world import (
     ANYWHERE,
     BASE,
@@ -90,13 +93,22 @@ def test_an_authority_that_does_not_follow_is_said() -> None:
 
 
 def test_the_others_tell_that_we_are_a_copy_where_hub_and_agent_are() -> None:
-    held = {
-        name: Held(name, ((WEST.name, *version),)) for name, version in {"east": (1, 3), HUB: (1, 1)}.items()
-    }
-    silent = Held("central")
-    assert outdone(FIRST.bundle, [held[HUB], silent]) is None
-    assert "east holds generation 1, sequence 3" in (outdone(FIRST.bundle, [*held.values(), silent]) or "")
-    assert outdone(replace(THIRD.bundle, generation=3), held.values()) is None
+    """Of others their signed word counts; a hub can show what it goes by."""
+    east = make_ca(TrustDomain.of_cluster("east", BASE), ROOT_KEY, ROOT)
+    said = Held("east", ((WEST.name, 1, 3),))
+    signed = replace(
+        said, signature=statement.sign(Kind.HELD, held_content(said, east.trust_domain), east.key)
+    )
+    bundles_held = {"east": east.bundle, HUB: east.bundle}
+
+    def why_not(ours: Bundle, *told: Held) -> str | None:
+        return outdone(ours, {each.owner: each for each in told}, bundles_held.get)
+
+    assert "east holds generation 1, sequence 3" in (why_not(FIRST.bundle, signed, Held("central")) or "")
+    for unproved in (said, replace(signed, owner="central"), replace(signed, owner=HUB)):
+        assert why_not(FIRST.bundle, unproved) is None
+    assert why_not(ROTATED, signed) is None
+    assert why_not(replace(THIRD.bundle, generation=3), signed) is None
 
 
 @dataclass
@@ -120,7 +132,12 @@ class Federation:
             BASE, world.address, CLOCK.now(), world.root.certificate, world.authority.bundle(), "", self.url
         )
         return Offering(
-            self.url, lineage, folder / "authority", Trust.open(folder / "trust", member, CLOCK), tuple, CLOCK
+            self.url,
+            lineage,
+            folder / "authority",
+            Trust.open(folder / "trust", member, CLOCK),
+            lambda: View(me=Me("west", BASE, "eu", ""), now=CLOCK.now()),
+            CLOCK,
         )
 
     def held(self) -> Bundle | None:
