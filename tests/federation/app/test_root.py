@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ import aiohttp
 import pytest
 import yaml
 
-from federation.api.ceremony_routes import InstallAnswers, PinRoot
+from federation.api.ceremony_routes import InstallAnswers, InstallNextRoot, PinRoot
 from federation.api.client import Target
 from federation.api.messages import NewToken
 from federation.app import hub
@@ -25,6 +26,9 @@ from pki.certificate import der, pem
 from pki.errors import KeyFileError
 from pki.keys.file import FileKeyStore
 from pki.root import RootAuthority
+from pki.root_lineage import RootLineage
+from pki.rotation import advance
+from pki.safe import hand_over, open_root
 from tests.federation.api.world import ask
 
 BASE = "mesh.example"
@@ -173,6 +177,40 @@ async def test_an_online_root_moves_into_a_safe_and_k2_its_key_may_not_stay(tmp_
         await until(target, None, ready)
     root = await RootAuthority.load(place / "root", FileKeyStore(place / "root-keys"), BASE, CLOCK)
     await root.close()
+
+
+async def test_an_online_root_that_followed_another_one_moves_into_a_safe_and_hands_over_there(
+    tmp_path: Path,
+) -> None:
+    """What stays at the hub are certificates, sets of roots and journals."""
+    state, place = tmp_path / "state", tmp_path / "safe"
+    async with running(tmp_path, "online") as target:
+        await until(target, None, ready)
+    roots = await RootLineage.open(state / "root", FileKeyStore(state / "root-keys"), BASE, CLOCK)
+    await roots.begin("ada", "")
+    while roots.rotation is not None and not roots.rotation.over:
+        await roots.enter(advance(roots.rotation, frozenset(), {}))
+    second = roots.certificate
+    await roots.close()
+    place.mkdir(mode=0o700)
+    shutil.copytree(state / "root", place / "root")
+    (state / "root-keys").rename(place / "root-keys")
+    old = await open_root(place / "root", FileKeyStore(place / "root-keys"), BASE, CLOCK)
+    new = await RootAuthority.create(
+        tmp_path / "new", FileKeyStore(tmp_path / "new-keys"), BASE, CLOCK, epoch=3
+    )
+    file = await hand_over(old, place / "root", new, tmp_path / "new", CLOCK.now())
+    async with running(tmp_path, "offline") as target:
+        await until(target, None, ready)
+        body = InstallNextRoot(file=encode(file).decode())
+        assert await ask(target, "PUT", "/v1/ca/next-root", body=body) == (
+            200,
+            {"root": fingerprint_of(new.certificate), "follows": fingerprint_of(second)},
+        )
+        status, said = await ask(target, "PUT", "/v1/ca/next-root", body=InstallNextRoot(file="{}"))
+        assert (status, said["code"]) == (409, "ceremony")
+    await old.close()
+    await new.close()
 
 
 async def test_a_hub_that_lost_the_root_that_it_pinned_pins_no_other_one(
