@@ -16,12 +16,13 @@ from federation.app.issuing_doors import IssuingDoors
 from federation.clock import SystemClock
 from federation.errors import FederationError
 from federation.svid import svid_pb2 as pb
-from federation.svid.client import Agent, believed, issue, renewal, request
+from federation.svid.client import Agent, believed, issue, newest_bundle, renewal, request
 from federation.svid.demand import Answer, Refusal
 from federation.svid.doors import Served
 from pki import bundle
 from pki.algorithms import spki_hash
 from pki.certificate import load_der
+from pki.certificate import pem as certificates
 from pki.policy import Attestation
 from pki.spiffe import SpiffeId
 from tests.federation.svid.test_server import AGENT, GATEWAY, free_port, leaf, pem
@@ -113,6 +114,20 @@ async def test_a6_one_line_has_one_end_whichever_door_is_asked(tmp_path: Path) -
         answers = await asyncio.gather(*(found.ask(wish) for wish in wishes))
         outcomes = [answer.outcomes[0] for answer in answers]
         assert sum(not isinstance(outcome, Refusal) for outcome in outcomes) <= 1
+
+
+async def test_at_whichever_door_somebody_comes_with_a_new_certificate_the_one_before_is_done_with(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as found:
+        key = new_key()
+        first = load_der((await found.east.first(key, CART)).chain[0])
+        answer = await served_by_somebody(found, renewal(request(key), first.serial_number))
+        assert not found.east.issuer.gone
+        second = certificates(map(load_der, given(answer).chain))
+        async with found.agent.channel(second, pem(key)) as channel:
+            assert bundle.decode(await newest_bundle(channel)) == found.east.authority.bundle()
+        assert found.east.issuer.gone == {first.serial_number}
 
 
 async def test_a_door_that_dies_comes_back(tmp_path: Path) -> None:
