@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from federation.api.client import Refusal, Target, connect
 from federation.api.doors import TcpDoor, serving
-from federation.api.offer_routes import LONGEST_BODY, OfferRoutes
-from federation.api.server import api_application
-from federation.api.tls import served
+from federation.api.messages import OfferedBundle
+from federation.api.offer_routes import LONGEST_BODY, PATH, OfferRoutes
+from federation.api.server import MAX_BODY, api_application
+from federation.api.tls import client_context, served
 from federation.held import Held
 from federation.held import content as held_content
 from federation.join import Membership
@@ -259,3 +261,14 @@ async def test_a_hub_that_does_not_answer_changes_nothing(federation: Federation
     assert offering.problem == "as before"
     await offering.look(welcome=True)
     assert offering.problem is None
+
+
+@pytest.mark.live
+async def test_a_bundle_may_be_longer_than_what_else_is_sent_and_no_longer(federation: Federation) -> None:
+    world = federation.world
+    tls = client_context(world.authority.bundle().anchors)
+    async with connect(Target(federation.url, tls, f"federation.{TrustDomain.of_hub(BASE)}")) as client:
+        for length, status in ((MAX_BODY + 1, 400), (LONGEST_BODY - 16, 400), (LONGEST_BODY, 413)):
+            with pytest.raises(Refusal) as caught:
+                await client.call("POST", PATH, body=OfferedBundle(bundle="A" * length))
+            assert caught.value.status == status, length
