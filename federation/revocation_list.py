@@ -53,7 +53,7 @@ class RevocationList:
         if self._revocations is None:
             raise FederationError(
                 "the key of the root is not in this hub, so it can neither revoke nor sign a list",
-                "a root in Vault has its own list (pki/crl there); for a root in a safe, ban the cluster here, and "
+                "a root in Vault has its own list (crl in its mount); for a root in a safe, ban the cluster here, and "
                 "tell those who trust the root",
             )
         return self._revocations()

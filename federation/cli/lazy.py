@@ -10,6 +10,9 @@ import click
 
 from federation.cli.interrupt import leaving_at_once
 
+LONGEST_SENTENCE = 200
+"""Characters of the first sentence about a command that are shown in the list of all; click would cut it at 45."""
+
 
 class LazyGroup(click.Group):
     """`places` maps the name of each command, in the order of the help, to `module:attribute`."""
@@ -31,7 +34,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
-        lines = [(name, command.get_short_help_str(80)) for name, command in rows if command]
+        lines = [(name, command.get_short_help_str(LONGEST_SENTENCE)) for name, command in rows if command]
         if lines:
             with formatter.section("Commands"):
                 formatter.write_dl(lines)

@@ -25,6 +25,7 @@ DEBUG = "FEDERATION_DEBUG"
 """The variable of the environment that asks for the traceback of what nobody foresaw."""
 COMPLETE = "_FEDERATION_COMPLETE"
 """The variable by which a shell asks for completions."""
+HUB_OPTION = "--hub"
 KEY_MISSING = "put it back from a backup: another one in its place would be trusted by nobody"
 
 COMMANDS = {
@@ -61,7 +62,7 @@ class Program(LazyGroup):
     "NO_COLOR=1 takes the colours away.",
 )
 @click.option(
-    "--hub",
+    HUB_OPTION,
     metavar="TARGET",
     envvar="FEDERATION_HUB",
     help="Which process to ask: a context's name, unix:///path/to/api.sock or https://host:port.  "
@@ -102,6 +103,8 @@ def _told() -> int:
     except click.ClickException as error:
         wrong = io.StringIO()
         error.show(wrong)
+        if isinstance(error, click.NoSuchOption) and error.option_name == HUB_OPTION:
+            wrong.write(f"{HUB_OPTION} stands before the command: federation {HUB_OPTION} TARGET …\n")
         for line in wrong.getvalue().splitlines():
             click.echo(printable(brief(line)), err=True)
         return error.exit_code

@@ -147,7 +147,7 @@ def test_what_is_no_file_is_not_replaced_by_one(
     """Whoever writes to /dev/null as root must not put a file in its place."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(WriteError, match="is not a plain file|File exists"):
+    with pytest.raises(WriteError, match=r"is not a plain file|File exists"):
         replace(pipe, b"x")
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
     assert os.listdir(tmp_path) == ["pipe"]
@@ -186,7 +186,7 @@ def test_all_files_are_written_or_none(
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(WriteError, match="/b: No space left"):
-        durable.write_all(tmp_path, {name: b"new" for name in files}, replace=replace)
+        durable.write_all(tmp_path, dict.fromkeys(files, b"new"), replace=replace)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
 
@@ -228,11 +228,15 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_anything_is_done
 
 
 def test_a_folder_for_what_came_to_nothing_is_taken_away_and_one_that_was_there_stays(tmp_path: Path) -> None:
-    def fail(path: Path, leaves: str = "") -> None:
-        with pytest.raises(ValueError, match="refused"), durable.tentative_folder(path):
+    def refused(path: Path, leaves: str) -> None:
+        with durable.tentative_folder(path):
             if leaves:
                 (path / leaves).touch()
             raise ValueError("refused")
+
+    def fail(path: Path, leaves: str = "") -> None:
+        with pytest.raises(ValueError, match="refused"):
+            refused(path, leaves)
 
     fail(tmp_path / "a" / "b")
     assert os.listdir(tmp_path) == []

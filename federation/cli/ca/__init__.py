@@ -40,7 +40,10 @@ class Authorities(LazyGroup):
 def ca() -> None:
     """The root, the authority of each cluster, and what they issue.
 
+    They ask the hub of this machine, or whom --hub names, which stands before ca.
+
     \b
     Examples:
       federation ca tree                    who signed whom, and who trusts what
+      federation --hub unix:///var/lib/federation/agent/api.sock ca show
     """

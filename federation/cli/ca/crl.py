@@ -65,7 +65,13 @@ def _show(found: dict[str, Any]) -> None:
 @click.command()
 @click.argument("cluster", type=CLUSTER)
 @click.option("--serial", type=SERIAL, help="Which of its root-signed authorities, if several live.")
-@click.option("--reason", type=click.Choice(REASONS), required=True, help="As RFC 5280 has them.")
+@click.option(
+    "--reason",
+    type=click.Choice(REASONS),
+    metavar="REASON",
+    required=True,
+    help=f"One of RFC 5280: {', '.join(REASONS)}.",
+)
 @click.option("--why", type=REASON, default="", help="For the journal, and for whoever reads the list here.")
 @output_option
 @click.pass_context

@@ -37,7 +37,8 @@ def _show(answer: dict[str, Any]) -> None:
         _forms(root)
     for own in answer["authorities"]:
         authority = own["authority"]
-        click.secho(f"{answer['kind']} {answer['name']}: {printable(authority['subject'])}", bold=True)
+        name = "" if answer["name"] == answer["kind"] else f" {answer['name']}"
+        click.secho(f"{answer['kind']}{name}: {printable(authority['subject'])}", bold=True)
         _forms(authority)
         _line("epoch", authority["epoch"])
         _line("key store", own["key_store"])

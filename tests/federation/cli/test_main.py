@@ -117,6 +117,7 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
     [
         (("nonsense",), "No such command 'nonsense'"),
         (("status", "extra"), "unexpected extra argument"),
+        (("ca", "show", "--hub", "x"), "--hub stands before the command: federation --hub TARGET"),
         (("status", "-o", "xml"), "'table', 'json', 'yaml'"),
         (("serve",), "Missing option '--config'"),
         (("serve", "--config", "/nonexistent"), "does not exist"),
@@ -448,7 +449,14 @@ def test_completion_offers_commands_and_their_options(
     script = cli("completion", shell)
     assert script.code == 0
     assert f"_FEDERATION_COMPLETE={shell}_complete" in script.out
-    for words, offered in (("federation to", "token"), ("federation token cr", "create")):
+    for words, offered in (
+        ("federation to", "token"),
+        ("federation token cr", "create"),
+        ("federation ca ro", "rotate"),
+        ("federation ca audit sh", "show"),
+        ("federation ca ban --re", "--reason"),
+        ("federation ca export cert", "cert-manager"),
+    ):
         monkeypatch.setenv("_FEDERATION_COMPLETE", f"{shell}_complete")
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv(
