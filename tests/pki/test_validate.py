@@ -18,10 +18,10 @@ from pki.bundle import Bundle, Rejected, accept
 from pki.certificate import der, load_der
 from pki.errors import Distrust, Untrusted
 from pki.issue import Template
-from pki.profiles import CLUSTER_CA, Profile
+from pki.profiles import CLUSTER_CA, CLUSTER_CA_CONSTRAINED, Profile
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import check_issued, verify_peer
-from tests.pki.world import BASE, NOW, Ca, World, make_ca, make_root, make_world, new_key, serial
+from tests.pki.world import BASE, NOW, Ca, World, constrained, make_ca, make_root, make_world, new_key, serial
 
 EAST = TrustDomain.of_cluster("east", BASE)
 WEST = TrustDomain.of_cluster("west", BASE)
@@ -370,6 +370,49 @@ def test_c14_the_second_look_refuses_a_weak_serial_and_a_life_beyond_the_issuer(
     long = replace(world.east.template(GATEWAY), not_after=end + timedelta(seconds=1))
     with pytest.raises(Untrusted, match="outlives"):
         check_issued(issue.sign(long, world.east.key), long, world.east.forms)
+
+
+def test_c14_the_second_look_at_an_authority_names_each_difference(world: World) -> None:
+    key, day = world.east.key.public_key(), timedelta(days=1)
+    plan = issue.rooted_authority(EAST, 1, key, world.root, serial(), NOW)
+    other = issue.rooted_authority(WEST, 2, world.west.key.public_key(), world.root, serial(), NOW)
+    differences = {
+        "the serial number": replace(plan, serial=plan.serial + 1),
+        "the subject": replace(plan, subject=other.subject),
+        "the issuer": replace(plan, issuer=other.subject),
+        "the public key": replace(plan, public_key=other.public_key),
+        "the start": replace(plan, not_before=plan.not_before + day),
+        "the end": replace(plan, not_after=plan.not_after - day),
+        "the subject key identifier": replace(plan, subject_key_id=other.subject_key_id),
+        "the authority key identifier": replace(plan, authority_key_id=other.subject_key_id),
+        "the alternative names": replace(plan, uri=other.uri),
+        "the name constraints": replace(plan, profile=CLUSTER_CA_CONSTRAINED),
+        "the path length": replace(plan, profile=replace(plan.profile, path_length=1)),
+        "the set of extensions": replace(plan, uri=None),
+    }
+    for what, changed in differences.items():
+        with pytest.raises(Untrusted, match=what):
+            check_issued(issue.sign(changed, world.root_key), plan, (world.root,))
+
+
+@pytest.mark.parametrize(
+    ("number", "good"), [((1 << 63) - 1, False), (1 << 63, True), ((1 << 159) - 1, True)]
+)
+def test_c1_a_serial_number_of_an_authority_has_64_to_159_bits(world: World, number: int, good: bool) -> None:
+    plan = issue.rooted_authority(EAST, 1, world.east.key.public_key(), world.root, number, NOW)
+    with contextlib.nullcontext() if good else pytest.raises(Untrusted, match="serial number"):
+        check_issued(issue.sign(plan, world.root_key), plan, (world.root,))
+
+
+def test_c10_the_second_look_obeys_the_name_constraints_of_every_form(world: World) -> None:
+    bound, of_west = constrained(world.east, world), str(SpiffeId.gateway(WEST, "eastwest"))
+    plan = replace(world.east.template(GATEWAY), uri=of_west)
+    check_issued(issue.sign(plan, world.east.key), plan, world.east.forms)
+    with pytest.raises(Untrusted) as refused:
+        check_issued(issue.sign(plan, bound.key), plan, bound.forms)
+    assert refused.value.reason is Distrust.NAME_CONSTRAINTS
+    fits = bound.template(GATEWAY)
+    check_issued(issue.sign(fits, bound.key), fits, bound.forms)
 
 
 FUZZED = make_world()
