@@ -122,6 +122,16 @@ async def test_v5_a_join_while_vault_is_sealed_is_refused_and_uses_no_token_up(
     await until("the end of the alarm", over, watch=(hub.process,))
 
 
+async def test_a_root_in_the_pki_engine_is_not_replaced_and_what_can_be_done_is_said(
+    hub: HubWithVault,
+) -> None:
+    for action in ("start", "status"):
+        refused = await hub.ask("ca", "rotate", "root", action)
+        assert refused.code == 1, refused.said
+        assert "cannot replace the root" in refused.err
+        assert "keys.vault" in refused.err
+
+
 async def test_v5_a_hub_starts_and_serves_while_vault_is_away(hub: HubWithVault, bao: Bao) -> None:
     config = hub.agent("east", await hub.token("east"))
     await joins(hub, config)
