@@ -26,7 +26,7 @@ from federation.root_request import RootRequest
 from federation.rotating import own
 from federation.sync.publisher import Publisher
 from federation.trust import Trust
-from federation.turning import Own, lives, other, reports, survivors
+from federation.turning import Own, few, named, other, reports, survivors
 from gateway.report_pb2 import ReportAck
 from pki import bundle as bundles
 from pki.bundle import Bundle
@@ -243,21 +243,21 @@ class ClusterRealm:
             if report is None or report.bundle < version:
                 behind.append(f"gateway {name}, {self._gateways.whereabouts(name)}")
         if not behind and rotation.rule.barrier is Barrier.SWITCHED:
-            return tuple(map(lives, self._survivors(rotation)))
-        return tuple(behind)
+            return named(self._survivors(rotation))
+        return few(behind, len(behind))
 
     def _own(self, rotation: Rotation) -> Own:
         bundle = self.lineage.bundle()
         seen = [self._gateways.report(name) for name in self._gateways.counted]
         versions = [report.bundle for report in seen if report is not None]
         held = min(versions, default=bundle.version) if len(versions) == len(seen) else None
-        return own(self.lineage, held, bool(self._survivors(rotation)))
+        return own(self.lineage, held, any(self._survivors(rotation)))
 
-    def _survivors(self, rotation: Rotation) -> tuple[Entry, ...]:
+    def _survivors(self, rotation: Rotation) -> Iterator[Entry]:
         """Certificates of the authority that is not to issue in this phase, as far as somebody may present them."""
         ended = self.lineage.authorities.get(other(rotation.rule.issuer))
         if ended is None:
-            return ()
+            return iter(())
         key = subject_key_id(ended.self_signed)
         counted, presented = set(self._gateways.counted), dict[str, bool]()
         for spki, name in self._instances.keys().items():

@@ -7,7 +7,7 @@ their certificates is renewed, or has ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 import structlog
@@ -21,7 +21,7 @@ from federation.identity import Identity
 from federation.model import HUB
 from federation.onlookers import OUTSIDERS, of_outsiders, report
 from federation.rotating import own
-from federation.turning import lives, other, reports, survivors
+from federation.turning import named, other, reports, survivors
 from pki.bundle import Bundle
 from pki.certificate import authority_key_id, load_pem, subject_key_id
 from pki.errors import PkiError
@@ -102,14 +102,14 @@ class HubRealm:
 
     def reports(self, rotation: Rotation) -> dict[str, Report | Lack]:
         heard = self._hub.heard(self.lineage.bundle())
-        mine = own(self.lineage, self.lineage.bundle().version, bool(self._survivors(rotation)))
+        mine = own(self.lineage, self.lineage.bundle().version, any(self._survivors(rotation)))
         looking_on = {OUTSIDERS: report(rotation, lambda: self._until(self.lineage.bundle()) is None)}
         found = reports(rotation, HUB, mine, str(self.lineage.trust_domain), heard.counted)
         return {**looking_on, **found, **heard.doubts}
 
     def lagging(self, rotation: Rotation) -> tuple[str, ...]:
         """Those who may still present a certificate of the authority that is not to issue in this phase."""
-        return tuple(map(lives, self._survivors(rotation)))
+        return named(self._survivors(rotation))
 
     async def _ask_the_root(self) -> None:
         """For its word for each of our authorities, and anew where another root has taken its place. Nobody waits for
@@ -138,10 +138,10 @@ class HubRealm:
             return
         await self.lineage.accept_root_signed(rooted, root.certificate)
 
-    def _survivors(self, rotation: Rotation) -> tuple[Entry, ...]:
+    def _survivors(self, rotation: Rotation) -> Iterator[Entry]:
         ended, now = self.lineage.authorities.get(other(rotation.rule.issuer)), self._clock.now()
         if ended is None:
-            return ()
+            return iter(())
         still_ours = authority_key_id(self._identity.current.certificate) == subject_key_id(ended.self_signed)
         renewed = frozenset(one.spki for one in self.lineage.issuer.ledger(now))
         entries = (one for one in ended.ledger(now) if self._counts(one, renewed))

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from datetime import datetime
-from heapq import nsmallest
 
 from federation.api.messages import Blocking
-from federation.turning import lives
+from federation.turning import named
 from pki.ledger import Entry
 from pki.profiles import SVID
 from pki.rotation import Phase, Report, Rotation, Side
@@ -26,8 +25,6 @@ OUTSIDERS = "trust domains outside"
 """Names of no cluster: they are no DNS labels."""
 
 TIME_TO_LOOK = 5 * USUAL_REFRESH
-
-MOST_NAMED = 5
 
 
 def behind(
@@ -66,14 +63,12 @@ def report(rotation: Rotation, is_ready: Callable[[], bool]) -> Report:
 def of_workloads(waited_for: Sequence[Entry]) -> Blocking:
     """Who is waited for, in words; those whose certificates end first are named."""
     count, last = len(waited_for), max(entry.not_after for entry in waited_for)
-    first = nsmallest(MOST_NAMED, waited_for, key=lambda entry: (entry.not_after, entry.serial))
-    more = count - len(first)
     some = "1 workload has" if count == 1 else f"{count} workloads have"
     return Blocking(
         member=WORKLOADS,
         reason=f"{some} a certificate that came with the anchors from before, "
         f"until {last.isoformat(timespec='minutes')} at the latest",
-        who=(*map(lives, first), *((f"and {more} more",) if more > 0 else ())),
+        who=named(waited_for),
         todo="wait: they renew at half the life of their certificates (`federation ca renew` does it now); whoever "
         "will never come back can be let go of by its key: federation ca ban KEY --reason 'it is gone'",
     )

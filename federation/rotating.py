@@ -30,9 +30,6 @@ LOOK_EVERY = 1.0
 
 AFTER_AN_ABORT = timedelta(days=1)
 
-MOST_NAMED = 5
-"""Of the driver's own who hold a phase up, as many are named."""
-
 log = structlog.get_logger()
 
 
@@ -87,7 +84,7 @@ class Realm(Protocol):
         ...
 
     def lagging(self, rotation: Rotation) -> tuple[str, ...]:
-        """Of the driver's own, who holds the phase up."""
+        """Of the driver's own, who holds the phase up: the first few, and how many there are besides."""
         ...
 
 
@@ -259,10 +256,7 @@ class Rotating:
         if blocker.member != realm.me:
             published = self._lineage.bundle().version
             return of_another(blocker, realm.seen(blocker.member), published, self._lineage.entered)
-        own = realm.lagging(rotation)
-        more = len(own) - MOST_NAMED
-        who = (*own[:MOST_NAMED], *((f"and {more} more",) if more > 0 else ()))
-        return of_the_driver(blocker, realm.kind, who, self._lineage.entered)
+        return of_the_driver(blocker, realm.kind, realm.lagging(rotation), self._lineage.entered)
 
     def _due(self) -> datetime:
         """When the next one begins by itself; not at once where a person has just turned one back that is no order of

@@ -6,9 +6,10 @@ believes it, and says which version of the bundle all of its verifiers have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from heapq import nsmallest
 
 from federation.held import Held, Version
 from pki.ledger import Entry
@@ -20,6 +21,9 @@ ROTATED_AT = 2 / 3
 
 LONGEST_LEFT = timedelta(days=8)
 """Before the end of an authority: the life of its longest leaf, and a day for clocks and renewals."""
+
+MOST_NAMED = 5
+"""Of those who hold a phase up, as many are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +75,13 @@ def survivors(
     gateways: Mapping[str, bool],
     now: datetime,
     gone: Set[int] | None = None,
-) -> tuple[Entry, ...]:
-    """Certificates of the other authority that may still be presented, in the order in which they end.
+) -> Iterator[Entry]:
+    """Certificates of the other authority that may still be presented; there may be very many.
 
     `ours` is the identity of the driver itself, which presents one of them while `still_ours`. `gateways` maps the keys
     of gateways that are known to whether one of them is still presented. A key that no gateway has any more is out of
     use, and so is what anybody else has done with: `gone` by serial number, or else what was replaced.
     """
-    found = []
     for entry in entries:
         if entry.profile == CLUSTER_CA.name:
             lives = False  # the anchor itself, which nobody presents
@@ -89,8 +92,20 @@ def survivors(
         else:
             lives = not entry.successors if gone is None else entry.serial not in gone
         if lives and entry.not_after > now:
-            found.append(entry)
-    return tuple(sorted(found, key=lambda entry: (entry.not_after, entry.serial)))
+            yield entry
+
+
+def named(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Certificates in words: the first few in the order in which they end, and how many there are besides."""
+    found = tuple(entries)
+    first = nsmallest(MOST_NAMED, found, key=lambda entry: (entry.not_after, entry.serial))
+    return few(tuple(map(lives, first)), len(found))
+
+
+def few(who: Sequence[str], count: int) -> tuple[str, ...]:
+    """The first of `count`, and how many there are besides."""
+    more = count - MOST_NAMED
+    return (*who[:MOST_NAMED], *((f"and {more} more",) if more > 0 else ()))
 
 
 def lives(entry: Entry) -> str:

@@ -13,7 +13,7 @@ from federation.admission import Admission, Joined
 from federation.banned import BanKind
 from federation.clock import ManualClock
 from federation.errors import FederationError
-from federation.held import Held, content
+from federation.held import Held, content, digest
 from federation.hub import Hub
 from federation.listen import HostPort
 from federation.model import HUB, MemberState
@@ -55,7 +55,14 @@ class Site:
         """East says, signed, that it holds the newest set, and presents the word of `roots`."""
         before = self.told.get("east")
         stamp = (1, 1 if before is None else before.stamp[1] + 1)
-        held = Held("east", ((BASE, *self.root.bundle().version),), tuple(sorted(roots)), stamp)
+        bundle = self.root.bundle()
+        held = Held(
+            "east",
+            ((BASE, *bundle.version),),
+            tuple(sorted(roots)),
+            digests=((BASE, digest(bundle)),),
+            stamp=stamp,
+        )
         signature = await self.east.issuer.sign_statement(Kind.HELD, content(held, EAST))
         self.told["east"] = replace(held, signature=signature)
 

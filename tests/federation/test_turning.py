@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federation.held import Held, Version, common
-from federation.turning import LONGEST_LEFT, Own, deadline, due, reports, survivors
+from federation.turning import LONGEST_LEFT, Own, deadline, due, few, lives, named, reports, survivors
 from pki.ledger import Entry
 from pki.rotation import Phase, Report, Rotation, Side, Token, advance, blockers
 from tests.federation.world import NOW
@@ -91,12 +91,12 @@ def entry(
 
 
 def left(*entries: Entry, still_ours: bool = False, **gateways: bool) -> tuple[Entry, ...]:
-    return survivors(entries, AGENT, still_ours, gateways, NOW)
+    return tuple(survivors(entries, AGENT, still_ours, gateways, NOW))
 
 
 def test_a_gateways_certificate_lives_until_its_envoy_presents_another() -> None:
     one, two = entry(GATEWAY, "a", hours=2), entry(GATEWAY, "b", hours=1, renewed=True)
-    assert left(one, two, a=True, b=True) == (two, one), "a renewal that Envoy has not taken does not count"
+    assert left(one, two, a=True, b=True) == (one, two), "a renewal that Envoy has not taken does not count"
     assert left(one, two, a=True, b=False) == (one,)
     assert left(one, two, a=True) == (one,), "a key that no gateway has any more"
 
@@ -118,6 +118,16 @@ def test_a_workload_of_a_namespace_called_gateway_is_a_workload() -> None:
 def test_what_has_ended_and_the_anchor_itself_do_not_live() -> None:
     assert left(entry(WORKLOAD, hours=0)) == ()
     assert left(entry(f"spiffe://{DOMAIN}", profile="cluster-ca")) == ()
+
+
+def test_of_many_those_are_named_that_end_first_and_the_others_counted() -> None:
+    late, soon = (entry(WORKLOAD, hours=hours, profile="svid") for hours in (9, 1))
+    assert named([late, soon]) == (lives(soon), lives(late))
+    many = [entry(WORKLOAD, hours=hours, profile="svid") for hours in range(20, 0, -1)]
+    told = named(iter(many))
+    assert told[:-1] == tuple(map(lives, many[:-6:-1]))
+    assert told[-1] == "and 15 more"
+    assert few(("gateway gw-0",), 1) == ("gateway gw-0",)
 
 
 def test_the_next_rotation_begins_at_two_thirds_of_a_life_and_waits_no_longer_than_leaves_allow() -> None:

@@ -77,7 +77,7 @@ def following(now: State, gone: Gone) -> Rotation:
     ended = [entry for side, entry in now.ledger if side is other(issuer)]
     old = survivors(ended, "", False, {}, JOINED, done)
     version = (1, len(now.published))
-    mine = Own(version, now.published[-1], version, issuer, BOTH if old else frozenset({issuer}))
+    mine = Own(version, now.published[-1], version, issuer, BOTH if any(old) else frozenset({issuer}))
     entries = [entry for _, entry in now.ledger]
     waited_for = behind(entries, len(now.published), done, lambda _: False, JOINED)
     found = reports(rotation, ME, mine, DOMAIN, {}) | {
