@@ -85,6 +85,11 @@ def cli(ctx: click.Context, hub: str | None) -> None:
 def run() -> int:
     """Run the command that the arguments of this process name, and return the exit code; what went wrong is told."""
     _fill_the_first_files()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # whatever the encoding of the terminal has no sign for
     try:
         if sys.stdout is None:
             fail("standard output is closed, and nothing was done", "> /dev/null throws an answer away")

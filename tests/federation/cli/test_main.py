@@ -186,6 +186,10 @@ def test_whoever_shows_something_shows_it_for_programs_too() -> None:
         (("ca", "audit", "--from", "east", "verify"), "--from goes after verify, if that has it"),
         (("ca", "audit", "--identity", "x", "show"), "--identity goes after show, if that has it"),
         (("ca", "audit", "show", "/nonexistent"), "does not exist"),
+        (
+            ("ca", "init", "--offline", "--base", "a.b", "--out", "/nonexistent/\udcff"),
+            "\\udcff' is not UTF-8",
+        ),
         (("ca", "audit", "accept", "Ea st"), "'Ea st' is not a name of a cluster"),
         (("service", "list", "--from", "EAST"), "'EAST' is not a name of a cluster"),
         (("token", "create", "EAST"), "'EAST' is not a name of a cluster"),
@@ -416,6 +420,24 @@ def test_a_reader_that_has_gone_is_no_problem_found(words: tuple[str, ...]) -> N
     finally:
         os.close(theirs)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("encoding", "mark"), [("latin-1", "\\u2713"), ("ascii", "✓"), ("utf-8", "✓")]
+)  # click takes an ASCII terminal for one that is set up wrongly, and speaks UTF-8 to it
+def test_what_the_encoding_of_the_terminal_has_no_sign_for_is_written_another_way(
+    encoding: str, mark: str
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, "config", "check", EXAMPLES / "hub.yaml"],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{mark} ")
 
 
 @pytest.mark.live
