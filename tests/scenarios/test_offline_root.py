@@ -290,6 +290,8 @@ async def test_a_root_in_a_safe_is_replaced_by_another_one_there_and_back(hub: O
         assert await hub.ceremony() == ["east.mesh.example", "hub.mesh.example"]
         await roots.reached("done")
         assert await meet()
+        over = await roots.ca("rotate", "root", "status")
+        assert (over.code, "no other one begins by itself" in over.out) == (0, True), over.said
         (root,) = (await ask(hub.socket, "/v1/authorities"))["roots"]
         assert root["forms"][0]["sha256"] == hub.safe.fingerprint != first
         late = await hub.member("late")

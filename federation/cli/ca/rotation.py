@@ -144,7 +144,9 @@ def _show(ctx: click.Context, found: Mapping[str, Any]) -> None:
     if found["running"]:
         _running(ctx, found)
     else:
-        click.echo(f"the next one begins {when('due')(found)}; this authority ends {when('ends')(found)}")
+        alone = found["due"] < found["ends"]
+        following = f"the next one begins {when('due')(found)}" if alone else "no other one begins by itself"
+        click.echo(f"{following}; this authority ends {when('ends')(found)}")
     if found["problem"]:
         click.secho(f"‼ {printable(found['problem'])}", fg="yellow")
 

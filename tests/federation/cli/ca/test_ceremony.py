@@ -400,3 +400,19 @@ def test_a_root_follows_no_other_without_a_file_and_the_key_of_that_one(safe: Sa
     assert own.code == 0, own.err
     again = safe.init("--follows", safe.root, "--out", new, "--hand-over", file)
     assert (again.code, "exists already" in again.err) == (2, True), again.err
+
+
+def test_a_root_of_an_organisation_takes_the_place_of_one_of_ours(safe: Safe, cli: Cli) -> None:
+    certificate, key = organisation(safe.folder)
+    (root,) = load_pem(certificate.read_bytes())
+    new, file = safe.folder / "root-2", safe.folder / "next.root"
+    given = ("--key", key, "--base", BASE, "--out", new, "--passphrase-file", safe.secret)
+    taken = cli("ca", "import-root", certificate, *given, "--expect", fingerprint_of(root))
+    assert taken.code == 0, taken.err
+    made = safe.init("--out", new, "--follows", safe.root, "--hand-over", file, "-o", "json")
+    assert made.code == 0, made.err
+    assert made.json["fingerprint"] == fingerprint_of(root)
+    (old,) = load_pem((safe.root / "root" / "self-signed.pem").read_bytes())
+    held = Bundle(TrustDomain.parse(BASE), FIRST_SEQUENCE, (old,))
+    found = read_next(decode(file.read_bytes(), NextRoot), BASE, held, datetime.now(UTC))
+    assert found.certificate == root
