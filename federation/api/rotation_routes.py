@@ -15,6 +15,7 @@ from federation.api.routes import Access, ApiProblem, Call, Route, not_found
 from federation.hub import Hub
 from federation.orders import Orders
 from federation.questions import Question
+from federation.reason import ALLOWED, why_unspeakable
 from pki.errors import Refused
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ class RotationRoutes:
 
     async def _rotate(self, call: Call) -> RotationStatus:
         self._refuse_others(call)
+        if fault := why_unspeakable(call.body.why):
+            raise ApiProblem(400, "bad-value", f"why: {fault}", f"allowed: {ALLOWED}")
         if self._orders is None or not call.principal.through_hub:
             return await self._do(call)
         async with self._orders.obeying(call.body.action, lambda: self._rotating.ordered):

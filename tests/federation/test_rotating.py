@@ -13,6 +13,7 @@ from federation.api.rotation_routes import RotationRoutes
 from federation.api.routes import Access, ApiProblem, Call, Principal
 from federation.clock import ManualClock
 from federation.errors import FederationError
+from federation.reason import ALLOWED
 from federation.rotating import Rotating
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
@@ -156,3 +157,13 @@ async def test_an_agent_answers_by_the_name_of_its_cluster_and_by_no_other(site:
     with pytest.raises(ApiProblem, match="'central'") as refused:
         await site.ask(Rotate(action="start"), path, name="central")
     assert (refused.value.status, "agent of west" in refused.value.hint) == (404, True)
+
+
+@pytest.mark.parametrize("why", ["x" * 201, "two\nlines", "a\x1b[2J"])
+async def test_a_reason_that_could_not_be_told_is_refused_before_anything_begins(
+    site: Site, why: str
+) -> None:
+    with pytest.raises(ApiProblem, match="why: it ") as refused:
+        await site.ask(Rotate(action="start", why=why))
+    assert (refused.value.status, refused.value.hint) == (400, f"allowed: {ALLOWED}")
+    assert not site.rotating.status().running
