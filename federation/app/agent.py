@@ -1,18 +1,16 @@
-"""`federation agent`: discovery, decisions, the stream to the hub, and the doors for this cluster's gateways."""
+"""`federation agent`: discovery, decisions, the stream to the hub, and all that its doors (`agent_doors`) need."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 
-from federation.access import AgentAccess
 from federation.agent import Agent, Outlets, remembered_view
 from federation.anchors import find_again
 from federation.api.agent_routes import AgentRoutes
@@ -23,23 +21,12 @@ from federation.api.ceremony_routes import CeremonyRoutes
 from federation.api.inward import Inward
 from federation.api.issue_routes import IssueRoutes
 from federation.api.rotation_routes import RotationRoutes
-from federation.api.routes import Route
-from federation.api.server import (
-    TcpDoor,
-    UnixDoor,
-    api_application,
-    health_application,
-    serving,
-    with_health,
-)
-from federation.api.tls import served
+from federation.app.agent_doors import AgentDoors
 from federation.app.agent_settings import limits_of, me_of, orders_of, quota_of, tuning_of
 from federation.app.agent_state import AgentState
 from federation.app.auditing import KeptByAgent, tell_heads
 from federation.app.bundles import BundleExchange
 from federation.app.figures import watch_agent
-from federation.app.gateway_reports import read_report
-from federation.app.issuing_doors import IssuingDoors
 from federation.app.keys import authority_keys
 from federation.app.vaults import Vaults
 from federation.attest import Attestor, Instances
@@ -57,7 +44,6 @@ from federation.issuer import Issuer
 from federation.join import Membership, join, join_again, membership, open_authority
 from federation.journals import Journals, of
 from federation.knowledge import Knowledge
-from federation.listen import HostPort
 from federation.model import Position
 from federation.offering import Offering
 from federation.opening import Known, Opening
@@ -65,8 +51,6 @@ from federation.orders import Orders
 from federation.rooting import Rooting
 from federation.rotating import Rotating
 from federation.store import SqliteStore
-from federation.svid.doors import Served
-from federation.svid.server import Callers, SvidServer
 from federation.sync.client import Credentials, Ports, SyncClient
 from federation.sync.codec import BUNDLE, JOURNAL
 from federation.sync.importer import Importer
@@ -74,11 +58,7 @@ from federation.sync.publisher import Publisher
 from federation.telemetry import AgentMetrics
 from federation.tokens import TokenStore
 from federation.trust import Trust
-from gateway.report_pb2 import GatewayReport
-from gateway.xds.reports import ReportServer
-from gateway.xds.server import AdsServer, Client, ServerCredentials, add_secure_port, new_server
 from pki import durable
-from pki.bundle import encode
 from pki.keys import KeyStore
 from pki.keys.passphrase import Passphrase
 from pki.lineage import Lineage
@@ -147,7 +127,6 @@ class _Process:
         self.folder = Path(settings.directory)
         self.metrics = AgentMetrics()
         vaults.watch(self.metrics.vault_token)
-        self.cuts: tuple[Callable[[Callable[[Client], str | None]], None], ...] = ()
         self.knowledge = Knowledge(store)
         self.tokens = TokenStore(store, clock.now)
         self.instances = Instances(store)
@@ -190,7 +169,9 @@ class _Process:
         events = importer.restore(remembered.heard, remembered.cursors, remembered.believed)
         view = remembered_view(me_of(self.settings, base), remembered, events, self.clock.now())
         outlets = Outlets(
-            self.publisher, lambda snapshots: self.gateways.publish(snapshots), self._cut_the_banned
+            self.publisher,
+            lambda snapshots: self.gateways.publish(snapshots),
+            lambda: self.doors.cut_the_banned(),
         )
         self.agent = Agent(
             view,
@@ -287,6 +268,16 @@ class _Process:
             lambda: self.issuer.gone,
             bundles.until,
         )
+        self.doors = AgentDoors(
+            self.settings,
+            self.folder,
+            self.authority,
+            self.identity,
+            self.issuer,
+            self.gateways,
+            self.realm,
+            self.clock,
+        )
         rotating = Rotating(self.realm, self.clock)
         orders = Orders.open(self.folder, orders_of(self.settings), self.clock)
         routes += RotationRoutes(rotating, cluster=me, orders=orders).routes()
@@ -326,23 +317,9 @@ class _Process:
             for use, session in self.vaults.sessions.items():
                 group.create_task(session.run(), name=f"vault for {use}")
             group.create_task(self.rooting.run(), name="rooting")
-            if (doors := self._issuing_doors()) is not None:
-                group.create_task(doors.run(), name="issuing doors")
-            await self._serve(routes, state)
-
-    async def _serve(self, routes: Iterable[Route], state: AgentState) -> None:
-        listen = self.settings.listen
-        access = AgentAccess(self.authority.bundle, self.clock.now, self._why_banned)
-        api = api_application("federation agent", version("federation"), routes, access)
-        health = partial(health_application, state.healthy, state.ready, state.exposition)
-        tls = TcpDoor(listen.api, served(self.identity, self.authority.bundle))
-        async with (
-            self._xds(listen.xds),
-            serving(with_health(api, health()), UnixDoor(self.folder / "api.sock"), tls),
-            serving(health(), TcpDoor(listen.telemetry)),
-        ):
-            log.info("agent runs", cluster=self.settings.cluster, api=str(listen.api), xds=str(listen.xds))
-            await asyncio.Event().wait()
+            if (issuing := self.doors.issuing()) is not None:
+                group.create_task(issuing.run(), name="issuing doors")
+            await self.doors.serve(routes, state)
 
     def _untrusted(self) -> tuple[str, ...]:
         return () if self.trust.problem is None else (self.trust.problem,)
@@ -365,73 +342,15 @@ class _Process:
         await self.discovery.listed.wait()
         self.agent.services_listed()
 
-    # ---- doors ---------------------------------------------------------------------------------------------------
-
     def _credentials(self) -> Credentials:
         leaf = self.identity.current
         return Credentials(self.trust.hub.pem(), leaf.chain, leaf.key)
 
-    @asynccontextmanager
-    async def _xds(self, address: HostPort) -> AsyncIterator[None]:
-        """The gRPC door for gateways, which report at once and get a configuration when there is a true one, and for
-        workloads that renew.
-        """
-        ads = AdsServer(
-            self.gateways.authorize,
-            self.gateways.choose,
-            self.clock,
-            self.gateways.stream_changed,
-            self.gateways.stream_ended,
-        )
-        reports = ReportServer(
-            self.gateways.authorize,
-            self._reported,
-            self.gateways.fell_silent,
-            lambda client: self.realm.word_for(client.instance),
-        )
-        self.realm.on_word = reports.tell
-        self.cuts = (ads.cut, reports.cut)
-        svids = SvidServer(Callers(self.authority.bundle, self.clock.now), self.issuer.issue)
-        server = new_server(ads.handler(), reports.handler(), svids.handler())
-        add_secure_port(server, address, self._server_credentials)
-
-        await server.start()
-        try:
-            yield
-        finally:
-            await server.stop(grace=0.5)
-
-    def _issuing_doors(self) -> IssuingDoors | None:
-        """The processes where workloads renew, if there are any besides this one."""
-        wanted = self.settings.issuing.doors
-        if wanted is None:
-            return None
-        path = self.folder / "doors.sock"
-        return IssuingDoors(
-            path, wanted.listen, wanted.processes, self.issuer.issue, self._served, self.clock
-        )
-
-    def _served(self) -> Served:
-        leaf = self.identity.current
-        return Served(leaf.chain, leaf.key, encode(self.authority.bundle()))
-
     def _why_banned(self, identity: SpiffeId, key: str) -> str | None:
         return self.gateways.why_banned(identity, key)
-
-    def _cut_the_banned(self) -> None:
-        for cut in self.cuts:
-            cut(self.gateways.refused)
 
     def _heads_of(self, journals: Journals) -> Callable[[], tuple[JournalHead, ...]]:
         return lambda: tuple(one for one in journals.heads() if one.authority in self.authority.witnessed)
 
     def _tell_heads(self, heads: tuple[JournalHead, ...]) -> None:
         self.publisher.set(JOURNAL, Heads(self.settings.cluster, heads))
-
-    def _server_credentials(self) -> ServerCredentials:
-        leaf = self.identity.current
-        return ServerCredentials(leaf.chain, leaf.key, self.authority.bundle().pem())
-
-    def _reported(self, client: Client, message: GatewayReport) -> None:
-        seen = read_report(client, message, self.clock.now())
-        self.gateways.reported(client, seen.gateway, seen.report, seen.paths, seen.failed)
