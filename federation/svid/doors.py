@@ -152,5 +152,5 @@ async def _receive(reader: asyncio.StreamReader) -> bytes | None:
     try:
         length = int.from_bytes(await reader.readexactly(4))
         return await reader.readexactly(length) if length <= LONGEST_FRAME else None
-    except (asyncio.IncompleteReadError, ConnectionResetError):
+    except (asyncio.IncompleteReadError, ConnectionError):
         return None

@@ -65,5 +65,5 @@ def test_of_a_line_the_last_certificate_that_somebody_came_with_is_never_done_wi
         has = has if is_lost else serial
     arrivals.came(has)
     assert has not in arrivals.gone
-    given_later = {serial for serial in range(has + 1, len(lost) + 2)}
+    given_later = set(range(has + 1, len(lost) + 2))
     assert arrivals.gone == set(range(1, len(lost) + 2)) - {has} - given_later

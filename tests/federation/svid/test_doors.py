@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -68,6 +69,26 @@ async def test_who_gives_up_disturbs_nobody(tmp_path: Path) -> None:
         assert (await link.issue(demand(1))).bundle == b"bundle"
         with pytest.raises(asyncio.CancelledError):
             await impatient
+
+
+async def test_a_door_that_is_gone_while_it_is_answered_is_just_gone(tmp_path: Path) -> None:
+    """What was lost in writing is told to whoever reads (asyncio, `StreamReaderProtocol.connection_lost`)."""
+    ended = asyncio.Event()
+
+    async def opened(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader.set_exception(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+        await Hatch(reader, writer, answering).run()
+        ended.set()
+
+    async def answering(_: Demand) -> Answer:
+        return Answer((), b"bundle")
+
+    async with await asyncio.start_unix_server(opened, tmp_path / "s"):
+        _, writer = await asyncio.open_unix_connection(tmp_path / "s")
+        async with asyncio.timeout(20):
+            await ended.wait()
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_what_the_agent_cannot_do_is_an_error_at_the_door(tmp_path: Path) -> None:
