@@ -172,3 +172,22 @@ async def test_no_other_change_comes_from_the_hub(path: str, method: str, body: 
     asked = Asked()
     assert (await change(asked, path, body, method))[0] == status
     assert asked.calls == []
+
+
+async def test_whoever_comes_through_the_hub_is_marked_and_who_is_refused_leaves_a_few_lines() -> None:
+    asked = Asked()
+    await change(asked, "/v1/turns", b'{"done": "turned"}')
+    assert asked.calls[0].principal.through_hub
+    asked.failing = FederationError("not from there", "ask here")
+    inward = asked.inward()
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(50):
+            question = Question("/v1/turns", "POST", b'{"done": "turned"}', "mallory")
+            assert (await inward.answer(question))[0] == 409
+    lines = [one for one in logged if one["event"] == "call refused"]
+    assert 1 <= len(lines) <= 10
+    assert (lines[0]["caller"], lines[0]["reason"], lines[0]["status"]) == (
+        "mallory (at the hub)",
+        "not from there",
+        409,
+    )
