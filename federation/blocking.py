@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 from federation.api.messages import Blocking
 from federation.held import Version
 from federation.model import HUB
+from federation.onlookers import MINUTES_TO_LOOK
 from pki.rotation import Blocker, Lack
 
 Kind = Literal["root", "hub", "cluster"]
@@ -155,8 +156,8 @@ def _behind(name: str, seen: Seen, published: Version, entered: datetime | None)
             member=name,
             reason=f"has not taken up version {_number(published)} of the anchors{has}",
             since=entered,
-            todo="where trust domains outside fetch bundles from the hub, they get 25 minutes from when this one was "
-            "there; else `federation status` and the log of the hub say why: its store, or a bundle that it refused",
+            todo=f"where trust domains outside fetch bundles from the hub, they get {MINUTES_TO_LOOK} minutes from "
+            "when this one was there; else `federation status` and the log of the hub say why: its store, or a bundle that it refused",
         )
     return Blocking(
         member=name,

@@ -11,7 +11,7 @@ is destroyed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from federation.api.messages import Blocking
 from federation.turning import named
@@ -25,6 +25,7 @@ OUTSIDERS = "trust domains outside"
 """Names of no cluster: they are no DNS labels."""
 
 TIME_TO_LOOK = 5 * USUAL_REFRESH
+MINUTES_TO_LOOK = TIME_TO_LOOK // timedelta(minutes=1)
 
 
 def behind(
@@ -76,10 +77,9 @@ def of_workloads(waited_for: Sequence[Entry]) -> Blocking:
 
 def of_outsiders(until: datetime) -> Blocking:
     """The same of those who fetch the bundle."""
-    minutes = int(TIME_TO_LOOK.total_seconds() // 60)
     return Blocking(
         member=OUTSIDERS,
         reason="fetch the bundle from here, and may not have seen the new anchor yet; they get until "
         f"{until.isoformat(timespec='minutes')}",
-        todo=f"wait: {minutes} minutes from when it was there, five times the refresh hint of the bundle",
+        todo=f"wait: {MINUTES_TO_LOOK} minutes from when it was there, five times the refresh hint of the bundle",
     )
