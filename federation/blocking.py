@@ -157,7 +157,8 @@ def _behind(name: str, seen: Seen, published: Version, entered: datetime | None)
             reason=f"has not taken up version {_number(published)} of the anchors{has}",
             since=entered,
             todo=f"where trust domains outside fetch bundles from the hub, they get {MINUTES_TO_LOOK} minutes from "
-            "when this one was there; else `federation status` and the log of the hub say why: its store, or a bundle that it refused",
+            "when this one was there; else `federation status` and the log of the hub say why: its store, or a bundle "
+            "that it refused",
         )
     return Blocking(
         member=name,
