@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from federation.held import Held, Stamp, content
+from federation.held import Held, Stamp, content, digest
 from federation.model import HUB
 from pki.bundle import Bundle
 from pki.rotation import Lack
@@ -48,10 +48,11 @@ class Evidence:
 
     def weigh(self, told: Mapping[str, Held], bundle_of: BundleOf, ours: Bundle) -> Weighed:
         """What was told last of each owner, by what is held of them now, for who asks whether they hold `ours`."""
+        mine = digest(ours)
         doubts = {
             name: doubt
             for name, held in told.items()
-            if (doubt := self._doubt(name, held, bundle_of) or _mistaken(name, held, ours)) is not None
+            if (doubt := self._doubt(name, held, bundle_of) or _mistaken(name, held, ours, mine)) is not None
         }
         return Weighed({name: held for name, held in told.items() if name not in doubts}, doubts)
 
@@ -72,11 +73,12 @@ class Evidence:
         return None
 
 
-def _mistaken(name: str, held: Held, ours: Bundle) -> Lack | None:
+def _mistaken(name: str, held: Held, ours: Bundle, mine: bytes) -> Lack | None:
     """Two versions have one number where the folder of whoever gave it was put back from a copy. A hub of a version
     before tells the number alone.
     """
     domain = ours.trust_domain.name
-    if held.version(domain) != ours.version or held.holds(ours):
+    if held.version(domain) != ours.version:
         return None
-    return None if name == HUB and domain not in dict(held.digests) else Lack.CONTENT
+    theirs = held.digest(domain)
+    return None if theirs == mine or (theirs is None and name == HUB) else Lack.CONTENT

@@ -47,10 +47,9 @@ class Held:
         found = (one[1:] for one in self.bundles if one[0] == trust_domain)
         return next(found, None)
 
-    def holds(self, bundle: Bundle) -> bool:
-        """Whether this very version is held, and not one of the same number that says something else."""
-        name = bundle.trust_domain.name
-        return self.version(name) == bundle.version and (name, digest(bundle)) in self.digests
+    def digest(self, trust_domain: str) -> bytes | None:
+        """What that version says (`digest`); None if `owner` does not tell."""
+        return next((digest for name, digest in self.digests if name == trust_domain), None)
 
 
 def digest(bundle: Bundle) -> bytes:

@@ -37,6 +37,7 @@ class Holding:
         self._publisher = publisher
         self._clock = clock
         self._told: tuple[Held, int, int] | None = None
+        self._made: dict[str, tuple[Bundle, bytes]] = {}
         self._count = 0
         self._ask_after: datetime | None = None
 
@@ -50,15 +51,9 @@ class Holding:
         """
         epoch, signer = self._publisher.feed.epoch, self._lineage.issuer
         bundles = tuple(sorted((name, *version) for name, version in versions.items()))
-        known = {each.trust_domain.name: each for each in newest}
-        digests = tuple(
-            sorted(
-                (name, digest(known[name]))
-                for name, version in versions.items()
-                if name in known and known[name].version == version
-            )
+        said = Held(
+            self._publisher.feed.owner, bundles, tuple(sorted(roots)), self._digests(versions, newest)
         )
-        said = Held(self._publisher.feed.owner, bundles, tuple(sorted(roots)), digests)
         if epoch == 0 or (said, epoch, signer.epoch) == self._told:
             return
         now = self._clock.now()
@@ -78,3 +73,16 @@ class Holding:
         self.problem, self._ask_after = None, None
         self._publisher.set(HELD, replace(stamped, signature=signature))
         self._told = said, epoch, signer.epoch
+
+    def _digests(
+        self, versions: Mapping[str, Version], newest: Iterable[Bundle]
+    ) -> tuple[tuple[str, bytes], ...]:
+        """Of those that are held and newest. What was made of a bundle is kept, as it is asked for each second."""
+        before, self._made = self._made, {}
+        for bundle in newest:
+            name = bundle.trust_domain.name
+            if versions.get(name) == bundle.version:
+                known = before.get(name)
+                fits = known is not None and known[0] is bundle
+                self._made[name] = known if known and fits else (bundle, digest(bundle))
+        return tuple(sorted((name, made) for name, (_, made) in self._made.items()))
