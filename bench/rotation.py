@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import product
+from bench import product, steady
 from bench.harness import PAIRS, Judged, Row
 from federation.demo.asking import ask, until
 from federation.demo.clusters import Cluster
-from federation.demo.load import Load, running
+from federation.demo.load import Load
 from federation.demo.rotation import Rotated, follow
 from federation.demo.world import World
 from federation.errors import FederationError
@@ -115,14 +115,15 @@ async def _run(
     work: Callable[[], Awaitable[object]],
 ) -> float:
     """One run, until `work` is done and central is back; seconds that it took."""
-    began = time.monotonic()
     try:
-        async with running(entry, RATE) as load, asyncio.TaskGroup() as group:
-            group.create_task(_absence(world.clusters["central"], seconds), name="bench-absence")
-            await work()
+        async with steady.running(entry, RATE) as load:
+            began = time.monotonic()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_absence(world.clusters["central"], seconds), name="bench-absence")
+                await work()
+            took = time.monotonic() - began
     except* FederationError as errors:
         raise _first(errors) from errors
-    took = time.monotonic() - began
     if len(load.answers) < LEAST * RATE * took:
         raise FederationError(
             f"only {len(load.answers) / took:.0f} of {RATE} requests a second could be asked for",
