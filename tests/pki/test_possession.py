@@ -60,6 +60,7 @@ def test_a_signature_for_another_purpose_is_no_proof() -> None:
         spki(ec.generate_private_key(ec.SECP256K1()).public_key()),
         spki(rsa.generate_private_key(65537, 1024).public_key()),
     ],
+    ids=["nothing", "an empty sequence", "too long", "secp256k1", "RSA with 1024 bits"],
 )
 def test_keys_that_no_certificate_of_ours_holds_are_refused(data: bytes) -> None:
     with pytest.raises(Refused) as refused:
