@@ -168,9 +168,7 @@ class OfflineRoot(Succession[PinnedRoot]):
             await asyncio.to_thread(durable.write, self._place.directory / NEXT, encode(file))
             return following.certificate
 
-    async def begin(
-        self, who: str, why: str, *, manual: bool = False, ordered: bool = False
-    ) -> Rotation:
+    async def begin(self, who: str, why: str, *, manual: bool = False, ordered: bool = False) -> Rotation:
         """As `Succession.begin`, with the root that was handed over; raises `Refused` without one that may follow."""
         if self.rotation is None or self.rotation.over:
             await self._check_next()
