@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from federation.clock import SystemClock
+from federation.held import digest
 from federation.hub import Hub
 from federation.member_row import MemberRow
 from federation.model import HUB, MemberState, Position
@@ -226,7 +227,14 @@ async def test_an_anchor_is_held_here_when_those_outside_who_fetch_it_have_had_t
 
     def held() -> tuple[int, int] | None:
         told = hub.held_by(HUB)
-        return None if told is None else told.version(str(east))
+        if told is None:
+            return None
+        bundle = lineage.bundle()
+        known = {digest(each): each.version for each in (*bundle.earlier, bundle)}
+        assert known[told.digest(str(east)) or b""] == told.version(str(east)), (
+            "what it says is of that version"
+        )
+        return told.version(str(east))
 
     await hub.membership.offered("east", lineage.bundle())
     assert (held(), hub.membership.is_early) == ((1, 1), False)
