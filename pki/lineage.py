@@ -20,11 +20,12 @@ from pki.bundle import Bundle
 from pki.errors import PkiError, Refused
 from pki.keys import KeyStore
 from pki.ledger import Entry
+from pki.lineage_file import Begun
 from pki.policy import Grant
 from pki.rotation import Side
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
-from pki.succession import Begun, Place, Succession
+from pki.succession import Place, Succession
 
 _MadeOf = tuple[Bundle, tuple[tuple[x509.Certificate, x509.Certificate | None], ...]]
 """A version of a bundle, and the two forms of each authority."""

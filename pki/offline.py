@@ -28,12 +28,13 @@ from pki.folder import SELF_SIGNED, Folder
 from pki.following import Following, read_next
 from pki.journal import Journal
 from pki.ledger import Entry
+from pki.lineage_file import Begun
 from pki.root_rules import check_root
 from pki.rotation import Rotation
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
 from pki.subordinate import read_request
-from pki.succession import Begun, Place, Succession
+from pki.succession import Place, Succession
 
 NEXT = "next.json"
 """The root that is to follow, as the safe handed it over."""

@@ -16,13 +16,14 @@ from pki import intermediate
 from pki.certificate import authority_key_id, subject_key_id
 from pki.keys import KeyStore
 from pki.ledger import Entry
+from pki.lineage_file import Begun
 from pki.profiles import CLUSTER_CA_ROOTED, INTERMEDIATE
 from pki.revoking import Revocations
 from pki.root import NEW, RootAuthority
 from pki.rotation import Phase, Side
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
-from pki.succession import Begun, Place, Succession
+from pki.succession import Place, Succession
 
 
 class RootLineage(Succession[RootAuthority]):

@@ -20,10 +20,10 @@ from pki.certificate import der
 from pki.errors import KeyFileError
 from pki.following import drafts
 from pki.keys import KeyStore
+from pki.lineage_file import published_in, settled
 from pki.profiles import epoch_of
 from pki.root import RootAuthority
 from pki.signer import Clock
-from pki.succession import published_in, settled
 
 HANDED_OVER = "handed-over.json"
 LONGEST_FILE = 1024

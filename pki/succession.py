@@ -3,14 +3,8 @@
 A rotation (`pki.rotation`) is first written down, then realised: each step brings the folder to what the phase says,
 and may be repeated after a crash at any point. Whoever decides the phases calls `enter`. What an authority signs is not
 known here: those of a trust domain are a `pki.lineage.Lineage`, the roots of a federation a
-`pki.root_lineage.RootLineage`.
-
-    <folder>/                 the first authority: its certificates and its journal
-    <folder>/<epoch>/         each later one
-    <folder>/lineage.json     which of them is which, and the phase
-    <folder>/bundle.json      the newest version of the bundle, with those that lead to it
-
-The key of an authority that has ended is destroyed; its certificates and its journal stay.
+`pki.root_lineage.RootLineage`. What lies in the folder is in `pki.lineage_file`. The key of an authority that has ended
+is destroyed; its certificates and its journal stay.
 """
 
 from __future__ import annotations
@@ -28,22 +22,20 @@ import msgspec
 from cryptography import x509
 
 from pki import bundle as bundles
-from pki import durable
+from pki import lineage_file
 from pki.bundle import MOST_EARLIER, Bundle, Proof
-from pki.errors import KeyFileError, Refused
+from pki.errors import Refused
 from pki.folder import key_name
 from pki.journal import Head, Journal
 from pki.keys import KeyStore
 from pki.ledger import Entry
+from pki.lineage_file import Begun, Kept
 from pki.profiles import HIGHEST_EPOCH
-from pki.rotation import Barrier, Phase, Rotation, Side, Token
+from pki.rotation import Barrier, Phase, Rotation, Side
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
 from pki.tally import Tally
 
-LINEAGE = "lineage.json"
-BUNDLE = "bundle.json"
-LONGEST_FILE = 64 * 1024
 LONGEST_REASON = 500
 """Characters."""
 
@@ -75,21 +67,6 @@ class Successor(Protocol):
 A = TypeVar("A", bound=Successor)
 
 
-class Begun(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Why a rotation runs: who asked for it and since when, for people. `ordered`: it was an operator of the hub, from
-    there, and not of whoever drives it.
-    """
-
-    at: datetime
-    who: str
-    why: str
-    ordered: bool = False
-
-    def reason(self, what: str) -> str:
-        """Why `what` is made, for a journal."""
-        return f"{what}: {self.why}" if self.why else what
-
-
 @dataclass(frozen=True, slots=True)
 class Place(Generic[A]):
     """Where a succession is: its folder, its keys, and how the authority of an epoch is made or opened in a folder; for
@@ -100,24 +77,6 @@ class Place(Generic[A]):
     keys: KeyStore
     clock: Clock
     authority: Callable[[Path, int, Begun | None], Awaitable[A]]
-
-
-class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """lineage.json: `epoch` is the old authority's, or the only one's; `highest` was ever given out. `sequence` is that
-    of the bundle when the phase was entered.
-    """
-
-    epoch: int
-    first: int
-    highest: int
-    following: int | None = None
-    number: int = 0
-    step: int = 0
-    phase: Phase | None = None
-    manual: bool = False
-    begun: Begun | None = None
-    entered: datetime | None = None
-    sequence: int = 0
 
 
 class Succession(Generic[A]):
@@ -133,7 +92,7 @@ class Succession(Generic[A]):
         self,
         trust_domain: TrustDomain,
         place: Place[A],
-        kept: _Kept,
+        kept: Kept,
         authorities: Mapping[Side, A],
         bundle: Bundle,
     ) -> None:
@@ -151,23 +110,24 @@ class Succession(Generic[A]):
         """What is in the folder, brought to the phase that is written there; a first authority of `epoch` if it is
         empty. Raises `KeyFileError`, `WriteError`, `JournalError`.
         """
-        kept = await asyncio.to_thread(_read, place.directory / LINEAGE)
+        kept = await asyncio.to_thread(lineage_file.read, place.directory)
         async with AsyncExitStack() as undo:
             if kept is None:
                 authority = await place.authority(place.directory, epoch, None)
                 undo.push_async_callback(authority.close)
-                kept = _Kept(epoch=authority.epoch, first=authority.epoch, highest=authority.epoch)
+                kept = Kept(epoch=authority.epoch, first=authority.epoch, highest=authority.epoch)
                 made = cls(trust_domain, place, kept, {Side.OLD: authority}, authority.bundle())
             else:
                 authorities: dict[Side, A] = {}
-                for side, number in _open_sides(kept).items():
+                for side, number in kept.sides.items():
                     authorities[side] = await place.authority(
-                        _folder(place.directory, kept, number), number, kept.begun
+                        kept.folder(place.directory, number), number, kept.begun
                     )
                     undo.push_async_callback(authorities[side].close)
                 first = next(iter(authorities.values()))
                 bundle = (
-                    await asyncio.to_thread(published_in, place.directory, roots=cls.roots) or first.bundle()
+                    await asyncio.to_thread(lineage_file.published_in, place.directory, roots=cls.roots)
+                    or first.bundle()
                 )
                 made = cls(trust_domain, place, kept, authorities, bundle)
                 await made._realise()
@@ -179,10 +139,7 @@ class Succession(Generic[A]):
     @property
     def rotation(self) -> Rotation | None:
         """The rotation that runs, or the last one."""
-        kept = self._kept
-        if kept.phase is None:
-            return None
-        return Rotation(Token(kept.number, kept.step), kept.phase)
+        return self._kept.rotation
 
     @property
     def begun(self) -> Begun | None:
@@ -316,9 +273,9 @@ class Succession(Generic[A]):
         rotation = self.rotation
         if rotation is None or self._kept.following is None:
             return
-        for side, epoch in _open_sides(self._kept).items():
+        for side, epoch in self._kept.sides.items():
             if side not in self._authorities:
-                folder = _folder(self._place.directory, self._kept, epoch)
+                folder = self._kept.folder(self._place.directory, epoch)
                 self._authorities[side] = await self._place.authority(folder, epoch, self._kept.begun)
         anchors = [self._authorities[side].self_signed for side in Side if side in rotation.rule.anchors]
         anew = rotation.rule.anew and self._bundle.sequence == self._kept.sequence
@@ -330,7 +287,7 @@ class Succession(Generic[A]):
     async def _publish(self, anchors: Sequence[x509.Certificate]) -> None:
         version = await self._next_version(anchors)
         bundles.check_bundle(version, roots=self.roots)
-        await asyncio.to_thread(durable.write, self._place.directory / BUNDLE, bundles.encode(version))
+        await asyncio.to_thread(lineage_file.publish, self._place.directory, version)
         self._bundle = version
 
     async def _next_version(self, anchors: Sequence[x509.Certificate]) -> Bundle:
@@ -361,52 +318,6 @@ class Succession(Generic[A]):
         )
         self._authorities = {Side.OLD: self._authorities[staying]}
 
-    async def _write(self, kept: _Kept) -> None:
-        await asyncio.to_thread(durable.write, self._place.directory / LINEAGE, msgspec.json.encode(kept))
+    async def _write(self, kept: Kept) -> None:
+        await asyncio.to_thread(lineage_file.write, self._place.directory, kept)
         self._kept = kept
-
-
-def _open_sides(kept: _Kept) -> dict[Side, int]:
-    """Whose keys are needed in this phase; of a rotation that is over, the losing one may be gone already."""
-    if kept.following is None or kept.phase is Phase.ABORTED:
-        return {Side.OLD: kept.epoch}
-    if kept.phase is Phase.DONE:
-        return {Side.NEW: kept.following}
-    return {Side.OLD: kept.epoch, Side.NEW: kept.following}
-
-
-def _folder(directory: Path, kept: _Kept, epoch: int) -> Path:
-    return directory if epoch == kept.first else directory / str(epoch)
-
-
-def _read(path: Path) -> _Kept | None:
-    try:
-        return msgspec.json.decode(durable.read_private(path, LONGEST_FILE), type=_Kept)
-    except FileNotFoundError:
-        return None
-    except msgspec.MsgspecError as error:
-        raise KeyFileError(path, f"cannot be read: {error}; put a backup of the folder back") from error
-
-
-def published_in(directory: Path, *, roots: bool = False) -> Bundle | None:
-    """The newest version of the bundle of a succession, None if nothing ever followed. Raises `KeyFileError`,
-    `InvalidBundle`.
-    """
-    try:
-        return bundles.decode(durable.read_private(directory / BUNDLE, bundles.LONGEST_ENCODED), roots=roots)
-    except FileNotFoundError:
-        return None
-
-
-def settled(directory: Path) -> Path:
-    """The folder of the authority that signs, of a succession that nobody has open. Raises `KeyFileError` in the middle
-    of a rotation.
-    """
-    kept = _read(directory / LINEAGE)
-    if kept is None:
-        return directory
-    if kept.following is not None:
-        raise KeyFileError(
-            directory / LINEAGE, "is in the middle of a rotation; let it end, or turn it back, where it began"
-        )
-    return _folder(directory, kept, kept.epoch)
