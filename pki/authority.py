@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from cryptography import x509
 
@@ -71,7 +71,34 @@ class Order:
     bundle: int = 0
 
 
-class Authority:
+class Issuing(Protocol):
+    """Whoever fulfils orders, many at once or one by one."""
+
+    async def issue_all(self, orders: Sequence[Order]) -> tuple[Issued | PkiError, ...]: ...
+
+    async def issue(
+        self,
+        request: bytes | PublicKey,
+        grant: Grant,
+        *,
+        who: str,
+        why: str,
+        replaces: x509.Certificate | None = None,
+    ) -> Issued:
+        """Issue what was granted to the key of `request`: a CSR, or a key that the caller is known to hold.
+
+        `replaces` is the certificate that the caller proved to hold when it renews. Raises `Refused`, or as
+        `Signer.sign` does.
+        """
+        key = csr.parse(request, grant.keys).public_key if isinstance(request, bytes) else request
+        serial = None if replaces is None else replaces.serial_number
+        (outcome,) = await self.issue_all((Order(key, grant, who, why, serial),))
+        if isinstance(outcome, PkiError):
+            raise outcome
+        return outcome
+
+
+class Authority(Issuing):
     """Made by `create` or `load`; has one user at a time (its journal is locked); to be closed."""
 
     def __init__(
@@ -196,27 +223,6 @@ class Authority:
             )
         await self._folder.write(ROOT_SIGNED, certificate)
         self.root_signed = certificate
-
-    async def issue(
-        self,
-        request: bytes | PublicKey,
-        grant: Grant,
-        *,
-        who: str,
-        why: str,
-        replaces: x509.Certificate | None = None,
-    ) -> Issued:
-        """Issue what was granted to the key of `request`: a CSR, or a key that the caller is known to hold.
-
-        `replaces` is the certificate that the caller proved to hold when it renews. Raises `Refused`, or as
-        `Signer.sign` does.
-        """
-        key = csr.parse(request, grant.keys).public_key if isinstance(request, bytes) else request
-        serial = None if replaces is None else replaces.serial_number
-        (outcome,) = await self.issue_all((Order(key, grant, who, why, serial),))
-        if isinstance(outcome, PkiError):
-            raise outcome
-        return outcome
 
     async def issue_all(self, orders: Sequence[Order]) -> tuple[Issued | PkiError, ...]:
         """Fulfil each order, or say why not, in their order; all of them go through the journal together.

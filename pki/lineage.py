@@ -13,15 +13,13 @@ from typing import Self
 
 from cryptography import x509
 
-from pki import csr
-from pki.algorithms import PublicKey, spki_hash
-from pki.authority import NEW, Authority, Issued, Order
+from pki.algorithms import spki_hash
+from pki.authority import NEW, Authority, Issued, Issuing, Order
 from pki.bundle import Bundle
 from pki.errors import PkiError, Refused
 from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.lineage_file import Begun
-from pki.policy import Grant
 from pki.rotation import Side
 from pki.signer import Clock
 from pki.spiffe import TrustDomain
@@ -31,7 +29,7 @@ _MadeOf = tuple[Bundle, tuple[tuple[x509.Certificate, x509.Certificate | None], 
 """A version of a bundle, and the two forms of each authority."""
 
 
-class Lineage(Succession[Authority]):
+class Lineage(Succession[Authority], Issuing):
     """Made by `open`; has one user at a time; to be closed."""
 
     _crossing: asyncio.Lock
@@ -105,25 +103,8 @@ class Lineage(Succession[Authority]):
 
     # ---- issuing ---------------------------------------------------------------------------------------------------
 
-    async def issue(
-        self,
-        request: bytes | PublicKey,
-        grant: Grant,
-        *,
-        who: str,
-        why: str,
-        replaces: x509.Certificate | None = None,
-    ) -> Issued:
-        """As `Authority.issue`, by the issuer of now. `replaces` may be a certificate of the other authority."""
-        key = csr.parse(request, grant.keys).public_key if isinstance(request, bytes) else request
-        serial = None if replaces is None else replaces.serial_number
-        (outcome,) = await self.issue_all((Order(key, grant, who, why, serial),))
-        if isinstance(outcome, PkiError):
-            raise outcome
-        return outcome
-
     async def issue_all(self, orders: Sequence[Order]) -> tuple[Issued | PkiError, ...]:
-        """As `Authority.issue_all`, by the issuer of now."""
+        """As `Authority.issue_all`, by the issuer of now; what is replaced may be of the other authority."""
         try:
             outcomes = await self._issue_all(orders)
         except PkiError as error:
