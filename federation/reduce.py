@@ -192,8 +192,8 @@ def _is_foreign(view: View, owner: str) -> bool:
 
 
 def _member_changed(view: View, member: Member) -> tuple[View, Touched]:
-    """A member that the registry may not have is ignored: the word before it stands. A record of an earlier join is that
-    of a registry which was put back from a copy: its cluster is the one that was heard since.
+    """A member that the registry may not have is ignored: the word before it stands. A record of an earlier join is
+    that of a registry which was put back from a copy: its cluster is the one that was heard since.
     """
     known = view.members.get(member.name)
     if admit.member(member, view.me.base) is not None:

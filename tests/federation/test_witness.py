@@ -15,7 +15,7 @@ from federation.heads import MOST_KEPT, Heads, JournalHead, Kept
 from federation.hub import Hub
 from federation.member_row import MemberRow
 from federation.model import HUB, Position
-from federation.registry import MemberRow, Registry
+from federation.registry import Registry
 from federation.store import Change, MemoryStore, SqliteStore
 from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
