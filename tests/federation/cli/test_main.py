@@ -262,6 +262,25 @@ def test_nobody_there_leaves_with_3(words: tuple[str, ...], cli: Cli, tmp_path: 
     ]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ca", "export", "istio", "--cluster", "east"),
+        ("ca", "export", "spiffe", "--cluster", "east"),
+        ("ca", "issue", "spiffe://east.mesh.example/ns/shop/sa/cart"),
+        ("ca", "request"),
+        ("ca", "crl"),
+        ("operator", "create", "ada"),
+        ("token", "create", "east", "--may-export", "a/*", "--range", "10.0.0.0/8"),
+    ],
+)
+def test_where_nobody_answers_nothing_is_left(words: tuple[str, ...], cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out" if words[1] in ("export", "issue", "create") else tmp_path / "out"
+    refused = cli("--hub", "unix:///nonexistent/api.sock", *words, "--out", out)
+    assert refused.code == 3
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_environment_says_whom_to_ask_and_the_option_wins(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
