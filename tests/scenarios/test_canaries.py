@@ -191,7 +191,9 @@ async def test_k5_no_argument_and_no_environment_has_a_secret(
 
 
 async def test_k5_no_process_would_write_a_core(federation: World) -> None:
-    for one in processes(federation):
+    seen = tuple(processes(federation))
+    assert len(seen) > len(federation.clusters), "hub, agents, gateways and their Envoys"
+    for one in seen:
         assert one.rlimit(psutil.RLIMIT_CORE) == (0, 0), one
         assert int(Path(f"/proc/{one.pid}/coredump_filter").read_text(), 16) == 0, one
 

@@ -222,7 +222,9 @@ async def test_access_that_was_taken_away_is_gone_at_once(
 async def test_secrets_of_operators_are_private(operators: dict[str, Remote]) -> None:
     for remote in operators.values():
         assert stat.S_IMODE(remote.folder.stat().st_mode) == 0o700
-        for name in os.listdir(remote.folder):
+        names = os.listdir(remote.folder)
+        assert names
+        for name in names:
             assert stat.S_IMODE((remote.folder / name).stat().st_mode) == 0o600, name
 
 
