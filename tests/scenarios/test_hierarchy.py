@@ -139,7 +139,9 @@ async def test_what_is_there_is_not_replaced_unless_told(hub: LoneHub, tmp_path:
     assert (folder / "ca-key.pem").read_bytes() != before
 
 
-async def test_a_refused_export_leaves_no_folder_and_an_empty_one_as_it_was(hub: LoneHub, tmp_path: Path) -> None:
+async def test_a_refused_export_leaves_no_folder_and_an_empty_one_as_it_was(
+    hub: LoneHub, tmp_path: Path
+) -> None:
     folder = tmp_path / "made"
     refused = await _export(hub, "istio", folder, "--trust-domain", "east.mesh.example")
     assert refused.code == 2, refused.said
