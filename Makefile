@@ -35,7 +35,7 @@ check: setup-dev ## format, lint, types, import rules, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not live"
+	$(BIN)/pytest -m "not live" --numprocesses logical --dist worksteal
 
 test: system-packages check ## check, and the tests that start real processes (Debian packages: when root)
 	$(BIN)/pytest -m live
