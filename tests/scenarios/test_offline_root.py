@@ -241,6 +241,16 @@ class Roots:
             raise AssertionError(f"{error}: {await self.status()}") from error
 
 
+async def asked_by(hub: Path, *domains: str) -> None:
+    """Until the requests of all these are at the hub: those of clusters come to it a moment after its own."""
+
+    async def they() -> bool:
+        found = await ask(hub, "/v1/ca/requests")
+        return {each["trust_domain"] for each in found["requests"]} == set(domains)
+
+    await until(f"the requests of {domains}", they)
+
+
 async def test_a_root_in_a_safe_is_replaced_by_another_one_there_and_back(hub: Offline) -> None:
     await hub.begin()
     roots, first = Roots(hub.process, hub.socket), hub.safe.fingerprint
@@ -358,6 +368,7 @@ async def test_after_the_ceremony_requests_go_from_cluster_to_cluster_also_while
             assert (await roots.ca("rotate", "root", "start", "--why", "a test")).code == 0
             await roots.reached("active")
             await roots.blocked_by("central", "east", "hub", "west")
+            await asked_by(world.hub_socket, *names, "hub.mesh.example")
             assert await world.safe.ceremony(world.hub_socket) == sorted([*names, "hub.mesh.example"])
             await roots.reached("done")
             await asyncio.sleep(1)
