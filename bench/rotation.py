@@ -1,8 +1,9 @@
 """What clients notice of rotations: requests that fail, and the tail of the others, beside the same run without any.
 
-500 new connections a second from east to west, in an open loop. In a run every leaf is renewed again and again and two
-clusters replace their authorities, while another cluster is away for a while, so that both have to wait. The run beside
-it has the same absence, and no rotation. A third one, without rotation too, shows how far a run is from itself.
+500 new connections a second from east to west, in an open loop. In a run every leaf is renewed again and again, two
+clusters replace their authorities and the hub replaces the root, while another cluster is away for a while, so that the
+first has to wait. The run beside it has the same absence, and no rotation. A third one, without rotation too, shows how
+far a run is from itself.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ LEAVES = 10.0
 """Seconds between two renewals of all leaves."""
 REPLACED = {"west": 20 / WHOLE, "east": 110 / WHOLE}
 """Whose authority is replaced, and when that begins; this and what follows in parts of a run."""
+ROOT = 70 / WHOLE
+"""When the root is replaced."""
 AWAY, BACK = 18 / WHOLE, 58 / WHOLE
 """From when until when central is not there: the first rotation waits for it."""
 
@@ -151,11 +154,10 @@ def _rotations(world: World, seconds: float) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
         async with asyncio.TaskGroup() as group:
             leaves = group.create_task(_leaves(world), name="bench-leaves")
+            turns = [(Rotated.of_cluster(world.clusters[name]), at) for name, at in REPLACED.items()]
             replaced = [
-                group.create_task(
-                    _authority(Rotated.of_cluster(world.clusters[name]), at * seconds), name=f"bench-{name}"
-                )
-                for name, at in REPLACED.items()
+                group.create_task(_authority(one, at * seconds), name=f"bench-{one.whose}")
+                for one, at in (*turns, (Rotated.of_root(world), ROOT))
             ]
             await asyncio.sleep(seconds)
             await asyncio.wait(replaced)

@@ -138,7 +138,7 @@ def _away(name: str, seen: Seen) -> Blocking:
         reason="its agent is not connected",
         since=seen.silent_since,
         todo=f"start the agent of {name}, or see in its log why it does not reach the hub; if it stays away: "
-        f"federation cluster set {name} --state quarantined; if it is gone for good: federation cluster remove {name}",
+        f"federation ca rotate quarantine {name}; if it is gone for good: federation cluster remove {name}",
     )
 
 
@@ -165,7 +165,7 @@ def _behind(name: str, seen: Seen, published: Version, entered: datetime | None)
         reason=f"not all of its gateways have acknowledged version {_number(published)} of the anchors{has}",
         since=entered,
         todo=f"`federation check` names them, under the gateways of {name}: start those that are silent; if that takes "
-        f"long: federation cluster set {name} --state quarantined",
+        f"long: federation ca rotate quarantine {name}",
     )
 
 

@@ -60,10 +60,11 @@ def show(ctx: click.Context, name: str, output: str) -> None:
     Example:
       federation cluster show east
     """
-    emit(output, ask(ctx, "GET", f"/v1/clusters/{segment(name)}"), _show)
+    emit(output, ask(ctx, "GET", f"/v1/clusters/{segment(name)}"), show_cluster)
 
 
-def _show(row: dict[str, Any]) -> None:
+def show_cluster(row: dict[str, Any]) -> None:
+    """Print what the hub knows of one cluster, a line each."""
     gateways = [f"{gateway['name']} {gateway['address']}" for gateway in row["gateways"]]
     for label, value in (
         ("name", row["name"]),
@@ -116,7 +117,7 @@ def set_(
     if not (may_export or ranges or state):
         raise click.UsageError("nothing to change: give --may-export, --range or --state")
     change = SetCluster(may_export=may_export or None, ranges=ranges or None, state=state)  # type: ignore[arg-type]
-    emit(output, ask(ctx, "PUT", f"/v1/clusters/{segment(name)}", body=change), _show)
+    emit(output, ask(ctx, "PUT", f"/v1/clusters/{segment(name)}", body=change), show_cluster)
 
 
 @cluster.command()

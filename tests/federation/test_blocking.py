@@ -44,7 +44,7 @@ def test_one_that_is_away_is_said_to_be_away_since_when_and_how_to_go_on_without
     found = of_another(Blocker("west", Lack.ANCHORS), Seen(False, since, True, (1, 4)), PUBLISHED)
     assert "not connected" in found.reason
     assert found.since == since
-    assert "federation cluster set west --state quarantined" in found.todo
+    assert "federation ca rotate quarantine west" in found.todo
 
 
 def test_the_hub_has_no_gateways_and_is_never_quarantined() -> None:

@@ -128,7 +128,7 @@ async def test_who_holds_a_step_up_is_named_with_what_to_do(site: Site) -> None:
     site.realm.away = True
     with pytest.raises(FederationError, match="central: its agent is not connected") as refused:
         await site.step("advance", 1, "published")
-    assert "federation cluster set central --state quarantined" in refused.value.hint
+    assert "federation ca rotate quarantine central" in refused.value.hint
     found = site.rotating.status()
     (waits,) = found.blocking
     assert (waits.member, waits.since) == ("central", NOW - timedelta(hours=1))

@@ -185,7 +185,7 @@ async def test_a_cluster_that_is_away_holds_a_rotation_up_and_costs_nothing(fede
         early = await command(*hub, "advance", "west")
         assert early.code == 1, early.said
         assert "central: its agent is not connected" in early.said
-        assert "federation cluster set central --state quarantined" in early.said
+        assert "federation ca rotate quarantine central" in early.said
         away = await command(*hub, "status", "central")
         assert (away.code, "not connected to this hub" in away.err) == (3, True), away.said
         await central.agent.start()
@@ -199,7 +199,7 @@ async def test_who_slept_through_a_whole_rotation_believes_the_new_authority_whe
     west, central = federation.clusters["west"], federation.clusters["central"]
     hub = ("--hub", f"unix://{federation.hub_socket}")
     await central.agent.kill()
-    assert (await command(*hub, "cluster", "set", "central", "--state", "quarantined")).code == 0
+    assert (await command(*hub, "ca", "rotate", "quarantine", "central")).code == 0
     try:
         await rotate(west, "start")
         await reached(federation, west, "done")

@@ -10,6 +10,7 @@ import click
 from federation.cli.arguments import CLUSTER, REASON
 from federation.cli.ca.rotation import (
     BACK,
+    OWN,
     PHASES,
     begin,
     follow,
@@ -18,8 +19,9 @@ from federation.cli.ca.rotation import (
     show_status,
     step,
 )
-from federation.cli.call import segment
-from federation.cli.output import output_option
+from federation.cli.call import ask, segment
+from federation.cli.clusters import show_cluster
+from federation.cli.output import emit, output_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +38,26 @@ def rotate() -> None:
       federation --hub unix:///var/lib/federation/agent/api.sock ca rotate cluster status
       federation ca rotate root start --why "ten years are over"
       federation ca rotate hub status
+      federation ca rotate quarantine east
     """
+
+
+@rotate.command()
+@click.argument("cluster", type=CLUSTER)
+@output_option
+@click.pass_context
+def quarantine(ctx: click.Context, cluster: str, output: str) -> None:
+    """Wait for CLUSTER in no rotation any more. Nobody trusts it from then on, so that nobody meets it half way: its
+    services are reached from no other cluster, until `federation cluster set CLUSTER --state active`.
+
+    \b
+    Example:
+      federation ca rotate quarantine east
+    """
+    from federation.api.messages import SetCluster
+
+    change = SetCluster(state="quarantined")
+    emit(output, ask(ctx, "PUT", f"/v1/clusters/{segment(cluster)}", body=change), show_cluster)
 
 
 @rotate.group()
@@ -177,7 +198,7 @@ def status_of_leaves(ctx: click.Context, cluster: str | None, output: str) -> No
 
 
 def _path(cluster: str | None) -> str:
-    return "/v1/ca/rotation" if cluster is None else f"/v1/clusters/{segment(cluster)}/rotation"
+    return OWN if cluster is None else f"/v1/clusters/{segment(cluster)}/rotation"
 
 
 def _at_hub(name: str, path: str, about: str) -> click.Group:

@@ -33,6 +33,23 @@ OF_A_ROOT = MEANING | {
 LOOK_EVERY = 1.0
 PATIENCE = 600.0
 """Seconds without any answer after which nobody watches any more."""
+OWN = "/v1/ca/rotation"
+"""Where an agent is asked for the authority of its own cluster."""
+NOT_FOUND = 404
+
+
+def _ask(ctx: click.Context, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    """As `ask`. A hub has no cluster of its own, so it has to be told which is meant. Raises FederationError,
+    UsageError.
+    """
+    from federation.api.client import Refusal
+
+    try:
+        return ask(ctx, method, path, body=body)
+    except Refusal as error:
+        if (path, error.status) == (OWN, NOT_FOUND):
+            raise click.UsageError("name the CLUSTER; only an agent has one of its own") from error
+        raise
 
 
 def begin(ctx: click.Context, path: str, output: str, why: str, manual: bool) -> None:
@@ -42,12 +59,12 @@ def begin(ctx: click.Context, path: str, output: str, why: str, manual: bool) ->
 
 def renew_leaves(ctx: click.Context, path: str, output: str) -> None:
     """Have all leaves of the authority at `path` renewed, and show how far that is."""
-    emit(output, ask(ctx, "POST", path, body={"action": "leaves"}), lambda found: _show_leaves(ctx, found))
+    emit(output, _ask(ctx, "POST", path, {"action": "leaves"}), lambda found: _show_leaves(ctx, found))
 
 
 def show_leaves(ctx: click.Context, path: str, output: str) -> None:
     """Show how far the last renewal of all leaves at `path` is; exit code 1 if somebody has not renewed."""
-    found = ask(ctx, "GET", path)
+    found = _ask(ctx, "GET", path)
     emit(output, found, lambda status: _show_leaves(ctx, status))
     if found["leaves"] and found["leaves"]["waiting"]:
         ctx.exit(1)
@@ -60,7 +77,7 @@ def step(
 
     What has moved on is left as it is: the answer may be lost and the command repeated.
     """
-    found = ask(ctx, "GET", path)
+    found = _ask(ctx, "GET", path)
     number, phase = number or found["number"], phase or found["phase"] or "none"
     if found["running"] and output == "table":
         click.echo(f"{found['trust_domain']}: {action} rotation {number}, which is {phase}")
@@ -73,7 +90,7 @@ def step(
 
 def show_status(ctx: click.Context, path: str, output: str) -> None:
     """Show the rotation at `path`; exit code 1 if somebody holds it up."""
-    found = ask(ctx, "GET", path)
+    found = _ask(ctx, "GET", path)
     emit(output, found, lambda status: _show(ctx, status))
     if found["running"] and found["blocking"]:
         ctx.exit(1)
@@ -89,7 +106,7 @@ def follow(ctx: click.Context, path: str, output: str) -> None:
     told = ""
     while True:
         try:
-            found = ask(ctx, "GET", path)
+            found = _ask(ctx, "GET", path)
         except (Unreachable, AgentAway) as error:
             if answered is None or time.monotonic() - answered > PATIENCE:
                 raise
@@ -122,7 +139,7 @@ def summary(found: Mapping[str, Any]) -> str:
 
 
 def _change(ctx: click.Context, path: str, output: str, **body: Any) -> None:
-    emit(output, ask(ctx, "POST", path, body=body), lambda found: _show(ctx, found))
+    emit(output, _ask(ctx, "POST", path, body), lambda found: _show(ctx, found))
 
 
 def _command(ctx: click.Context, found: Mapping[str, Any], verb: str, *more: str) -> str:

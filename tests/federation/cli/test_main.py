@@ -59,6 +59,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "ca rotate cluster watch",
         "ca rotate leaves start",
         "ca rotate leaves status",
+        "ca rotate quarantine",
         "ca rotate hub abort",
         "ca rotate hub advance",
         "ca rotate hub start",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import threading
 from collections.abc import Callable, Iterator
@@ -151,7 +152,7 @@ def test_who_is_waited_for_is_shown_with_what_to_do_about_it(agent: Agent, ask: 
         shown = ask("cluster", "status")
         assert shown.code == 1
         assert "waits for central: its agent is not connected, for " in shown.out
-        assert "federation cluster set central --state quarantined" in shown.out
+        assert "federation ca rotate quarantine central" in shown.out
         assert "does not wait for north: it is quarantined" in shown.out
         assert "it may wait until" in shown.out
 
@@ -260,3 +261,17 @@ def test_an_agent_that_the_hub_cannot_ask_is_out_of_reach(tmp_path: Path, cli: C
     with answering(tmp_path, {"GET /v1/services/default/echo": away}) as process:
         found = cli("--hub", process.hub, "service", "show", "echo", "--from", "west")
     assert (found.code, "not connected to this hub" in found.err) == (3, True)
+
+
+def test_a_hub_that_is_asked_for_no_cluster_by_name_says_so(tmp_path: Path, cli: Cli) -> None:
+    with answering(tmp_path, {}) as process:
+        done = cli("--hub", process.hub, "ca", "rotate", "cluster", "start")
+    assert (done.code, done.out) == (2, "")
+    assert "name the CLUSTER" in done.err
+
+
+def test_a_cluster_is_put_into_quarantine_where_the_hub_is_asked(tmp_path: Path, cli: Cli) -> None:
+    with answering(tmp_path, {"PUT /v1/clusters/east": {"state": "quarantined"}}) as process:
+        done = cli("--hub", process.hub, "ca", "rotate", "quarantine", "east", "-o", "json")
+    assert (done.code, json.loads(done.out)) == (0, {"state": "quarantined"})
+    assert [call.body.state for _, call in process.calls] == ["quarantined"]
