@@ -11,6 +11,8 @@ from collections.abc import Set
 
 MOST = 65_536
 """Certificates of which something is remembered; the oldest is let go first."""
+MOST_ANSWERS = 64
+"""In place of one certificate, of which something is remembered: who is given more uses up no more of `MOST`."""
 
 
 class Arrivals:
@@ -18,7 +20,7 @@ class Arrivals:
 
     def __init__(self) -> None:
         self._before: dict[int, int] = {}
-        self._after: dict[int, tuple[int, ...]] = {}
+        self._after: dict[int, dict[int, None]] = {}
         self._gone: dict[int, None] = {}
 
     @property
@@ -29,7 +31,10 @@ class Arrivals:
     def given(self, serial: int, replaces: int) -> None:
         """The answer with `serial`, in place of `replaces`, is on its way."""
         self._before[serial] = replaces
-        self._after[replaces] = (*self._after.get(replaces, ()), serial)
+        answers = self._after.setdefault(replaces, {})
+        answers[serial] = None
+        if len(answers) > MOST_ANSWERS:
+            self._forget(next(iter(answers)))
         if len(self._before) > MOST:
             self._forget(next(iter(self._before)))
 
@@ -40,19 +45,18 @@ class Arrivals:
         replaced = self._before.get(serial)
         if replaced is None:
             return
-        lost = self._after[replaced]
+        lost = self._after.pop(replaced)
+        for each in lost:
+            del self._before[each]
         for each in (replaced, *lost):
             self._gone[each] = None
         del self._gone[serial]
-        for each in lost:
-            self._forget(each)
         while len(self._gone) > MOST:
             del self._gone[next(iter(self._gone))]
 
     def _forget(self, serial: int) -> None:
         replaced = self._before.pop(serial)
-        left = tuple(each for each in self._after[replaced] if each != serial)
-        if left:
-            self._after[replaced] = left
-        else:
+        answers = self._after[replaced]
+        del answers[serial]
+        if not answers:
             del self._after[replaced]

@@ -54,6 +54,24 @@ def test_r8_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert 1 not in arrivals.gone, "it was forgotten, so it is waited for"
 
 
+def test_r8_of_answers_in_place_of_one_certificate_only_the_newest_are_remembered() -> None:
+    """Who has the same certificate replaced all the time makes no others forgotten, and no work for later."""
+    arrivals = Arrivals()
+    arrivals.given(7, replaces=6)
+    newest = range(100, 100 + 10 * module.MOST_ANSWERS)
+    for serial in newest:
+        arrivals.given(serial, replaces=1)
+    assert len(arrivals._before) == 1 + module.MOST_ANSWERS
+    arrivals.came(newest[0])
+    assert not arrivals.gone, "it was forgotten, so it is waited for"
+    arrivals.came(newest[-1])
+    assert arrivals.gone == {1, *newest[-module.MOST_ANSWERS : -1]}
+    arrivals.came(7)
+    assert 6 in arrivals.gone
+    assert not arrivals._before
+    assert not arrivals._after
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=30))
 def test_of_a_line_the_last_certificate_that_somebody_came_with_is_never_done_with(lost: list[bool]) -> None:
     """A holder that asks again when an answer is lost, and otherwise goes on with what it was given."""
