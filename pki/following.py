@@ -1,9 +1,11 @@
 """The root that is to follow one in a safe: what the safe hands over, and when it may be believed.
 
-The key of a root in a safe signs once, for the whole rotation: four sets of roots, in this order. Both of them; both
-once more, for whoever turns back, and then the old one alone; the new one alone. Their sequences rise in this order
-too, so no two of them contradict each other: whoever publishes them can choose when, and can make nobody trust a third
-root. Pure.
+The key of a root in a safe signs once, for the whole rotation: four sets of roots, in this order. Both of them; the new
+one alone; both once more, for whoever turns back, and then the old one alone. Their sequences rise in this order too, so
+no two of them contradict each other: whoever publishes them can choose when, and can make nobody trust a third root.
+The way back is the newer one, and the key of the old root alone signs it: whoever has gone it believes nothing of the
+root that was given up, and nobody goes it from the new root alone. A hub that publishes both ways divides the members.
+Pure.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ from pki.spiffe import TrustDomain
 _AGAIN = "make it anew on the machine of the root; nothing was changed"
 
 
+SIGNED_BY_BOTH = 2
+"""The first sets, those that lead to the new root; its key signs none of the others."""
+
+
 def drafts(base: str, old: x509.Certificate, new: x509.Certificate, sequence: int) -> tuple[Bundle, ...]:
-    """What the safe is to sign with both keys, after the set with this sequence."""
+    """What the safe is to sign, after the set with this sequence."""
     domain = TrustDomain.parse(base)
-    sets = ((old, new), (old, new), (old,), (new,))
+    sets = ((old, new), (new,), (old, new), (old,))
     return tuple(Bundle(domain, sequence + step, anchors) for step, anchors in enumerate(sets, 1))
 
 
@@ -62,10 +68,12 @@ def read_next(file: NextRoot, base: str, held: Bundle, now: datetime) -> Followi
         raise CeremonyFile(
             "it follows another root than the one that is pinned here, or has not all sets", _AGAIN
         )
-    both, again, back, forth = found.versions
-    for before, after in ((held, both), (both, again), (both, back), (again, back), (both, forth)):
+    both, forth, again, back = found.versions
+    for before, after in ((held, both), (both, forth), (both, again), (both, back), (again, back)):
         outcome = accept_roots(before, after)
         if not (isinstance(outcome, Accepted) and outcome.changed):
             reason = "it is the one that is there" if isinstance(outcome, Accepted) else str(outcome)
             raise CeremonyFile(f"the set of roots {after.sequence} in it does not follow: {reason}", _AGAIN)
+    if any(isinstance(accept_roots(forth, after), Accepted) for after in (again, back)):
+        raise CeremonyFile("it leads back from the new root alone", _AGAIN)
     return found

@@ -7,6 +7,7 @@ believable for ever, so no later one may have its sequence.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,11 +15,11 @@ import msgspec
 
 from pki import bundle as bundles
 from pki import durable
-from pki.bundle import FIRST_SEQUENCE, Bundle, Proof
+from pki.bundle import FIRST_SEQUENCE, Proof
 from pki.ceremony import NextRoot, now_in_seconds
 from pki.certificate import der
 from pki.errors import KeyFileError
-from pki.following import drafts
+from pki.following import SIGNED_BY_BOTH, drafts
 from pki.keys import KeyStore
 from pki.lineage_file import published_in, settled
 from pki.profiles import epoch_of
@@ -54,7 +55,7 @@ async def remembered(directory: Path, root: RootAuthority) -> HandedOver:
 async def hand_over(
     old: RootAuthority, old_place: Path, new: RootAuthority, new_place: Path, now: datetime
 ) -> NextRoot:
-    """All that a hub needs to replace `old` by `new`, signed by both. Raises `KeyFileError`, `WriteError`, or what the
+    """All that a hub needs to replace `old` by `new`, signed as `pki.following` says. Raises `KeyFileError`, `WriteError`, or what the
     keys raise.
     """
     before = await remembered(old_place, old)
@@ -63,15 +64,11 @@ async def hand_over(
     memory = msgspec.json.encode(HandedOver(versions[-1].sequence, epoch))
     for place in (old_place, new_place):
         await asyncio.to_thread(durable.write, place / HANDED_OVER, memory)
-    signed = [
-        Bundle(
-            each.trust_domain,
-            each.sequence,
-            each.anchors,
-            Proof(signatures=(await old.sign_content(each), await new.sign_content(each))),
-        )
-        for each in versions
-    ]
+    signed = []
+    for number, each in enumerate(versions):
+        signers = (old, new) if number < SIGNED_BY_BOTH else (old,)
+        proof = Proof(signatures=tuple([await signer.sign_content(each) for signer in signers]))
+        signed.append(replace(each, proof=proof))
     return NextRoot(
         base=old.base,
         made_at=now_in_seconds(now),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pki import durable
-from pki.bundle import UNNUMBERED, Accepted, Bundle, Rejected, accept_roots, decode, encode
+from pki.bundle import UNNUMBERED, Accepted, Bundle, Proof, Rejected, accept_roots, decode, encode
 from pki.ceremony import LONGEST_FILE, NextRoot
 from pki.ceremony import encode as file_of
 from pki.certificate import der
@@ -265,17 +265,37 @@ async def test_no_sequence_is_given_out_twice_even_if_nobody_took_the_file(safe:
     assert [root.epoch for root in safe.held] == [1, 2, 3, 4]
 
 
-async def test_a_hub_that_publishes_the_sets_out_of_order_leads_nobody_into_a_dead_end(
+async def test_nobody_goes_on_to_a_root_that_was_given_up(pinned: OfflineRoot, safe: Safe) -> None:
+    """Whoever was told the way back believes nothing of what leads forth, until another root is handed over to."""
+    both, forth, again, back = (decode(each, roots=True) for each in (await safe.next(2)).versions)
+    held = accept_roots(member(pinned), back)
+    assert isinstance(held, Accepted)
+    for given_up in (both, forth, again):
+        assert isinstance(accept_roots(held.bundle, given_up), Rejected)
+        assert isinstance(accept_roots(held.bundle, replace(given_up, earlier=(both,))), Rejected)
+    for given in (await safe.next(3, before=1)).versions:
+        assert isinstance(accept_roots(held.bundle, decode(given, roots=True)), Accepted)
+
+
+async def test_a_hub_that_publishes_the_sets_out_of_order_makes_nobody_believe_the_old_root_again(
     pinned: OfflineRoot, safe: Safe
 ) -> None:
-    """Whoever was told the way back follows forth as well, and nobody goes back from there."""
-    both, again, back, forth = (decode(each, roots=True) for each in (await safe.next(2)).versions)
-    for told in (both, again, back):
-        held = accept_roots(member(pinned), told)
+    """Nobody goes back from the new root alone, by whichever way it was reached."""
+    both, forth, again, back = (decode(each, roots=True) for each in (await safe.next(2)).versions)
+    for told in (member(pinned), both):
+        held = accept_roots(told, forth)
         assert isinstance(held, Accepted)
-        assert isinstance(accept_roots(held.bundle, forth), Accepted)
-    for older in (both, again, back):
-        assert isinstance(accept_roots(forth, older), Rejected)
+        for other in (both, again, back, replace(back, earlier=(both, again))):
+            assert isinstance(accept_roots(held.bundle, other), Rejected)
+
+
+async def test_a_file_that_leads_back_from_the_new_root_is_not_kept(pinned: OfflineRoot, safe: Safe) -> None:
+    file = await safe.next(2)
+    back = decode(file.versions[3], roots=True)
+    signatures = (*back.proof.signatures, await (await safe.root(2)).sign_content(back))
+    signed = encode(replace(back, proof=Proof(signatures=signatures)))
+    with pytest.raises(CeremonyFile, match="leads back"):
+        await pinned.hand_over(msgspec.structs.replace(file, versions=(*file.versions[:3], signed)))
 
 
 async def test_a_file_fits_on_the_same_stick_as_all_others(safe: Safe) -> None:
