@@ -1,11 +1,11 @@
 """The root that is to follow one in a safe: what the safe hands over, and when it may be believed.
 
-The key of a root in a safe signs once, for the whole rotation: four sets of roots, in this order. Both of them; the new
-one alone; both once more, for whoever turns back, and then the old one alone. Their sequences rise in this order too, so
-no two of them contradict each other: whoever publishes them can choose when, and can make nobody trust a third root.
-The way back is the newer one, and the key of the old root alone signs it: whoever has gone it believes nothing of the
-root that was given up, and nobody goes it from the new root alone. A hub that publishes both ways divides the members.
-Pure.
+The key of a root in a safe signs once, for the whole rotation: four sets of roots, in this order. Both of them; the
+new one alone; both once more, for whoever turns back, and then the old one alone. Their sequences rise in this order
+too, so no two of them contradict each other: whoever publishes them can choose when, and can make nobody trust a third
+root. The way back is the newer one, and the key of the old root alone signs it: whoever has gone it believes nothing of
+the root that was given up, and nobody goes it from the new root alone. A hub that publishes both ways divides the
+members. Pure.
 """
 
 from __future__ import annotations

@@ -55,8 +55,9 @@ async def remembered(directory: Path, root: RootAuthority) -> HandedOver:
 async def hand_over(
     old: RootAuthority, old_place: Path, new: RootAuthority, new_place: Path, now: datetime
 ) -> NextRoot:
-    """All that a hub needs to replace `old` by `new`, signed as `pki.following` says. Raises `KeyFileError`, `WriteError`, or what the
-    keys raise.
+    """All that a hub needs to replace `old` by `new`, signed as `pki.following` says.
+
+    Raises `KeyFileError`, `WriteError`, or what the keys raise.
     """
     before = await remembered(old_place, old)
     versions = drafts(old.base, old.certificate, new.certificate, before.sequence)
