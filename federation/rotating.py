@@ -1,6 +1,7 @@
 """Drives the rotation of an authority: what those who believe it hold goes in, the next phase comes out.
 
-One look a second. Whatever fails (a full disk, a key store that does not answer) leaves the rotation where it is, is
+One look a second. Who is waited for ends with his certificate, so nothing goes on while the wall clock is doubted
+(`pki.skew`). Whatever fails (a full disk, a key store that does not answer) leaves the rotation where it is, is
 said in `problem`, and is tried again: every step may be repeated. Who believes an authority, how far they are, and what
 has to follow when it changes, is its realm's: `federation.cluster_realm`, `hub_realm` and `root_realm`.
 """
@@ -19,11 +20,12 @@ from federation.clock import Clock
 from federation.errors import FederationError
 from federation.held import Version
 from federation.turning import Own, deadline, due, other
-from pki.errors import PkiError
+from pki.errors import ClockError, PkiError
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot
 from pki.root_lineage import RootLineage
 from pki.rotation import Blocker, Phase, Reports, Rotation, Side, abort, advance, blockers
+from pki.skew import Course, Reading, check_course, follow
 from pki.succession import Succession
 
 LOOK_EVERY = 1.0
@@ -111,6 +113,7 @@ class Rotating:
         self._realm = realm
         self._lineage = realm.lineage
         self._clock = clock
+        self._course: Course | None = None
         self.problem: str | None = None
 
     async def run(self) -> None:
@@ -129,13 +132,12 @@ class Rotating:
         """Go on with the rotation if nobody holds it up. Raises PkiError, FederationError or OSError."""
         await self._realm.prepare()
         await self._lineage.realise()
-        rotation = self._lineage.rotation
-        if rotation is None or rotation.over:
-            if self._realm.automatic and self._clock.now() >= self._due():
-                await self._lineage.begin(self._realm.process, "two thirds of the authority's life are over")
-        elif not self._waits_for_a_person(rotation):
-            await self._enter(advance(rotation, self._realm.members(), self._realm.reports(rotation)))
+        doubt = self._doubt()
+        if doubt is None:
+            await self._step()
         await self._realm.follow()
+        if doubt is not None:
+            raise doubt
 
     # ---- what an operator may ask ----------------------------------------------------------------------------------
 
@@ -163,9 +165,11 @@ class Rotating:
     async def go_on(self, number: int, phase: str) -> None:
         """The next step of the rotation that an operator saw in `phase`.
 
-        Raises FederationError while somebody holds it up, or if it has moved on.
+        Raises FederationError while somebody holds it up or the clock is doubted, or if it has moved on.
         """
         await self._lineage.realise()
+        if (doubt := self._doubt()) is not None:
+            raise FederationError(str(doubt), "the rotation goes on once the clock is believed") from doubt
         rotation = self._running(number, phase)
         members, reports = self._realm.members(), self._realm.reports(rotation)
         holding = blockers(rotation, members, reports)
@@ -223,6 +227,25 @@ class Rotating:
         )
 
     # ---- inside ----------------------------------------------------------------------------------------------------
+
+    async def _step(self) -> None:
+        """What a look leads to: the next phase, or the next rotation."""
+        rotation = self._lineage.rotation
+        if rotation is None or rotation.over:
+            if self._realm.automatic and self._clock.now() >= self._due():
+                await self._lineage.begin(self._realm.process, "two thirds of the authority's life are over")
+        elif not self._waits_for_a_person(rotation):
+            await self._enter(advance(rotation, self._realm.members(), self._realm.reports(rotation)))
+
+    def _doubt(self) -> ClockError | None:
+        """Why the wall clock is not to be believed now."""
+        reading = Reading(self._clock.now(), self._clock.running())
+        self._course = follow(self._course, reading)
+        try:
+            check_course(self._course, reading)
+        except ClockError as error:
+            return error
+        return None
 
     def _running(self, number: int, phase: str) -> Rotation:
         """The rotation that runs, if it is where somebody saw it. Raises FederationError."""

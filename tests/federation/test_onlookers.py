@@ -139,6 +139,20 @@ async def comes_with(east: Cluster, made: Given) -> int:
     return bundles.decode(answer.bundle).sequence
 
 
+async def test_one_look_with_a_wrong_clock_lets_go_of_no_workload_and_takes_no_renewal_from_it(
+    east: Cluster,
+) -> None:
+    key = new_key()
+    first = await east.first(key)
+    await east.authority.begin("ada", "")
+    await step(east.authority)
+    now, sequence = east.clock.now(), east.authority.bundle().sequence
+    ahead = now + timedelta(days=2)
+    assert not list(behind(east.authority.ledger(ahead), sequence, east.issuer.gone, lambda _: False, ahead))
+    assert unready(east) == {serial(first)}
+    given(await east.ask(wish(new_key(), held(first, key))))
+
+
 async def test_a_workload_is_waited_for_until_it_comes_with_what_it_was_given_since(east: Cluster) -> None:
     keys = [new_key() for _ in range(2)]
     first = await east.first(keys[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,11 @@ from federation.clock import ManualClock
 from federation.errors import FederationError
 from federation.reason import ALLOWED
 from federation.rotating import Rotating
+from pki.errors import ClockError
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.rotation import Side
+from pki.skew import HOLD
 from pki.spiffe import TrustDomain
 from tests.federation.realms import Realm
 from tests.federation.world import BASE, NOW
@@ -25,10 +27,20 @@ from tests.federation.world import BASE, NOW
 ADA = Principal("ada", Access.OPERATOR)
 
 
+class SetClock(ManualClock):
+    """Somebody sets its wall clock; `ahead` says by how much."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
 class Site:
     def __init__(self, lineage: Lineage) -> None:
         self.realm = Realm(lineage)
-        self.rotating = Rotating(self.realm, ManualClock(NOW))
+        self.clock = SetClock(NOW)
+        self.rotating = Rotating(self.realm, self.clock)
         self.routes = RotationRoutes(self.rotating, cluster="west").routes()
 
     async def ask(self, wanted: Rotate, path: str = "/v1/ca/rotation", **params: str) -> RotationStatus:
@@ -167,3 +179,40 @@ async def test_a_reason_that_could_not_be_told_is_refused_before_anything_begins
         await site.ask(Rotate(action="start", why=why))
     assert (refused.value.status, refused.value.hint) == (400, f"allowed: {ALLOWED}")
     assert not site.rotating.status().running
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=2), timedelta(days=-2)])
+async def test_no_step_is_taken_while_the_clock_is_wrong(site: Site, ahead: timedelta) -> None:
+    await site.ask(Rotate(action="start"))
+    assert await site.look() == "published"
+    site.clock.ahead = ahead
+    for _ in range(3):
+        with pytest.raises(ClockError):
+            await site.rotating.look()
+        with pytest.raises(FederationError, match="our clock"):
+            await site.rotating.go_on(1, "published")
+        site.clock.advance(1)
+    assert site.rotating.status().phase == "published"
+    site.clock.ahead = timedelta()
+    assert await site.look() == "active"
+
+
+async def test_a_clock_that_stays_where_it_was_set_is_believed_after_a_while(site: Site) -> None:
+    await site.ask(Rotate(action="start"))
+    assert await site.look() == "published"
+    site.clock.ahead = timedelta(days=2)
+    with pytest.raises(ClockError):
+        await site.rotating.look()
+    site.clock.advance(HOLD)
+    assert await site.look() == "active"
+
+
+async def test_a_clock_that_is_wrong_for_a_moment_begins_no_rotation(site: Site) -> None:
+    site.realm.automatic = True
+    assert await site.look() is None
+    site.clock.ahead = site.rotating.status().due - site.clock.now()
+    with pytest.raises(ClockError):
+        await site.rotating.look()
+    assert site.rotating.status().phase is None
+    site.clock.ahead = timedelta()
+    assert await site.look() is None
