@@ -260,13 +260,14 @@ class ClusterRealm:
             return iter(())
         key = subject_key_id(ended.self_signed)
         counted, presented = set(self._gateways.counted), dict[str, bool]()
-        for spki, name in self._instances.keys().items():
+        for spki, name in self._gateways.keys().items():
             report = self._gateways.report(name)
             presented[spki] = name in counted and (report is None or report.issuer in (b"", key))
         now = self._clock.now()
         still_ours = authority_key_id(self._identity.current.certificate) == key
-        entries = (one for one in ended.ledger(now) if not self._is_banned(one))
-        return survivors(entries, str(self._identity.spiffe_id), still_ours, presented, now, self._gone())
+        ours, gone = str(self._identity.spiffe_id), self._gone()
+        found = survivors(ended.ledger(now), ours, still_ours, presented, now, gone)
+        return (one for one in found if not self._is_banned(one))
 
     def _unready(self) -> Iterator[Entry]:
         """Certificates of workloads that may not know our newest bundle."""

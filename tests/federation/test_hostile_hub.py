@@ -19,9 +19,11 @@ import structlog
 from federation.api.inward import Inward
 from federation.api.rotation_routes import STATUS, RotationRoutes
 from federation.attest import Instances
+from federation.banned import Ban, BanKind
 from federation.clock import ManualClock
 from federation.cluster_realm import ClusterRealm
 from federation.events import (
+    BanChanged,
     BundleChanged,
     Event,
     GatewayGone,
@@ -50,7 +52,7 @@ from pki.spiffe import SpiffeId, TrustDomain
 from pki.statement import Kind, sign
 from tests.federation.lives import Life
 from tests.federation.world import BASE, NOW, backend, gateway, joined, local, member
-from tests.pki.world import Ca, make_ca, make_world
+from tests.pki.world import Ca, granted, make_ca, make_world, new_key
 
 EAST = TrustDomain.of_cluster("east", BASE)
 WORLD = make_world()
@@ -125,7 +127,7 @@ async def east(tmp_path: Path) -> AsyncIterator[East]:
     life.agent.step(MemberChanged(member(name)) for name in OTHERS)
     life.agent.step(BundleChanged(name, ca.bundle) for name, ca in OTHERS.items())
     instances, publisher = Instances(MemoryStore()), Publisher("east", 1)
-    gateways = Gateways(life.agent, lineage.bundle, instances, clock)
+    gateways = Gateways(life.agent, lineage.bundle, instances, clock, lineage.certified)
     roots = Bundle(TrustDomain.parse(BASE), UNNUMBERED, (WORLD.root,))
     trust = Trust(tmp_path / "trust.json", WORLD.root, WORLD.hub.bundle, roots, clock)
     realm = ClusterRealm(lineage, identity, gateways, instances, life.agent, publisher, trust, clock)
@@ -340,3 +342,38 @@ async def test_a_hub_that_turns_back_what_it_starts_day_after_day_does_not_put_o
     assert east.lineage.begun is not None
     assert east.lineage.begun.who == "the agent"
     assert (await east.order("abort", **east.here()))[0] == 409
+
+
+async def test_of_certificates_that_nobody_presents_none_is_compared_with_the_bans(
+    east: East, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one ban that a hub tells would make each look cost as much as a cluster has ever had certificates."""
+    issued = [
+        await east.lineage.issue(
+            new_key().public_key(), granted(SpiffeId.workload(EAST, "shop", name)), who="test", why="test"
+        )
+        for name in ("cart", "till", "shelf")
+    ]
+    gone = {one.certificate.serial_number for one in issued}
+    monkeypatch.setattr(east.realm, "_gone", lambda: gone)
+    await east.rotating.start("ada", "", manual=True)
+    for phase in ("prepared", "published"):
+        east.told_held(HUB)
+        for name, ca in OTHERS.items():
+            east.told_held(name, by=ca)
+        await east.rotating.go_on(1, phase)
+    cart, till, _ = issued
+    gone -= {cart.certificate.serial_number, till.certificate.serial_number}
+    banned = str(SpiffeId.workload(EAST, "shop", "cart"))
+    east.hears(BanChanged(Ban(BanKind.IDENTITY, banned, "a test", NOW)))
+    compared = []
+
+    def why_banned(identity: SpiffeId, key: str) -> str | None:
+        compared.append(str(identity))
+        return "banned" if str(identity) == banned else None
+
+    monkeypatch.setattr(east.realm._gateways, "why_banned", why_banned)
+    assert east.lineage.rotation is not None
+    (waits,) = east.realm.lagging(east.lineage.rotation)
+    assert "/sa/till until" in waits
+    assert len(compared) == 2, "the two that somebody may still present"
