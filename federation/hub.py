@@ -86,7 +86,7 @@ class Hub:
         self._metrics = metrics
         self._exchange = Exchange(str(TrustDomain.of_hub(base)), base, 0, self._vouch, self._refused)
         self.registry = registry
-        self.membership = Membership(registry, roots, base, self._exchange)
+        self.membership = Membership(registry, roots, base, self._exchange, clock)
         self._told_heads: tuple[JournalHead, ...] = ()
         self._told_trust: dict[TrustDomain, Bundle | Roots] = {}
         self.on_request: Callable[[RootRequest], None] = lambda _: None

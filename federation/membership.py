@@ -16,12 +16,14 @@ import structlog
 from cryptography import x509
 
 from federation import admit, root_word
+from federation.clock import Clock
 from federation.errors import InvalidValue
 from federation.held import Held, digest
 from federation.member_row import MemberRow, networks
 from federation.model import HUB, Member, MemberState, Position
 from federation.registry import AuthorityRow, Registry
 from federation.sync.errors import ProtocolViolation
+from federation.svid.quota import Level, Quota, spend
 from federation.sync.exchange import Exchange
 from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, next_epoch
 from federation.sync.session import Session
@@ -37,7 +39,10 @@ T = TypeVar("T")
 
 MOST_EPOCHS_LEFT_OUT = 100
 """How far an authority's epoch may lie above the newest that is known of its name: each rotation that was turned back
-has used one up. Without a limit the holder of a stolen key could use all of them up, and nobody could replace it."""
+has used one up."""
+RISES = Quota(rate=1 / 600, burst=16)
+"""How often a second the newest epoch of a name may rise. With the step above, the holder of a stolen key takes two
+months to leave no epoch to replace it with, also where the root signs whatever is asked."""
 
 log = structlog.get_logger()
 
@@ -53,11 +58,14 @@ class Membership:
         roots: Callable[[], Sequence[x509.Certificate]],
         base: str,
         exchange: Exchange,
+        clock: Clock,
     ) -> None:
         self.base = base
         self.registry = registry
         self._roots = roots
         self._exchange = exchange
+        self._clock = clock
+        self._rises: dict[str, Level] = {}
         self._trusted: dict[TrustDomain, Bundle] = {}
         self._anchors = b""
         self._told_held = Held(HUB)
@@ -203,12 +211,18 @@ class Membership:
     async def keep_successor(
         self, name: str, changed: Callable[[MemberRow], MemberRow | None], newest: AuthorityRow
     ) -> None:
-        """What the root signed for the authority that follows, or is to sign. Raises StoreError."""
+        """What the root signed for the authority that follows, or is to sign. Waits while epochs of the name rise too
+        fast. Raises StoreError.
+        """
+        while wait := self._rise(name, newest):
+            log.warning("the epochs of a cluster rise too fast", cluster=name, epoch=newest.epoch, wait=wait)
+            await self._clock.sleep(wait)
 
         async def keep() -> None:
             row = self.registry.find(name)
             if row is not None and (after := changed(row)) is not None:
-                await self.registry.put(after, newest)
+                known = self.registry.authority(name)
+                await self.registry.put(after, known if known and known.epoch > newest.epoch else newest)
                 self._take_up(after)
 
         await self.alone(keep)
@@ -263,6 +277,13 @@ class Membership:
             changed = msgspec.structs.replace(changed, bundle=bundles.encode(offered))
         if changed == row:
             return
+        if wait := self._rise(cluster, newest):
+            log.warning(
+                "a trust bundle is not kept, the epochs of its cluster rise too fast",
+                cluster=cluster,
+                wait=wait,
+            )
+            return
         if known is not None and newest.epoch < known.epoch:
             newest = AuthorityRow(newest.key, known.epoch)
         await self.registry.put(changed, newest)
@@ -270,6 +291,15 @@ class Membership:
         self.tell_held()
         if outcome.changed:
             log.info("trust bundle accepted", cluster=cluster, sequence=offered.sequence)
+
+    def _rise(self, cluster: str, newest: AuthorityRow) -> float:
+        """Count that `newest` is beyond what is known of the name, if it is; or how long to wait with that (s)."""
+        known = self.registry.authority(cluster)
+        if known is None or newest.epoch <= known.epoch:
+            return 0.0
+        spent = spend(self._rises.get(cluster), RISES, self._clock.monotonic())
+        self._rises[cluster] = spent.level
+        return spent.wait
 
     def authorities(self, cluster: str) -> frozenset[str]:
         """The keys (SPKI hashes) of the authorities in the bundle that is held of a cluster."""

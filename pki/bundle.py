@@ -54,6 +54,8 @@ UNNUMBERED = 0
 FIRST_SEQUENCE = 1
 HIGHEST_SEQUENCE = 2**63 - 1
 FIRST_GENERATION = 1
+MOST_EPOCHS = 10_000
+"""Of one generation: whoever stole a key uses up no more of them, as another generation takes the root's word."""
 MOST_ANCHORS = 8
 MOST_AUTHORITIES = 2
 """Of a rotation."""
@@ -272,6 +274,8 @@ def _check_version(bundle: Bundle, speaks_for: TrustDomain | None) -> None:
                 raise InvalidBundle("an anchor is not self-signed")
             if (epoch_of(anchor.subject) or FIRST_GENERATION) < bundle.generation:
                 raise InvalidBundle("an anchor is older than the generation")
+            if (epoch_of(anchor.subject) or FIRST_GENERATION) >= bundle.generation + MOST_EPOCHS:
+                raise InvalidBundle(f"an anchor is not of the {MOST_EPOCHS} epochs of the generation")
         keys = {spki(public_key(anchor)) for anchor in bundle.anchors}
     except Untrusted as error:
         raise InvalidBundle(str(error)) from error

@@ -23,7 +23,7 @@ from cryptography import x509
 
 from pki import bundle as bundles
 from pki import lineage_file
-from pki.bundle import MOST_EARLIER, Bundle, Proof
+from pki.bundle import MOST_EARLIER, MOST_EPOCHS, Bundle, Proof
 from pki.errors import Refused
 from pki.folder import key_name
 from pki.journal import Head, Journal
@@ -211,8 +211,9 @@ class Succession(Generic[A]):
             before = self.rotation
             if before is not None and not before.over:
                 raise Refused("rotation", f"one is running already (phase {before.phase.value})")
-            if self._kept.highest >= HIGHEST_EPOCH:
-                raise Refused("rotation", f"epoch {HIGHEST_EPOCH} is the last one")
+            last = min(HIGHEST_EPOCH, self._bundle.generation + MOST_EPOCHS - 1)
+            if self._kept.highest >= last:
+                raise Refused("rotation", f"epoch {last} is the last one before another generation")
             epoch, now = self._kept.highest + 1, self._place.clock.now()
             await self._write(
                 msgspec.structs.replace(

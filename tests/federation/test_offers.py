@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 import pytest
@@ -31,6 +32,7 @@ AGENT = SpiffeId.agent(WEST)
 ROOT_KEY, ROOT = make_root()
 FIRST, SECOND, THIRD, FOURTH = (make_ca(WEST, ROOT_KEY, ROOT, epoch) for epoch in (1, 2, 3, 4))
 HERE = "127.0.0.1"
+BURST = int(membership.RISES.burst)
 
 
 def key(ca: Ca) -> str:
@@ -154,6 +156,42 @@ async def test_an_epoch_beyond_all_rotations_is_not_taken(restored: World) -> No
     far = make_ca(WEST, ROOT_KEY, ROOT, epoch=2 + membership.MOST_EPOCHS_LEFT_OUT)
     assert (await restored.bring(following(FIRST.bundle, FIRST, FIRST, far))).version == (1, 1)
     assert restored.hub.registry.authority("west") == AuthorityRow(key(FIRST), 1)
+
+
+async def test_the_holder_of_a_stolen_key_uses_epochs_up_slowly(restored: World) -> None:
+    """Bundle after bundle, each with an authority that lies as far above the one before as may be."""
+    hub, held, by, step = restored.hub, FIRST.bundle, FIRST, membership.MOST_EPOCHS_LEFT_OUT
+    for times in range(1, BURST + 2):
+        after = make_ca(WEST, ROOT_KEY, ROOT, epoch=1 + times * step)
+        held, by = replace(following(held, by, after), earlier=()), after
+        await hub.membership.offered("west", held)
+        known = hub.registry.authority("west")
+        assert known is not None
+        assert known.epoch == 1 + min(times, BURST) * step
+    assert not restored.believes(by)
+    restored.clock.advance(1 / membership.RISES.rate)
+    await hub.membership.offered("west", held)
+    assert restored.believes(by)
+
+
+async def test_who_has_the_root_sign_for_epoch_after_epoch_waits_as_well(restored: World) -> None:
+    registry, clock = restored.hub.registry, restored.clock
+
+    async def signed(epoch: int) -> None:
+        newest = AuthorityRow("key", epoch)
+        await restored.hub.membership.keep_successor("west", lambda row: row, newest)
+
+    for epoch in range(2, BURST + 2):
+        await signed(epoch)
+    again = asyncio.create_task(signed(BURST + 2))
+    while not (clock.sleepers or again.done()):
+        await asyncio.sleep(0)
+    assert registry.authority("west") == AuthorityRow("key", BURST + 1)
+    await signed(2)
+    assert registry.authority("west") == AuthorityRow("key", BURST + 1), "nothing leads back"
+    clock.advance(1 / membership.RISES.rate)
+    await again
+    assert registry.authority("west") == AuthorityRow("key", BURST + 2)
 
 
 async def test_it_is_of_a_member_that_is_not_banned(restored: World) -> None:

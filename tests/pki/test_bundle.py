@@ -341,6 +341,21 @@ def test_what_is_not_a_bundle_is_refused() -> None:
         assert why(accept(None, replace(east.bundle, sequence=sequence), WORLD.root)) is Rejection.MALFORMED
 
 
+def test_the_holder_of_a_stolen_key_leaves_epochs_to_replace_it_with() -> None:
+    """Whoever relays it: a bundle goes so far above its generation, and the root's word begins another one beyond."""
+    last, beyond, newest = (
+        make_ca(EAST, WORLD.root_key, WORLD.root, epoch)
+        for epoch in (bundle.MOST_EPOCHS, bundle.MOST_EPOCHS + 1, HIGHEST_EPOCH)
+    )
+    held = WORLD.east.bundle
+    for far in (beyond, newest):
+        assert why(accept(held, successor(held, WORLD.east, far), WORLD.root)) is Rejection.MALFORMED
+        assert why(accept(None, replace(far.bundle, generation=1), WORLD.root)) is Rejection.MALFORMED
+    stolen = successor(held, WORLD.east, last)
+    assert isinstance(accept(held, stolen, WORLD.root), Accepted)
+    assert isinstance(accept(stolen, begun(bundle.MOST_EPOCHS + 1, beyond), WORLD.root), Accepted)
+
+
 def test_encoding_keeps_everything() -> None:
     second = successor(WORLD.east.bundle, WORLD.east, WORLD.east, SECOND)
     third = replace(successor(second, SECOND, SECOND), earlier=(WORLD.east.bundle, second))

@@ -404,3 +404,18 @@ async def test_the_journal_of_an_authority_that_follows_begins_with_who_wanted_i
     again = await opened()
     assert again.begun is not None
     assert again.begun.ordered, "also after a restart"
+
+
+async def test_a_generation_has_an_end_which_whoever_begins_is_told(
+    tmp_path: Path, keys: FileKeyStore, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pki.succession.MOST_EPOCHS", 2)
+    lineage = await Lineage.open(tmp_path / "authority", keys, EAST, clock, epoch=7)
+    await lineage.begin("ada", "")
+    while phase(lineage) is not Phase.DONE:
+        await go_on(lineage)
+    before = lineage.bundle()
+    with pytest.raises(Refused, match="epoch 8 is the last one"):
+        await lineage.begin("ada", "")
+    assert lineage.bundle() == before
+    await lineage.close()
