@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -39,7 +39,7 @@ class Holding:
         self._told: tuple[Held, int, int] | None = None
         self._made: dict[str, tuple[Bundle, bytes]] = {}
         self._count = 0
-        self._ask_after: datetime | None = None
+        self._ask_after = float("-inf")
 
     async def tell(
         self, versions: Mapping[str, Version], newest: Iterable[Bundle], roots: Iterable[bytes]
@@ -56,8 +56,8 @@ class Holding:
         )
         if epoch == 0 or (said, epoch, signer.epoch) == self._told:
             return
-        now = self._clock.now()
-        if self._ask_after is not None and now < self._ask_after:
+        now = self._clock.monotonic()
+        if now < self._ask_after:
             return
         self._count += 1
         stamped = replace(said, stamp=(epoch, self._count))
@@ -67,10 +67,11 @@ class Holding:
             if self.problem is None:
                 log.error("what is held here cannot be signed; trying again", reason=str(error))
             self.problem = f"what is held here cannot be signed, so that rotations of others wait: {error}"
-            self._ask_after = now + SIGN_AGAIN_AFTER
+            self._ask_after = now + SIGN_AGAIN_AFTER.total_seconds()
             self._publisher.set(HELD, said)
+            self._told = None
             return
-        self.problem, self._ask_after = None, None
+        self.problem = None
         self._publisher.set(HELD, replace(stamped, signature=signature))
         self._told = said, epoch, signer.epoch
 

@@ -145,6 +145,43 @@ async def test_a_key_that_cannot_sign_takes_the_word_before_back(
     assert east.holding.problem is None
 
 
+async def test_what_was_signed_before_is_signed_again_if_something_else_could_not_be_in_between(
+    east: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await east.tell(west=(1, 2))
+    authority = east.lineage.issuer
+
+    async def away(*_: object) -> bytes:
+        raise KeyFileError(Path("vault"), "does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(authority, "sign_statement", away)
+        await east.tell()
+    east.clock.advance(SIGN_AGAIN_AFTER / timedelta(seconds=1))
+    await east.tell(west=(1, 2))
+    assert east.said().bundles == (("west.mesh.example", 1, 2),)
+    assert east.lack() is None
+    assert east.holding.problem is None
+
+
+async def test_a_key_is_left_alone_no_longer_because_the_clock_was_wrong(
+    east: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = east.lineage.issuer
+
+    async def away(*_: object) -> bytes:
+        raise KeyFileError(Path("vault"), "does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(authority, "sign_statement", away)
+        broken.setattr(east.clock, "now", lambda: NOW + timedelta(days=2))
+        await east.tell(west=(1, 2))
+    assert east.lack() is Lack.SIGNATURE
+    east.clock.advance(SIGN_AGAIN_AFTER / timedelta(seconds=1))
+    await east.tell(west=(1, 2))
+    assert east.lack() is None
+
+
 async def test_the_signature_is_by_the_key_of_the_authority_over_all_of_it(east: Cluster) -> None:
     await east.tell(west=(1, 2))
     key = east.lineage.self_signed.public_key()
