@@ -26,6 +26,8 @@ from pki.spiffe import TrustDomain
 WITHIN = timedelta(days=1)
 """Who was silent for longer does not count."""
 NOTED_EVERY = timedelta(hours=1)
+RETRY_AFTER = timedelta(minutes=1)
+"""Until a note that could not be written is tried again, by whoever looks next."""
 LONGEST_FILE = 4 << 20
 """Bytes; the name of a trust domain has at most 255."""
 
@@ -69,7 +71,8 @@ class Outsiders:
         self._looked[name] = now
         if now - self._written.get(name, -NOTED_EVERY.total_seconds()) >= NOTED_EVERY.total_seconds():
             self._written[name] = now
-            await self._write()
+            if not await self._write():
+                self._written[name] = now - (NOTED_EVERY - RETRY_AFTER).total_seconds()
 
     def until(self, bundle: Bundle) -> datetime | None:
         """Until when somebody who fetches this bundle may know none of its new anchors; None if nobody is waited for.
@@ -90,7 +93,8 @@ class Outsiders:
         last = max(self._looked.get(trust_domain.name, self._at_all), self._at_all)
         return now - last < WITHIN.total_seconds()
 
-    async def _write(self) -> None:
+    async def _write(self) -> bool:
+        """Whether it is on disk."""
         async with self._writing:
             wall, running = self._clock.now(), self._clock.running()
             found: Mapping[str, datetime] = {
@@ -102,6 +106,8 @@ class Outsiders:
                 await asyncio.to_thread(durable.write, self._noted, msgspec.json.encode(found))
             except WriteError as error:
                 log.warning("who looks at bundles cannot be noted", reason=str(error))
+                return False
+            return True
 
 
 def _adds(bundle: Bundle) -> bool:

@@ -158,6 +158,27 @@ async def test_s2_a_note_that_cannot_be_written_or_read_costs_time_alone(
     assert opened(tmp_path, clock).until(new) is not None, "somebody may have looked"
 
 
+async def test_s2_a_note_that_could_not_be_written_is_written_soon(
+    tmp_path: Path, clock: ManualClock, versions: dict[Phase, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+
+    def full(path: Path, *_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise WriteError(path, "No space left on device")
+
+    outsiders = opened(tmp_path, clock)
+    monkeypatch.setattr(durable, "write", full)
+    for _ in range(120):
+        await outsiders.looked(EAST)
+        clock.advance(1)
+    assert tried == 2, "whoever looks all the time costs no more than a write a minute"
+    monkeypatch.undo()
+    await outsiders.looked(EAST)
+    assert opened(tmp_path, clock).until(versions[Phase.PUBLISHED]) is not None
+
+
 def test_s3_a_note_that_others_may_write_is_refused(tmp_path: Path, clock: ManualClock) -> None:
     durable.write(tmp_path / "fetched.json", b"{}")
     (tmp_path / "fetched.json").chmod(0o666)
