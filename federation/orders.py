@@ -73,7 +73,8 @@ def objection(
     within = recent(obeyed, now) if action in _COUNTED else ()
     if len(within) < allowed.a_day:
         return None
-    times, until = len(within), (min(within) + DAY).isoformat(timespec="minutes")
+    times = len(within)
+    until = (sorted(within)[times - allowed.a_day] + DAY).isoformat(timespec="minutes")
     return (
         f"the hub had authority or leaves replaced here {times} times within a day (rotation.from_hub_a_day)",
         f"wait until {until}, or ask at the socket of the agent",

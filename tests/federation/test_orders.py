@@ -87,6 +87,17 @@ async def test_the_next_may_come_a_day_after_the_oldest(tmp_path: Path, clock: S
     assert not await obeyed(orders, "start")
 
 
+def test_after_the_limit_was_lowered_the_moment_that_is_told_is_one_at_which_it_is_obeyed() -> None:
+    obeyed = tuple(NOW + timedelta(hours=hour) for hour in range(4))
+    for most in range(1, 5):
+        why = objection("start", Allowed(a_day=most), None, obeyed, NOW + timedelta(hours=5))
+        assert why is not None
+        free = obeyed[4 - most] + DAY
+        assert free.isoformat(timespec="minutes") in why[1]
+        assert objection("start", Allowed(a_day=most), None, obeyed, free) is None
+        assert objection("start", Allowed(a_day=most), None, obeyed, free - timedelta(seconds=1)) is not None
+
+
 async def test_a_clock_that_is_set_back_frees_nothing(tmp_path: Path, clock: SetClock) -> None:
     orders = Orders.open(tmp_path, Allowed(a_day=1), clock)
     assert await obeyed(orders, "start")
