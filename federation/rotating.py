@@ -142,7 +142,9 @@ class Rotating:
     # ---- what an operator may ask ----------------------------------------------------------------------------------
 
     async def start(self, who: str, why: str, manual: bool, ordered: bool = False) -> None:
-        """Begin a rotation; `ordered` by an operator of the hub. Raises pki.errors.Refused if one is running."""
+        """Begin a rotation; `ordered` by an operator of the hub. Raises pki.errors.Refused if one is running, or the
+        last one cannot end; else as `look`.
+        """
         rotation = await self._lineage.begin(who, why, manual=manual, ordered=ordered)
         log.info("a rotation begins", **self._about(), number=rotation.token.rotation, who=who, why=why)
         await self._realm.follow()

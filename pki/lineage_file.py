@@ -71,6 +71,12 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             return {Side.NEW: self.following}
         return {Side.OLD: self.epoch, Side.NEW: self.following}
 
+    @property
+    def issuing(self) -> Side:
+        """Who issues in this phase; one of `sides`."""
+        rotation = self.rotation
+        return Side.OLD if self.following is None or rotation is None else rotation.rule.issuer
+
     def folder(self, directory: Path, epoch: int) -> Path:
         """Where the authority of `epoch` is."""
         return directory if epoch == self.first else directory / str(epoch)

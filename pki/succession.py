@@ -24,7 +24,7 @@ from cryptography import x509
 from pki import bundle as bundles
 from pki import lineage_file
 from pki.bundle import MOST_EARLIER, MOST_EPOCHS, Bundle, Proof
-from pki.errors import Refused
+from pki.errors import PkiError, Refused
 from pki.folder import key_name
 from pki.journal import Head, Journal
 from pki.keys import KeyStore
@@ -108,29 +108,28 @@ class Succession(Generic[A]):
     @classmethod
     async def opened(cls, trust_domain: TrustDomain, place: Place[A], epoch: int) -> Self:
         """What is in the folder, brought to the phase that is written there; a first authority of `epoch` if it is
-        empty. Raises `KeyFileError`, `WriteError`, `JournalError`.
+        empty. Raises `KeyFileError`, `WriteError`, `JournalError`, `VaultError`.
+
+        A step that cannot be taken now keeps nobody from what is whole: if the issuer is there, and everybody whose
+        anchor is published, `realise` is left to say what is wrong.
         """
         kept = await asyncio.to_thread(lineage_file.read, place.directory)
+        if kept is None:
+            authority = await place.authority(place.directory, epoch, None)
+            kept = Kept(epoch=authority.epoch, first=authority.epoch, highest=authority.epoch)
+            return cls(trust_domain, place, kept, {Side.OLD: authority}, authority.bundle())
+        published = await asyncio.to_thread(lineage_file.published_in, place.directory, roots=cls.roots)
+        number = kept.sides[kept.issuing]
+        issuer = await place.authority(kept.folder(place.directory, number), number, kept.begun)
+        made = cls(trust_domain, place, kept, {kept.issuing: issuer}, published or issuer.bundle())
         async with AsyncExitStack() as undo:
-            if kept is None:
-                authority = await place.authority(place.directory, epoch, None)
-                undo.push_async_callback(authority.close)
-                kept = Kept(epoch=authority.epoch, first=authority.epoch, highest=authority.epoch)
-                made = cls(trust_domain, place, kept, {Side.OLD: authority}, authority.bundle())
-            else:
-                authorities: dict[Side, A] = {}
-                for side, number in kept.sides.items():
-                    authorities[side] = await place.authority(
-                        kept.folder(place.directory, number), number, kept.begun
-                    )
-                    undo.push_async_callback(authorities[side].close)
-                first = next(iter(authorities.values()))
-                bundle = (
-                    await asyncio.to_thread(lineage_file.published_in, place.directory, roots=cls.roots)
-                    or first.bundle()
-                )
-                made = cls(trust_domain, place, kept, authorities, bundle)
+            undo.push_async_callback(made.close)
+            try:
                 await made._realise()
+            except PkiError:
+                here = {each.self_signed for each in made._authorities.values()}
+                if not here.issuperset(made._bundle.anchors):
+                    raise
             undo.pop_all()
         return made
 
@@ -163,9 +162,7 @@ class Succession(Generic[A]):
     @property
     def issuer(self) -> A:
         """The only one that issues."""
-        rotation = self.rotation
-        side = Side.OLD if rotation is None or self._kept.following is None else rotation.rule.issuer
-        return self._authorities[side]
+        return self._authorities[self._kept.issuing]
 
     @property
     def head(self) -> Head:
@@ -203,7 +200,10 @@ class Succession(Generic[A]):
     # ---- rotating --------------------------------------------------------------------------------------------------
 
     async def begin(self, who: str, why: str, *, manual: bool = False, ordered: bool = False) -> Rotation:
-        """Begin a rotation: the authority that follows is made, and nobody hears of it yet. Raises `Refused`.
+        """Begin a rotation: the authority that follows is made, and nobody hears of it yet.
+
+        Raises `Refused`, also where the last one is over and cannot end: which of its two authorities everybody goes by
+        is known until then by nothing but its phase. Else as `enter`.
 
         `manual` is for whoever decides the phases: each step waits for a person. `ordered` as in `Begun`.
         """
@@ -211,6 +211,10 @@ class Succession(Generic[A]):
             before = self.rotation
             if before is not None and not before.over:
                 raise Refused("rotation", f"one is running already (phase {before.phase.value})")
+            try:
+                await self._realise()
+            except PkiError as error:
+                raise Refused("rotation", f"the last one has not ended yet: {error}") from error
             last = min(HIGHEST_EPOCH, self._bundle.generation + MOST_EPOCHS - 1)
             if self._kept.highest >= last:
                 raise Refused("rotation", f"epoch {last} is the last one before another generation")
@@ -278,6 +282,7 @@ class Succession(Generic[A]):
             if side not in self._authorities:
                 folder = self._kept.folder(self._place.directory, epoch)
                 self._authorities[side] = await self._place.authority(folder, epoch, self._kept.begun)
+        self._authorities = {side: self._authorities[side] for side in Side if side in self._authorities}
         anchors = [self._authorities[side].self_signed for side in Side if side in rotation.rule.anchors]
         anew = rotation.rule.anew and self._bundle.sequence == self._kept.sequence
         if anew or set(anchors) != set(self._bundle.anchors):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,12 +16,13 @@ from federation.clock import ManualClock
 from federation.errors import FederationError
 from federation.reason import ALLOWED
 from federation.rotating import Rotating
-from pki.errors import ClockError
+from pki.errors import ClockError, WriteError
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.rotation import Side
 from pki.skew import HOLD
 from pki.spiffe import TrustDomain
+from tests.federation.lives import eventually
 from tests.federation.realms import Realm
 from tests.federation.world import BASE, NOW
 
@@ -216,3 +218,42 @@ async def test_a_clock_that_is_wrong_for_a_moment_begins_no_rotation(site: Site)
     assert site.rotating.status().phase is None
     site.clock.ahead = timedelta()
     assert await site.look() is None
+
+
+async def replaced(site: Site) -> None:
+    await site.ask(Rotate(action="start"))
+    await site.look(5)
+
+
+@pytest.mark.parametrize(("method", "phase"), [("create", "prepared"), ("remove", "done")])
+async def test_a_step_that_could_not_be_taken_before_a_restart_is_taken_when_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, phase: str
+) -> None:
+    """The process starts all the same, says what is wrong, begins nothing else, and goes on by itself."""
+    keys, domain = FileKeyStore(tmp_path / "keys"), TrustDomain.of_cluster("west", BASE)
+
+    async def away(*_: object) -> None:
+        raise WriteError(Path("vault"), "does not answer")
+
+    async def opened() -> Site:
+        return Site(await Lineage.open(tmp_path / "ca", keys, domain, ManualClock(NOW)))
+
+    site = await opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, method, away)
+        with pytest.raises(WriteError, match="does not answer"):
+            await replaced(site)
+        await site.realm.lineage.close()
+        site = await opened()
+        running = asyncio.create_task(site.rotating.run())
+        await eventually(lambda: site.rotating.problem is not None)
+        status = site.rotating.status()
+        assert (status.phase, status.problem) == (phase, "cannot write vault: does not answer")
+        with pytest.raises(ApiProblem) as refused:
+            await site.ask(Rotate(action="start"))
+        assert refused.value.status == 409
+    running.cancel()
+    await asyncio.wait([running])
+    assert await site.look(5) == "done"
+    assert await keys.names() == {f"ca-{site.rotating.status().issuing}"} == {"ca-2"}
+    await site.realm.lineage.close()
