@@ -5,6 +5,7 @@ can be believed. Reading takes a thread, as a journal may be long.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from federation.heads import MOST_HEADS, JournalHead
-from pki.audit import Signed, Told, history, selected, told
+from pki.audit import Signed, Told, history, told
 from pki.chain import Head
 from pki.errors import PkiError
 from pki.folder import JOURNAL
@@ -78,28 +79,30 @@ class Journals:
                     last[one.kind, one.subject] = one
         return tuple(last.values())
 
-    async def history(self, since: datetime | None, identity: str | None) -> tuple[tuple[Path, Signed], ...]:
-        """What was signed since then, for exactly this identity, in all journals, by time. Raises `JournalError`."""
-        return await asyncio.to_thread(self._history, since, identity)
+    async def history(
+        self, since: datetime | None, identity: str | None, most: int
+    ) -> tuple[tuple[Path, Signed], ...]:
+        """What was signed since then, for exactly this identity, in all journals, by time: the newest `most`.
 
-    def _history(self, since: datetime | None, identity: str | None) -> tuple[tuple[Path, Signed], ...]:
+        Raises `JournalError`.
+        """
+        return await asyncio.to_thread(self._history, since, identity, most)
+
+    def _history(
+        self, since: datetime | None, identity: str | None, most: int
+    ) -> tuple[tuple[Path, Signed], ...]:
         found = [
-            (path, one) for path in self._paths() for one in selected(history(records(path)), since, identity)
+            (path, one) for path in self._paths() for one in history(records(path), since, identity, most)
         ]
-        return tuple(sorted(found, key=lambda one: one[1].intent.at))
+        return tuple(sorted(found, key=lambda one: one[1].intent.at)[-most:])
 
-    async def lines(self, since: datetime | None) -> tuple[tuple[Path, Told], ...]:
-        """Every record since then, of all journals, by time. Raises `JournalError`."""
-        return await asyncio.to_thread(self._lines, since)
+    async def lines(self, since: datetime | None, most: int) -> tuple[tuple[Path, Told], ...]:
+        """The last `most` records since then, of all journals, by time. Raises `JournalError`."""
+        return await asyncio.to_thread(self._lines, since, most)
 
-    def _lines(self, since: datetime | None) -> tuple[tuple[Path, Told], ...]:
-        found = [
-            (path, one)
-            for path in self._paths()
-            for one in told(records(path))
-            if since is None or one.record.at >= since
-        ]
-        return tuple(sorted(found, key=lambda one: one[1].record.at))
+    def _lines(self, since: datetime | None, most: int) -> tuple[tuple[Path, Told], ...]:
+        found = [(path, one) for path in self._paths() for one in _last(path, since, most)]
+        return tuple(sorted(found, key=lambda one: one[1].record.at)[-most:])
 
     async def verify(self, kept: Sequence[JournalHead]) -> tuple[Verdict, ...]:
         """Look at each journal from its beginning, and whether it holds what others have `kept` of it."""
@@ -122,6 +125,11 @@ class Journals:
 
     def _paths(self) -> tuple[Path, ...]:
         return tuple(sorted(path for path in self._directory.rglob(JOURNAL) if path.is_file()))
+
+
+def _last(path: Path, since: datetime | None, most: int) -> deque[Told]:
+    lines = told(records(path))
+    return deque((one for one in lines if since is None or one.record.at >= since), most)
 
 
 def _bans_in(path: Path) -> tuple[Banned | Unbanned, ...]:

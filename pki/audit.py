@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -45,20 +45,36 @@ class Signed:
     note: str = ""
 
 
-def history(records: Iterable[Record]) -> tuple[Signed, ...]:
-    """Every certificate in these records, in the order in which they were asked for.
+def history(
+    records: Iterable[Record],
+    since: datetime | None = None,
+    identity: str | None = None,
+    most: int | None = None,
+) -> tuple[Signed, ...]:
+    """The certificates in these records that were asked for since then, and for exactly this identity, in the order in
+    which they were asked for; the newest `most` if that is said, and then no more than twice as many are held.
 
     What was carried over from parts that are not at hand is told only if it was revoked or failed since.
     """
+
+    def wanted(intent: Intent) -> bool:
+        return (since is None or intent.at >= since) and (identity is None or intent.identity == identity)
+
     found: dict[str, Signed] = {}
     for record in records:
-        _take(record, found)
-    return tuple(found.values())
+        _take(record, found, wanted)
+        if most is not None and len(found) > 2 * most:
+            found = _newest(found, most)
+    return tuple((found if most is None else _newest(found, most)).values())
 
 
-def _take(record: Record, found: dict[str, Signed]) -> None:
+def _newest(found: Mapping[str, Signed], most: int) -> dict[str, Signed]:
+    return dict(sorted(found.items(), key=lambda item: item[1].intent.at)[-most:])
+
+
+def _take(record: Record, found: dict[str, Signed], wanted: Callable[[Intent], bool]) -> None:
     match record:
-        case Intent(serial=serial):
+        case Intent(serial=serial) if wanted(record):
             found[serial] = Signed(record, Outcome.OPEN)
         case Released(serial=serial, certificate=certificate) if serial in found:
             found[serial] = replace(found[serial], outcome=Outcome.RELEASED, certificate=certificate)
@@ -68,19 +84,8 @@ def _take(record: Record, found: dict[str, Signed]) -> None:
             note = f"{record.reason}, by {record.who}: {record.why}"
             found[serial] = replace(found[serial], outcome=Outcome.REVOKED, note=note)
         case Continued(pending=pending):
-            for intent in pending:
+            for intent in filter(wanted, pending):
                 found.setdefault(intent.serial, Signed(intent, Outcome.OPEN))
-
-
-def selected(
-    signed: Iterable[Signed], since: datetime | None = None, identity: str | None = None
-) -> tuple[Signed, ...]:
-    """Those that were asked for since then, and for exactly this identity."""
-    return tuple(
-        one
-        for one in signed
-        if (since is None or one.intent.at >= since) and (identity is None or one.intent.identity == identity)
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,9 @@ class Told:
 
 
 def told(records: Iterable[Record]) -> Iterator[Told]:
-    """Every record, in its order. A certificate is told by whom it is for, or its serial number if that is too old."""
+    """Every record, in its order. A certificate is told by whom it is for, or its serial number if it had ended before
+    the part of the journal began.
+    """
     whose: dict[str, str] = {}
     line = 0
     for record in records:
@@ -102,7 +109,7 @@ def told(records: Iterable[Record]) -> Iterator[Told]:
         match record:
             case Continued():
                 line = record.lines + 1
-                whose |= {one.serial: one.identity for one in record.living}
+                whose = {one.serial: one.identity for one in record.living}
                 whose |= {one.serial: one.identity for one in record.pending}
             case Intent():
                 whose[record.serial] = record.identity

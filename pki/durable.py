@@ -23,6 +23,8 @@ from pki.errors import KeyFileError, WriteError
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 
+_CHUNK = 1 << 16
+"""Bytes that are asked for at once: room for all that are asked for is taken before there are any."""
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 
 
@@ -166,7 +168,7 @@ def read_private(path: Path, longest: int) -> bytes:
     try:
         _refuse_loose(path, os.fstat(descriptor), stat.S_ISREG, PRIVATE_FILE, "plain file")
         data = bytearray()
-        while chunk := os.read(descriptor, longest + 1 - len(data)):
+        while chunk := os.read(descriptor, min(longest + 1 - len(data), _CHUNK)):
             data += chunk
     except OSError as error:
         raise KeyFileError(path, f"cannot be read: {_because(error)}") from error

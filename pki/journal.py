@@ -289,11 +289,32 @@ def _check_kept(first: Path, last: Path, found: Replayed, kept: Head) -> None:
 def records(path: Path) -> Iterator[Record]:
     """Every record of a journal and of the parts that are beside it, the oldest first; nothing is verified.
 
-    Raises `JournalError` for what is no record.
+    One part at a time is in memory. Raises `JournalError` for what is no record.
     """
-    for part, data in _all_parts(path):
+    for part, data in _each_part(path):
         for line in chain.lines(part, data):
             yield line.record
+
+
+def _each_part(path: Path) -> Iterator[tuple[Path, bytes]]:
+    """As `_all_parts`, one after the other; with those that are set aside meanwhile."""
+    read: set[Path] = set()
+    while True:
+        try:
+            for part in _unread(path, read):
+                read.add(part)
+                yield part, durable.read_private(part, LONGEST_JOURNAL)
+            last = durable.read_private(path, LONGEST_JOURNAL)
+            if not _unread(path, read):
+                yield path, last
+                return
+        except FileNotFoundError as error:
+            if not path.exists():
+                raise JournalError(path, 0, "does not exist") from error
+
+
+def _unread(path: Path, read: Collection[Path]) -> tuple[Path, ...]:
+    return tuple(part for part in earlier_parts(path) if part not in read and not part.samefile(path))
 
 
 def _all_parts(path: Path) -> list[tuple[Path, bytes]]:

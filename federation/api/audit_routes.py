@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from federation.api.messages import Done, In, Instant, Out
 from federation.api.routes import Access, ApiProblem, Call, Problem, Route, not_found
@@ -26,6 +27,7 @@ from federation.journals import Journals, Verdict
 from federation.questions import Answer
 from pki.audit import Signed, Told
 from pki.digest import plain
+from pki.ledger import Continued, Record
 
 USUALLY, MOST_ENTRIES = 100, 1000
 """Entries of one answer."""
@@ -58,7 +60,8 @@ class AuditEntry(Out, frozen=True, kw_only=True):
 
 
 class RecordInfo(Out, frozen=True, kw_only=True):
-    """One line of a journal. `about` and `says` are for people, `record` is all that is there, `type` is its kind."""
+    """One line of a journal. `about` and `says` are for people, `record` is all that is there, `type` is its kind. Of
+    what the first line of a later part carries over it has the numbers."""
 
     at: Instant
     journal: str
@@ -154,8 +157,9 @@ class AuditRoutes:
             asked: tuple[AuditEntry, ...] = await self._ask(elsewhere, path, tuple[AuditEntry, ...])
             return asked
         limit = _limit(call.query.get("limit"))
-        found = await self._journals.history(_moment(call.query.get("since")), call.query.get("identity"))
-        return tuple(self._entry(path, one) for path, one in found[-limit:])
+        since, identity = _moment(call.query.get("since")), call.query.get("identity")
+        found = await self._journals.history(since, identity, limit)
+        return tuple(self._entry(path, one) for path, one in found)
 
     async def records(self, call: Call) -> tuple[RecordInfo, ...]:
         if (elsewhere := self._elsewhere(call)) is not None:
@@ -163,8 +167,8 @@ class AuditRoutes:
             asked: tuple[RecordInfo, ...] = await self._ask(elsewhere, path, tuple[RecordInfo, ...])
             return asked
         limit = _limit(call.query.get("limit"))
-        found = await self._journals.lines(_moment(call.query.get("since")))
-        return tuple(record_info(self._name(path), one) for path, one in found[-limit:])
+        found = await self._journals.lines(_moment(call.query.get("since")), limit)
+        return tuple(record_info(self._name(path), one) for path, one in found)
 
     def _entry(self, path: Path, one: Signed) -> AuditEntry:
         intent = one.intent
@@ -294,8 +298,17 @@ def record_info(journal: str, one: Told) -> RecordInfo:
         line=one.line,
         about=one.about,
         says=one.says,
-        record=msgspec.to_builtins(one.record),
+        record=_all_of(one.record),
     )
+
+
+def _all_of(record: Record) -> dict[str, Any]:
+    """A record, with numbers for what is carried over: that may be as long as a part of a journal."""
+    carried: dict[str, int] = {}
+    if isinstance(record, Continued):
+        carried = {name: len(getattr(record, name)) for name in ("living", "pending", "revoked", "bans")}
+        record = replace(record, **dict.fromkeys(carried, ()))
+    return {**msgspec.to_builtins(record), **carried}
 
 
 def _passed_on(path: str, call: Call) -> str:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pki.audit import Outcome, history, selected, told
+import msgspec
+
+from pki.audit import Outcome, history, told
 from pki.ledger import (
     Banned,
     Continued,
@@ -40,9 +42,11 @@ def test_each_certificate_is_told_once_with_what_came_of_it() -> None:
         ("4", Outcome.REVOKED, "key_compromise, by ada: stolen"),
     ]
     assert [one.certificate for one in told] == ["ff", None, None, "ff"]
-    assert [one.intent.serial for one in selected(told, identity="spiffe://a/y")] == ["2"]
-    assert selected(told, since=NOW) == told
-    assert selected(told, since=NOW + timedelta(seconds=1)) == ()
+    assert [one.intent.serial for one in history(records, identity="spiffe://a/y")] == ["2"]
+    assert history(records, since=NOW) == told
+    assert history(records, since=NOW + timedelta(seconds=1)) == ()
+    for most in range(1, 6):
+        assert history(records, most=most) == told[-most:]
 
 
 def test_of_what_was_carried_over_only_what_goes_on_is_told() -> None:
@@ -100,3 +104,20 @@ def test_a_part_of_a_journal_is_told_with_its_own_line_numbers_and_who_lives_the
     )
     assert (revoked.line, revoked.about) == (11, "spiffe://a/x")
     assert unknown.about == "serial b"
+
+
+def test_the_newest_are_told_by_the_time_at_which_they_were_asked_for() -> None:
+    times = {"1": NOW, "2": NOW + timedelta(hours=2), "3": NOW + timedelta(hours=1), "4": NOW, "5": NOW}
+    asked = [msgspec.structs.replace(intent(int(serial)), at=at) for serial, at in times.items()]
+    first = Continued(NOW, OURS, 9, "00" * 32, (), (asked[0],), (), 0)
+    newest = history((*asked, first, released(1), released(2)), most=2)
+    assert [(one.intent.serial, one.outcome) for one in newest] == [
+        ("3", Outcome.OPEN),
+        ("2", Outcome.RELEASED),
+    ]
+
+
+def test_who_had_a_certificate_that_had_ended_before_a_part_is_not_kept_in_mind() -> None:
+    first = Continued(NOW, OURS, 2, "00" * 32, (), (), (), 0)
+    *_, late = told((Opened(NOW, OURS), intent(1), first, Superseded(NOW, "1", "ee")))
+    assert late.about == "serial 1"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pki import chain, durable
 from pki.errors import JournalError, KeyFileError
-from pki.journal import Head, Journal, earlier_parts, examine, verify
+from pki.journal import Head, Journal, earlier_parts, examine, records, verify
 from pki.ledger import Banned, Continued, Failed, Intent, Ledger, Listed, Record, Released, Revoked, Unbanned
 from pki.skew import MOST_SKEW
 from tests.pki.world import NOW
@@ -251,6 +251,29 @@ def test_a_long_journal_goes_on_in_another_file_that_needs_none_before_it(path: 
     again.append(intent(99, spki="99"), released(99))
     again.close()
     assert examine(path, OURS, (head,)).since.lines > 0
+
+
+def test_a_long_journal_is_read_part_by_part_with_those_set_aside_meanwhile(path: Path) -> None:
+    fill_parts(path)
+    reading = records(path)
+    first = next(reading)
+    journal = Journal(path, OURS, NOW, longest_part=SHORT)
+    for serial in range(100, 110):
+        journal.append(intent(serial, spki=f"{serial:x}"), released(serial))
+    journal.close()
+    told = [first, *reading]
+    assert told == list(records(path))
+    asked = [record.serial for record in told if isinstance(record, Intent)]
+    assert asked == [f"{serial:x}" for serial in (*range(1, 21), *range(100, 110))]
+
+
+def test_a_part_that_is_taken_away_while_it_is_read_is_left_out(path: Path) -> None:
+    fill_parts(path)
+    reading = records(path)
+    next(reading)
+    gone = earlier_parts(path)[1]
+    gone.unlink()
+    assert list(reading) == list(records(path))[1:]
 
 
 def test_what_is_in_force_is_carried_over(path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +87,9 @@ def show(
 ) -> None:
     """Show the journals line by line: what was signed, revoked, listed and banned, as it was written.
 
-    With -o json everything that is in a line. FILE is a journal, such as a copy from a backup, which is read here, with
-    the parts beside it. Whether it can be believed is another question: federation ca audit verify.
+    With -o json everything that is in a line; of what a later part carries over, how much it is. FILE is a journal,
+    such as a copy from a backup, which is read here, with the parts beside it. Whether it can be believed is another
+    question: federation ca audit verify.
 
     \b
     Examples:
@@ -121,11 +124,12 @@ def _read(file: Path, since: str | None, limit: int) -> list[dict[str, Any]]:
     from pki.journal import records
 
     begin = None if since is None else datetime.fromisoformat(since)
-    lines = list(told(records(file)))
-    if not lines:
+    lines = told(records(file))
+    first = next(lines, None)
+    if first is None:
         raise JournalError(file, 0, "has no whole line: it is no journal")
-    found = [one for one in lines if begin is None or one.record.at >= begin]
-    return [to_builtins(record_info(file.name, one)) for one in found[-limit:]]
+    found = deque((one for one in chain([first], lines) if begin is None or one.record.at >= begin), limit)
+    return [to_builtins(record_info(file.name, one)) for one in found]
 
 
 @audit.command()

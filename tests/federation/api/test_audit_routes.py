@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import tracemalloc
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -23,8 +25,9 @@ from federation.heads import JournalHead, Kept
 from federation.journals import Journals, of
 from federation.model import HUB
 from federation.questions import Answer
+from pki.journal import Journal, earlier_parts
 from pki.keys.file import FileKeyStore
-from pki.ledger import Banned, Unbanned
+from pki.ledger import Banned, Intent, Released, Unbanned
 from pki.lineage import Lineage
 from pki.policy import Attestation, Attested, Grant, decide
 from pki.root import RootAuthority
@@ -158,6 +161,51 @@ async def test_journals_are_told_line_by_line_with_all_that_is_in_a_line(hub: Pr
     ]
     later = {"since": (NOW + timedelta(minutes=1)).isoformat()}
     assert await hub.routes.records(Call(VIEWER, query=later)) == ()
+
+
+async def test_what_a_later_part_carries_over_is_told_in_numbers(hub: Process) -> None:
+    path = hub.journal.parent.parent / "long" / "journal"
+    path.parent.mkdir(mode=0o700)
+    with_parts(path, 60)
+    told = await hub.routes.records(Call(VIEWER, query={"limit": "1000"}))
+    carried = [one for one in told if one.record["type"] == "continued"]
+    assert len(carried) > 3
+    for number, one in enumerate(carried):
+        about = {name: one.record[name] for name in ("living", "pending", "revoked", "bans")}
+        assert about == {"living": one.record["living"], "pending": 0, "revoked": 0, "bans": 0}
+        assert one.says.endswith(f"carries over {one.record['living']} certificates that live, 0 bans")
+        assert one.record["living"] > number
+        assert one.line == one.record["lines"] + 1
+
+
+async def test_one_part_of_a_journal_is_in_memory_at_a_time(hub: Process) -> None:
+    """What a viewer asks for costs as much for a long journal as for a short one."""
+    path = hub.journal.parent.parent / "long" / "journal"
+    path.parent.mkdir(mode=0o700)
+    with_parts(path, 2000, ended=True)
+    size = sum(part.stat().st_size for part in (path, *earlier_parts(path)))
+    assert size > 40 * PART
+    for route, query in itertools.product((hub.routes.audit, hub.routes.records), ({}, {"limit": "1"})):
+        tracemalloc.start()
+        found = await route(Call(VIEWER, query=dict(query)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(found) == int(query.get("limit", "100"))
+        assert peak < size / 2
+
+
+PART = 16 * 1024
+
+
+def with_parts(path: Path, count: int, ended: bool = False) -> None:
+    """A journal of certificates in parts of `PART` bytes."""
+    life = timedelta(days=-2 if ended else 2)
+    journal = Journal(path, "ab" * 32, NOW, begin=True, longest_part=PART)
+    for number in range(count):
+        intent = Intent(NOW, f"{number:x}", "00", "workload", f"spiffe://a/{number}", f"{number:x}", NOW + life,
+                        "tester", "so that a line is as long as one is " * 20, None)  # fmt: skip
+        journal.append(intent, Released(NOW, f"{number:x}", "ff"))
+    journal.close()
 
 
 @pytest.mark.parametrize(
