@@ -22,8 +22,8 @@ from federation.held import Held, digest
 from federation.member_row import MemberRow, networks
 from federation.model import HUB, Member, MemberState, Position
 from federation.registry import AuthorityRow, Registry
-from federation.sync.errors import ProtocolViolation
 from federation.svid.quota import Level, Quota, spend
+from federation.sync.errors import ProtocolViolation
 from federation.sync.exchange import Exchange
 from federation.sync.protocol import MOST_EPOCHS_AHEAD, NOTHING, next_epoch
 from federation.sync.session import Session
