@@ -311,8 +311,8 @@ class Membership:
         To be called again while `is_early`.
         """
         self.is_early = False
-        rows = self.registry.rows.values()
-        versions = [self._held(row.bundle) for row in rows if row.bundle]
+        published = [row.name for row in self.registry.rows.values() if row.bundle]
+        versions = [self._held(TrustDomain.of_cluster(name, self.base)) for name in published]
         held = Held(
             HUB,
             tuple(sorted((each.trust_domain.name, *each.version) for each in versions)),
@@ -322,9 +322,9 @@ class Membership:
             self._exchange.say(held)
             self._told_held = held
 
-    def _held(self, encoded: bytes) -> Bundle:
-        """A bundle, or the version before while somebody outside may not have seen the new anchor."""
-        bundle = bundles.decode(encoded)
+    def _held(self, domain: TrustDomain) -> Bundle:
+        """Its bundle, or the version before while somebody outside may not have seen the new anchor."""
+        bundle = self._trusted[domain]
         early = self.until(bundle) is not None
         self.is_early = self.is_early or early
         return bundle.earlier[-1] if early else bundle

@@ -16,8 +16,7 @@ from federation.model import HUB
 from federation.roots import Roots
 from federation.rotating import own
 from federation.turning import reports
-from pki.algorithms import spki_hash
-from pki.certificate import authority_key_id, load_der, public_key, subject_key_id
+from pki.certificate import authority_key_id, load_der, subject_key_id
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot
 from pki.profiles import epoch_of
@@ -90,7 +89,7 @@ class RootRealm:
         row = self._hub.registry.find(name)
         if row is None:
             return set()
-        anchors = {spki_hash(public_key(each)) for each in row.trusted(self._hub.base).anchors}
+        anchors = self._hub.membership.authorities(name)
         forms = [load_der(form) for key in anchors if (form := root_word.form_of(row, key))]
         return {key for form in forms if (key := authority_key_id(form)) is not None}
 

@@ -273,6 +273,8 @@ class Rotating:
             log.info("rotation", **self._about(), number=rotation.token.rotation, phase=rotation.phase.value)
 
     def _blocking(self, rotation: Rotation) -> Iterator[Blocking]:
+        if rotation.over:
+            return
         for each in blockers(rotation, self._realm.members(), self._realm.reports(rotation)):
             yield self._explained(rotation, each)
 

@@ -25,6 +25,7 @@ from federation.store import MemoryStore
 from federation.successors import Successors
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
+from pki import bundle as bundles
 from pki.certificate import authority_key_id, der, load_der, subject_key_id
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
@@ -140,6 +141,32 @@ async def test_a_root_is_replaced_when_everybody_presents_the_word_of_the_next(s
     await site.say(site.signs)
     assert await site.look() == "done"
     assert len(site.root.bundle().anchors) == 1
+
+
+async def test_a_look_decodes_no_bundle_and_once_it_is_over_nobody_is_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members may be many, and to decode what each has published is to verify every signature in it."""
+
+    def none(*_: object, **__: object) -> object:
+        raise AssertionError("decoded, or asked")
+
+    await site.hub.membership.offered("east", site.east.bundle())
+    await site.rotating.start("ada", "", manual=False)
+    await site.look()
+    await site.say(site.signs)
+    with monkeypatch.context() as watched:
+        watched.setattr(bundles, "decode", none)
+        assert await site.look() == "active"
+        assert site.waits_for() == {HUB, "east"}
+    await site.sign_the_hub_anew()
+    await site.sign_east_anew()
+    await site.say(site.signs)
+    assert await site.look() == "retiring"
+    await site.say(site.signs)
+    assert await site.look() == "done"
+    monkeypatch.setattr(RootRealm, "reports", none)
+    assert not site.rotating.status().blocking
 
 
 async def test_who_does_not_say_whose_word_it_presents_may_present_anybodys(site: Site) -> None:
