@@ -5,8 +5,8 @@ its agent leads to none of them, so the agent is refused before it can say anyth
 proves itself, as each version is signed by an anchor of the one before: so it is taken here from whoever brings it,
 and nothing else is. Nothing leads back, to another trust domain, or to a key that no anchor before has signed for.
 
-Who knocks is told what the hub goes by, and costs little: what is no newer than that is not looked at any further, and
-of what claims to be, so many a time are, of one address and of all.
+Who knocks is told what the hub goes by, and costs little: so many a time are heard from one address, what is no newer
+than what is held is not looked at any further, and of what claims to be, so many a time are, of one address and of all.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from pki import bundle as bundles
 from pki.bundle import Bundle
 from pki.spiffe import SpiffeId, TrustDomain
 
+HEARD = Quota(rate=2, burst=128)
+"""Bundles a second that are read and answered, of one address: behind which there may be many agents."""
 OF_ONE = Quota(rate=0.2, burst=4)
 OF_ALL = Quota(rate=2, burst=20)
 """Bundles a second of which signatures are verified."""
@@ -81,9 +83,12 @@ class Offers:
         self._clock = clock
         self._all: Level | None = None
         self._each: dict[str, Level] = {}
+        self._heard: dict[str, Level] = {}
+        self._encoded: dict[TrustDomain, tuple[Bundle, bytes]] = {}
 
     async def hear(self, encoded: bytes, address: str) -> Bundle:
         """What the hub goes by, now that it has seen this. Raises NotTaken, TooMany, `InvalidBundle`, StoreError."""
+        _count(self._heard, address, HEARD, self._clock.monotonic())
         name, version = bundles.claim(encoded)
         domain, held = next(
             ((each, bundle) for each, bundle in self._members.bundles().items() if each.name == name),
@@ -98,7 +103,7 @@ class Offers:
             )
         if version <= held.version:
             return held
-        self._count(address)
+        self._verified(address)
         if not bundles.leads_on(held, encoded, *self._roots()):
             return held
         await self._members.brought(cluster, bundles.decode(encoded))
@@ -113,16 +118,28 @@ class Offers:
             )
         return now
 
-    def _count(self, address: str) -> None:
+    def encoded(self, held: Bundle) -> bytes:
+        """What `hear` answered, as it is sent: made once for each that the hub goes by."""
+        known = self._encoded.get(held.trust_domain)
+        if known is None or known[0] is not held:
+            known = self._encoded[held.trust_domain] = held, bundles.encode(held)
+        return known[1]
+
+    def _verified(self, address: str) -> None:
         """Raises TooMany."""
         now = self._clock.monotonic()
-        one = spend(self._each.pop(address, None), OF_ONE, now)
-        self._each[address] = one.level
-        while len(self._each) > MOST_ADDRESSES:
-            del self._each[next(iter(self._each))]
-        if one.wait:
-            raise TooMany(one.wait)
+        _count(self._each, address, OF_ONE, now)
         every = spend(self._all, OF_ALL, now)
         self._all = every.level
         if every.wait:
             raise TooMany(every.wait)
+
+
+def _count(levels: dict[str, Level], address: str, quota: Quota, now: float) -> None:
+    """Raises TooMany. What is known of an address for the longest without a knock is forgotten first."""
+    one = spend(levels.pop(address, None), quota, now)
+    levels[address] = one.level
+    while len(levels) > MOST_ADDRESSES:
+        del levels[next(iter(levels))]
+    if one.wait:
+        raise TooMany(one.wait)

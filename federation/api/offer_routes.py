@@ -39,4 +39,4 @@ class OfferRoutes:
             raise ApiProblem(403, "bundle", error.problem, error.hint) from error
         except TooMany as error:
             raise ApiProblem(429, "too-many", error.problem, error.hint) from error
-        return HeldBundle(bundle=base64.b64encode(bundles.encode(held)).decode())
+        return HeldBundle(bundle=base64.b64encode(self._offers.encoded(held)).decode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import pytest
@@ -12,7 +13,7 @@ from federation.banned import BanKind
 from federation.clock import ManualClock
 from federation.hub import Hub
 from federation.member_row import MemberRow
-from federation.offers import OF_ALL, OF_ONE, NotTaken, Offers, TooMany
+from federation.offers import HEARD, MOST_ADDRESSES, OF_ALL, OF_ONE, NotTaken, Offers, TooMany
 from federation.registry import AuthorityRow, Registry
 from federation.store import MemoryStore
 from federation.telemetry import HubMetrics
@@ -207,6 +208,43 @@ async def test_it_is_of_a_member_that_is_not_banned(restored: World) -> None:
         await restored.bring(ROTATED)
     assert "stolen" not in caught.value.problem, "the reason is nothing for strangers"
     assert not restored.believes(SECOND)
+
+
+@pytest.mark.parametrize("asks", [bundles.encode(FIRST.bundle), b"{}"], ids=["no newer", "none"])
+async def test_whoever_asks_all_the_time_is_answered_so_often(restored: World, asks: bytes) -> None:
+    async def knock(address: str) -> None:
+        with suppress(InvalidBundle):
+            await restored.offers.hear(asks, address)
+
+    for _ in range(int(HEARD.burst)):
+        await knock(HERE)
+    with pytest.raises(TooMany) as caught:
+        await knock(HERE)
+    assert 0 < caught.value.wait <= 1 / HEARD.rate
+    await knock("127.0.0.2")
+    for number in range(MOST_ADDRESSES + 10):
+        await knock(f"127.1.{number // 250}.{number % 250}")
+    assert len(restored.offers._heard) == MOST_ADDRESSES
+    restored.clock.advance(1 / HEARD.rate)
+    await knock(HERE)
+
+
+async def test_an_answer_is_encoded_once(restored: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = bundles.encode, []
+
+    def counted(bundle: Bundle) -> bytes:
+        made.append(bundle)
+        return real(bundle)
+
+    offered = real(FIRST.bundle)
+    monkeypatch.setattr(bundles, "encode", counted)
+    for _ in range(20):
+        held = await restored.offers.hear(offered, HERE)
+        assert restored.offers.encoded(held) == real(held)
+    assert len(made) == 1
+    monkeypatch.undo()
+    now = await restored.bring(ROTATED)
+    assert restored.offers.encoded(now) == real(now) != offered
 
 
 async def test_only_what_claims_to_be_newer_is_looked_at_and_so_many_a_time(restored: World) -> None:
