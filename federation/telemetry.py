@@ -90,7 +90,9 @@ class _Lossy(io.TextIOBase):
 
 
 class RotationMetrics:
-    """How the rotations stand that a process drives, by the kind of authority. Where none runs all are 0."""
+    """How the rotations stand that a process drives, by the kind of authority. Where none runs all are 0 but `failing`:
+    the last one may be unable to end, or the next one to begin.
+    """
 
     def __init__(self, process: str, registry: CollectorRegistry) -> None:
         def gauge(name: str, says: str, *labels: str) -> Gauge:
@@ -102,7 +104,7 @@ class RotationMetrics:
         self._held_up = gauge("held_up_by", "Members that it waits for")
         self._ready = gauge("ready", "1 while it waits for nobody but an operator")
         self._deadline = gauge("deadline_seconds", "Unix time until which it may wait")
-        self._failing = gauge("failing", "1 while it cannot go on because something fails here")
+        self._failing = gauge("failing", "1 while it cannot go on, end or begin because something fails here")
 
     def show(self, found: RotationStatus) -> None:
         """What is to be seen of a rotation."""

@@ -44,6 +44,12 @@ def test_the_page_names_each_metric_and_no_other() -> None:
     assert documented == found
 
 
+def test_the_page_has_one_row_for_each_metric() -> None:
+    rows = re.findall(r"^\| `(federation_[a-z_]+)`", (DOCS / "metrics.md").read_text(), flags=re.MULTILINE)
+    assert rows
+    assert sorted(rows) == sorted(set(rows))
+
+
 def test_what_other_pages_say_of_metrics_is_true() -> None:
     known = set(
         re.findall(r"`(federation_(?:hub|agent|gateway)_[a-z_]+)`", (DOCS / "metrics.md").read_text())

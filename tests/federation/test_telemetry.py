@@ -10,12 +10,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 import structlog
 
+from federation.api.messages import RotationStatus
 from federation.telemetry import AgentMetrics, GatewayMetrics, HubMetrics, configure_logging
 from tests.gateway.certificates import ca
 
@@ -31,6 +34,34 @@ def as_before() -> Iterator[None]:
 
 
 NASTY = "evil\n2026-01-01 level=info event=forged \x1b[31mred \u202e"
+
+
+@dataclass(frozen=True)
+class Over:
+    """A rotation that is over, as far as metrics show it: `problem` is why its other key is still there."""
+
+    problem: str | None
+    kind: str = "cluster"
+    running: bool = False
+    phase: str = "done"
+    entered_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    ready: bool = False
+    blocking: tuple[str, ...] = ()
+    deadline: datetime = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("problem", "failing"), [(None, 0.0), ("a key cannot be removed", 1.0)])
+def test_of_rotations_that_are_over_only_what_fails_is_shown(problem: str | None, failing: float) -> None:
+    metrics = AgentMetrics()
+    metrics.rotation.show(cast(RotationStatus, Over(problem)))
+    shown = {
+        sample.name.removeprefix("federation_agent_rotation_"): sample.value
+        for family in metrics.registry.collect()
+        if family.name.startswith("federation_agent_rotation_")
+        for sample in family.samples
+    }
+    assert shown.pop("failing") == failing
+    assert set(shown.values()) == {0.0}
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
