@@ -41,8 +41,8 @@ log = structlog.get_logger()
 
 
 class Offering:
-    """Of the authority in `folder`, to the hub whose REST API is at `url`. `view` has what others have signed
-    that they hold.
+    """Of the agent in `folder`, which has authority and keys, to the hub whose REST API is at `url`. `view` has what
+    others have signed that they hold.
 
     `problem` says that nobody goes by our bundle any more, and what to do.
     """

@@ -206,7 +206,7 @@ class _Process:
         self.offering = Offering(
             self.member.api,
             self.authority,
-            self.folder / "authority",
+            self.folder,
             self.trust,
             lambda: self.agent.view,
             self.clock,

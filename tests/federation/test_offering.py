@@ -136,7 +136,7 @@ class Federation:
         return Offering(
             self.url,
             lineage,
-            folder / "authority",
+            folder,
             Trust.open(folder / "trust", member, CLOCK),
             lambda: View(me=Me("west", BASE, "eu", ""), now=CLOCK.now()),
             CLOCK,
@@ -214,7 +214,7 @@ async def test_an_agent_that_was_put_back_from_before_a_rotation_says_so(
         offering = federation.offering(restored, copied)
         await offering.look(welcome=False)
         assert offering.problem is not None
-        assert str(copied / "authority") in offering.problem
+        assert offering.problem.startswith(f"{copied}: "), "its keys are not in the authority's folder"
         assert "federation token create west --replace-authority" in offering.problem
         assert federation.held() == before, "and nobody was led back"
     finally:

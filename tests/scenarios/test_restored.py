@@ -109,7 +109,7 @@ async def test_an_agent_from_before_a_rotation_says_so_and_no_request_fails(
         await exchanged(west.agent, folder, tmp_path / "newest", tmp_path / "copy")
         await until("the word of the agent that is an old copy", told, watch=federation.processes)
         said = await problem()
-        assert str(folder / "authority") in said
+        assert f"{folder}: " in said, "its keys are put back as well, and are beside the authority's folder"
         assert "federation token create west --replace-authority" in said
         for socket in (federation.hub_socket, federation.clusters["east"].socket):
             assert await anchors(socket, "west") == [
