@@ -122,6 +122,10 @@ class Agent:
         self.listed = True
         self._wake.set()
 
+    def keeps_bundle(self, owner: str) -> bool:
+        """As `Knowledge.keeps_bundle`."""
+        return self._knowledge.keeps_bundle(owner)
+
     @property
     def speaks(self) -> bool:
         """Whether we know what there is to tell of ourselves."""

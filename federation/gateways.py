@@ -221,8 +221,11 @@ class Gateways:
     # ---- what they go by -----------------------------------------------------------------------------------------
 
     def held(self) -> dict[str, Version]:
-        """Of which trust domain which version of the bundle is held by every gateway that counts."""
-        everyone = {bundle.trust_domain.name: bundle.version for bundle in self._agent.view.bundles.values()}
+        """Of which trust domain which version of the bundle is held by every gateway that counts, and by this agent's
+        disk: what a restart takes back, it would take from them, too.
+        """
+        kept = (each for name, each in self._agent.view.bundles.items() if self._agent.keeps_bundle(name))
+        everyone = {bundle.trust_domain.name: bundle.version for bundle in kept}
         for name in self._streams:
             self._note_acked(name)
         trusted = {peer.trust_domain.name for peer in self._agent.compiled.fabric.peers}

@@ -35,6 +35,7 @@ from federation.heads import Kept
 from federation.model import ListenPort, LocalService, OwnGateway, Position, Service
 from federation.store import Change, Committed, Row, Store, Unknown
 from federation.store.contract import LARGEST, MOST_KEYS
+from federation.sync.codec import BUNDLE
 from federation.sync.importer import Heard
 from pki import bundle as bundles
 from pki.bundle import Bundle
@@ -102,6 +103,10 @@ class Knowledge:
 
     def believe(self, owner: str, bundle: Bundle) -> None:
         self._note(f"believed/{owner}", bundles.encode(bundle))
+
+    def keeps_bundle(self, owner: str) -> bool:
+        """Whether the newest bundle of `owner` that was noted is on disk, so that no restart takes it back."""
+        return self._put.keys().isdisjoint((f"believed/{owner}", f"heard/{owner}/{BUNDLE}"))
 
     def reach(self, owner: str, cursor: Position) -> None:
         """Written only after every fact that was noted before."""

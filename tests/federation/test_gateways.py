@@ -482,6 +482,21 @@ async def test_what_is_not_trusted_is_held_when_all_gateways_have_let_go_of_it(s
     assert site.gateways.held()[WEST] == (1, 2)
 
 
+async def test_a_version_that_a_restart_would_take_back_is_not_held(site: Site) -> None:
+    """The agent hands out what it could not write down; whoever waits for it must not go on before it is."""
+    site.life.agent.step([BundleChanged("west", WEST_OLD)])
+    by = client()
+    site.reports(by)
+    stream = speaks(site, 1, by, west=WEST_OLD)
+    assert site.gateways.held()[WEST] == (1, 1)
+    site.life.knowledge.believe("west", WEST_BOTH)
+    site.life.agent.step([BundleChanged("west", WEST_BOTH)])
+    obeys(site, stream)
+    assert WEST not in site.gateways.held()
+    assert await site.life.knowledge.write()
+    assert site.gateways.held()[WEST] == (1, 2)
+
+
 async def test_of_a_gateway_that_was_not_heard_since_the_start_nothing_is_known(site: Site) -> None:
     site.life.agent.step([GatewayReported(gateway("from-before"), {}, {})])
     west_is(site, MemberState.QUARANTINED)

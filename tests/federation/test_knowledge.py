@@ -100,6 +100,29 @@ async def test_everything_noted_is_there_after_a_restart(tmp_path: Path) -> None
         )
 
 
+async def test_a_bundle_is_kept_once_all_of_it_is_on_disk() -> None:
+    disk = Disk()
+    west = make_world().west
+    noting = Knowledge(disk)
+    told = Heard("west", "bundle", Position(1, 1), b"a bundle")
+    assert noting.keeps_bundle("west"), "there is none that could be lost"
+
+    async def is_full(_: Change) -> None:
+        raise full()
+
+    disk.judge = is_full
+    noting.believe("west", west.bundle)
+    noting.hear(told)
+    assert not await noting.write()
+    assert not noting.keeps_bundle("west")
+    assert noting.keeps_bundle("central")
+    disk.judge = None
+    assert await noting.write()
+    assert noting.keeps_bundle("west")
+    noting.hear(told)
+    assert not noting.keeps_bundle("west"), "what was heard is a restart's only source of what is in use"
+
+
 async def test_what_is_gone_is_forgotten_but_not_who_was_believed() -> None:
     disk = Disk()
     west = make_world().west
