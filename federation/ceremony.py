@@ -19,7 +19,6 @@ from cryptography import x509
 
 from federation.clock import Clock
 from federation.hub import Hub
-from pki.bundle import is_rooted
 from pki.ceremony import (
     MOST_REQUESTS,
     Answers,
@@ -34,6 +33,7 @@ from pki.certificate import authority_key_id, der, subject_key_id
 from pki.errors import CeremonyFile
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot
+from pki.rooted import is_rooted
 from pki.rotation import Side
 from pki.spiffe import TrustDomain
 from pki.upstream import Root

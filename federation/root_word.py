@@ -16,9 +16,10 @@ from msgspec.structs import replace
 from federation.member_row import MemberRow
 from pki import bundle as bundles
 from pki.algorithms import spki_hash
-from pki.bundle import Bundle, is_rooted
+from pki.bundle import Bundle
 from pki.certificate import authority_key_id, der, load_der, public_key
 from pki.profiles import epoch_of
+from pki.rooted import is_rooted
 
 
 def form_of(row: MemberRow, key: str) -> bytes:

@@ -18,7 +18,7 @@ from cryptography import x509
 
 from pki import bundle, csr, issue, statement
 from pki.algorithms import PublicKey
-from pki.bundle import FIRST_SEQUENCE, Bundle, Proof, is_rooted
+from pki.bundle import FIRST_SEQUENCE, Bundle, Proof
 from pki.certificate import authority_trust_domain, pem
 from pki.errors import Distrust, KeyFileError, PkiError, Refused, Untrusted
 from pki.folder import ROOT_SIGNED, SELF_SIGNED, Folder
@@ -28,6 +28,7 @@ from pki.keys import KeyStore
 from pki.ledger import Entry
 from pki.policy import Grant
 from pki.profiles import epoch_of
+from pki.rooted import is_rooted
 from pki.signer import Clock, Job, Outcome, Signer
 from pki.spiffe import TrustDomain
 

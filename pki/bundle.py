@@ -35,7 +35,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki.algorithms import digest_for, spki
 from pki.certificate import (
-    authority_key_id,
     authority_trust_domain,
     check_authority,
     der,
@@ -43,10 +42,10 @@ from pki.certificate import (
     pem,
     public_key,
     signed_by,
-    subject_key_id,
 )
 from pki.errors import InvalidBundle, InvalidSpiffeId, Untrusted
 from pki.profiles import HIGHEST_EPOCH, epoch_of
+from pki.rooted import is_rooted
 from pki.spiffe import TrustDomain
 
 UNNUMBERED = 0
@@ -372,24 +371,6 @@ def _follows(held: Bundle, offered: Bundle) -> bool:
 
 def _at(bundle: Bundle) -> str:
     return f"generation {bundle.generation}, sequence {bundle.sequence}"
-
-
-def is_rooted(anchor: x509.Certificate, form: x509.Certificate, root: x509.Certificate) -> bool:
-    """Whether `form` is the root's word for `anchor`: same key, names and trust domain, no shorter life."""
-    try:
-        check_authority(root)
-        check_authority(form)
-        return (
-            spki(public_key(form)) == spki(public_key(anchor))
-            and form.subject == anchor.subject
-            and subject_key_id(form) == subject_key_id(anchor)
-            and authority_trust_domain(form) == authority_trust_domain(anchor) is not None
-            and form.not_valid_after_utc >= anchor.not_valid_after_utc
-            and authority_key_id(form) == subject_key_id(root)
-            and signed_by(form, root)
-        )
-    except Untrusted:
-        return False
 
 
 def sign_content(bundle: Bundle, key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -236,7 +236,7 @@ class Opened:
 def open_answers(answers: Answers, base: str, pinned: x509.Certificate | None, now: datetime) -> Opened:
     """The certificates in `answers`, each valid and signed by the root that comes along: the `pinned` one, if any is.
 
-    Whether they are over the keys that asked is for the caller to see (`bundle.is_rooted`). Raises `CeremonyFile`.
+    Whether they are over the keys that asked is for the caller to see (`pki.rooted`). Raises `CeremonyFile`.
     """
     if answers.base != base:
         raise CeremonyFile(f"it is of the federation {answers.base}, and this is {base}", _OTHER)

@@ -24,7 +24,6 @@ from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import csr
 from pki.algorithms import spki_hash
-from pki.bundle import is_rooted
 from pki.certificate import der, load_der, pem, public_key
 from pki.errors import InvalidName
 from pki.errors import Refused as CsrRefused
@@ -33,6 +32,7 @@ from pki.lineage import Lineage
 from pki.offline import OfflineRoot
 from pki.profiles import authority_subject
 from pki.root import RootAuthority
+from pki.rooted import is_rooted
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken, Refused, check_pin
 from pki.upstream import Root

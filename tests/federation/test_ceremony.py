@@ -20,7 +20,6 @@ from federation.rooting import Rooting
 from federation.store import MemoryStore
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
-from pki.bundle import is_rooted
 from pki.ceremony import Answers, NextRoot, Requests, asked, fingerprint_of, now_in_seconds
 from pki.certificate import der, pem
 from pki.errors import CeremonyFile
@@ -28,6 +27,7 @@ from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.offline import OfflineRoot
 from pki.root import RootAuthority
+from pki.rooted import is_rooted
 from pki.rotation import advance
 from pki.safe import hand_over
 from pki.spiffe import TrustDomain

@@ -18,12 +18,12 @@ from federation.clock import ManualClock, SystemClock
 from federation.errors import FederationError, Unreachable
 from federation.identity import Identity
 from federation.join import Membership, join, join_again, membership, open_authority
-from pki.bundle import is_rooted
 from pki.certificate import pem
 from pki.errors import ClockError, InvalidToken, PinMismatch
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.profiles import epoch_of
+from pki.rooted import is_rooted
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.token import JoinToken
 from tests.federation.issuers import BASE, SYNC, Issuer, issuer, redeeming

@@ -21,12 +21,12 @@ from federation.store import MemoryStore
 from federation.successors import LONGEST, Successors
 from pki import issue
 from pki.algorithms import spki_hash
-from pki.bundle import is_rooted
 from pki.certificate import der, load_der, public_key
 from pki.errors import KeyFileError
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.root import RootAuthority
+from pki.rooted import is_rooted
 from pki.rotation import Side, abort
 from pki.spiffe import TrustDomain
 from tests.federation.world import NOW

@@ -13,6 +13,7 @@ from pki import bundle, issue
 from pki.bundle import Accepted, Bundle, Proof, Rejected, Rejection, accept, decode, encode, sign_content
 from pki.errors import InvalidBundle
 from pki.profiles import CLUSTER_CA, GATEWAY, HIGHEST_EPOCH
+from pki.rooted import is_rooted
 from pki.spiffe import SpiffeId, TrustDomain
 from tests.pki.world import BASE, NOW, Ca, make_ca, make_root, make_world, new_key, serial
 
@@ -100,7 +101,7 @@ def test_an_anchor_may_end_with_the_roots_word_and_not_a_second_later() -> None:
     for after, believed in ((0, True), (1, False)):
         changed = replace(plan, not_after=ends + timedelta(seconds=after))
         anchor = issue.sign(changed, WORLD.east.key)
-        assert bundle.is_rooted(anchor, WORLD.east.rooted, WORLD.root) is believed
+        assert is_rooted(anchor, WORLD.east.rooted, WORLD.root) is believed
 
 
 def test_a_leaf_is_no_word_of_the_root() -> None:

@@ -17,13 +17,13 @@ from federation.clock import SystemClock
 from pki import csr, journal
 from pki.algorithms import spki_hash
 from pki.authority import Authority
-from pki.bundle import is_rooted
 from pki.certificate import public_key
 from pki.errors import KeyFileError, Refused, Untrusted, VaultError, VaultFault
 from pki.folder import JOURNAL
 from pki.intermediate import Consumer, decide
 from pki.keys.file import FileKeyStore
 from pki.profiles import CLUSTER_CA_ROOTED, authority_subject
+from pki.rooted import is_rooted
 from pki.spiffe import TrustDomain
 from pki.vault.issuer import Issuer
 from pki.vault.root import VaultRoot

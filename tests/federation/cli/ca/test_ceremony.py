@@ -15,7 +15,7 @@ from cryptography import x509
 
 from pki import csr, journal
 from pki.algorithms import spki_hash
-from pki.bundle import FIRST_SEQUENCE, Bundle, is_rooted
+from pki.bundle import FIRST_SEQUENCE, Bundle
 from pki.ceremony import (
     Answers,
     NextRoot,
@@ -32,6 +32,7 @@ from pki.certificate import load_pem
 from pki.constraints import permitting
 from pki.following import read_next
 from pki.profiles import ROOT
+from pki.rooted import is_rooted
 from pki.spiffe import TrustDomain
 from tests.federation.cli.command import Cli, Finished
 from tests.pki.world import BASE, Ca, World
