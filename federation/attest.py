@@ -103,6 +103,13 @@ class Instances:
         await settle(self._store, change)
         self._names = {key: known for key, known in self._names.items() if key not in old} | {spki: name}
 
+    async def unbind(self, name: str) -> None:
+        """Let all keys of an instance go, durably. Raises StoreError."""
+        while old := {key for key, known in self._names.items() if known == name}:
+            some = frozenset(islice(sorted(old), MOST_FORGOTTEN))
+            await settle(self._store, Change(uuid4().hex, delete=frozenset(INSTANCE + key for key in some)))
+            self._names = {key: known for key, known in self._names.items() if key not in some}
+
 
 class Attestor:
     """Issues to the gateways of one cluster."""

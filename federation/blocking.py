@@ -92,8 +92,8 @@ def of_the_driver(
         case Lack.ANCHORS if who:
             reason = "not all of its gateways have acknowledged the anchors of this phase"
             todo = (
-                "start those that are silent; one that is gone for good is forgotten after a day, or at once by "
-                "DELETE /v1/gateways/NAME at the socket of its agent"
+                "start those that are silent; one that is gone for good is waited for until its certificate has ended, "
+                "or forgotten at once by DELETE /v1/gateways/NAME at the socket of its agent"
             )
         case Lack.ISSUER:
             reason, todo = "cannot issue with the other authority yet", _OWN_LOG
@@ -113,7 +113,8 @@ _SAFE = "for a root in a safe a ceremony does it: `federation ca request`, `ca s
 
 _LEAVES = {
     "cluster": "a gateway renews within seconds, a workload when it comes, at half the life of its certificate; one "
-    "that will not come back is waited for until then, or let go of by its key: federation ca ban KEY --reason gone",
+    "that will not come back is waited for until then, or let go of by its key: federation ca ban KEY --reason gone "
+    "(a gateway also by its name: DELETE /v1/gateways/NAME at the socket of its agent)",
     "hub": "ask them for `federation operator renew`, or take their access away: federation operator remove NAME",
     "root": f"it has its authority signed anew by itself; the status and the log of the hub say what fails; {_SAFE}",
 }

@@ -76,8 +76,8 @@ def _hub(status: AgentStatus) -> Check:
 _LEAF_HINT = "its renewal has been failing; the log of its process says why"
 _AUTHORITY_HINT = "it is not renewed by itself: plan for a new one before it ends"
 _BEHIND_HINT = (
-    "a rotation there waits for it; start it if it is silent. One that is gone for good is forgotten after a day, or "
-    "at once by DELETE /v1/gateways/NAME at the socket of its agent"
+    "a rotation there waits for it; start it if it is silent. One that is gone for good is waited for until its "
+    "certificate has ended, or forgotten at once by DELETE /v1/gateways/NAME at the socket of its agent"
 )
 _PROBLEM_HINT = "the rest goes on; mend this and it is taken up by itself"
 

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 
 from federation.agent import Agent
 from federation.api.messages import LeavesStatus
-from federation.attest import Instances
 from federation.banned import banned_cluster
 from federation.blocking import Kind, Seen
 from federation.clock import Clock
@@ -53,7 +52,6 @@ class ClusterRealm:
         lineage: Lineage,
         identity: Identity,
         gateways: Gateways,
-        instances: Instances,
         agent: Agent,
         publisher: Publisher,
         trust: Trust,
@@ -65,7 +63,6 @@ class ClusterRealm:
         self.lineage = lineage
         self._identity = identity
         self._gateways = gateways
-        self._instances = instances
         self._agent = agent
         self._publisher = publisher
         self._trust = trust

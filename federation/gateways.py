@@ -6,7 +6,7 @@ Where it listens is a label of its own; gateways that share (class, bind address
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -33,6 +33,7 @@ from pki.algorithms import spki_hash
 from pki.bundle import Bundle
 from pki.certificate import load_pem, public_key
 from pki.errors import PkiError
+from pki.ledger import Entry
 from pki.spiffe import SpiffeId
 from pki.validate import verify_peer
 
@@ -63,20 +64,30 @@ class Report:
 
 
 class Gateways:
-    """What the agent knows of its gateways beyond the view: streams, last reports, snapshots by place."""
+    """What the agent knows of its gateways beyond the view: streams, last reports, snapshots by place.
+
+    `certified` tells of the certificates that were handed out for a key (`pki.lineage.Lineage.certified`).
+    """
 
     def __init__(
-        self, agent: Agent, bundle: Callable[[], Bundle], instances: Instances, clock: Clock
+        self,
+        agent: Agent,
+        bundle: Callable[[], Bundle],
+        instances: Instances,
+        clock: Clock,
+        certified: Callable[[str], Iterable[Entry]],
     ) -> None:
         self._agent = agent
         self._bundle = bundle
         self._instances = instances
         self._clock = clock
+        self._certified = certified
         self._latest: dict[Place, Latest[Snapshot]] = {}
         self._streams: dict[str, Stream] = {}
         self._refused: dict[str, dict[Key, Rejected]] = {}
         self._reports: dict[str, Report] = {}
         self._reporting: dict[str, Client] = {}
+        self._keys: dict[str, str] = {}
         self._acked: dict[str, dict[str, Version | None]] = {}
         self._left: dict[str, datetime] = {}
         instances.is_connected = self.is_connected
@@ -177,6 +188,7 @@ class Gateways:
         self._left.pop(gateway.name, None)
         self._reports[gateway.name] = report
         self._reporting[gateway.name] = by
+        self._keys[gateway.name] = by.key
         self._agent.submit(GatewayReported(gateway, paths, failed))
 
     def fell_silent(self, by: Client) -> None:
@@ -195,28 +207,39 @@ class Gateways:
         else:
             self._agent.submit(GatewayLost(name))
 
-    def forget(self, name: str) -> bool:
-        """Drop a gateway that is not connected; False if it is connected or unknown."""
+    async def forget(self, name: str) -> bool:
+        """Drop a gateway that is not connected, durably; False if it is connected or unknown. Raises StoreError.
+
+        Nobody waits for it any more. If it comes back while its certificate lives, it is named by its key.
+        """
         if name in self._reporting or name not in {*self.counted, *self._agent.view.gateways}:
             return False
-        self._drop(name)
+        await self._instances.unbind(name)
+        if name not in self._reporting:
+            self._drop(name)
         return True
 
     def _drop(self, name: str) -> None:
         self._reports.pop(name, None)
+        self._keys.pop(name, None)
         self._acked.pop(name, None)
         self._left.pop(name, None)
         self._agent.submit(GatewayGone(name))
 
     async def forget_the_lost(self) -> None:
-        """Drop gateways that were silent for too long, for ever."""
+        """Tell nobody any more of gateways that were silent for too long, for ever; their own cluster goes on waiting
+        for those whose certificate lives.
+        """
         since = self._clock.now()
         while True:
             await self._clock.sleep(60.0)
             for name in self._agent.view.gateways:
                 last = self._reports[name].at if name in self._reports else since
                 if name not in self._reporting and self._clock.now() - last >= FORGOTTEN_AFTER:
-                    self._drop(name)
+                    self._agent.submit(GatewayGone(name))
+            listed = {*self._agent.view.gateways, *self._reporting, *self.counted}
+            for name in self._reports.keys() - listed:
+                self._drop(name)
 
     # ---- what they go by -----------------------------------------------------------------------------------------
 
@@ -268,6 +291,12 @@ class Gateways:
         """The last word of a gateway since this agent started."""
         return self._reports.get(name)
 
+    def keys(self) -> dict[str, str]:
+        """The keys (SPKI hashes) that gateways have, each with the name of its gateway: those that are bound, and that
+        by which each was heard last, which may be bound no more.
+        """
+        return {**{key: name for name, key in self._keys.items()}, **self._instances.keys()}
+
     def whereabouts(self, name: str) -> str:
         """Whether a gateway is there, or since when it is not, for people."""
         if name in self._reporting:
@@ -280,14 +309,36 @@ class Gateways:
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """The gateways for which others wait: those that are connected, or were within a day and are not forgotten, and
-        those that left in good order, until their certificate has ended or their key belongs to no gateway any more.
-        Who is banned is turned away, and counts no more.
+        """The gateways for which others wait: those that are connected, and all that may come back with what they have,
+        until their certificate has ended or they are forgotten. Such a one may be silent, have left in good order, or
+        not have been heard since the start or at all. Who is banned is turned away, and counts no more.
         """
-        now, bound = self._clock.now(), set(self._instances.keys().values())
+        now, bound, listed = self._clock.now(), self._instances.keys(), set(self._agent.view.gateways)
+        names = set(bound.values())
         self._left = {name: ends for name, ends in self._left.items() if ends > now}
-        there = (name for name in self._agent.view.gateways if not self._is_banned(name))
-        return tuple(sorted({*there, *(name for name in self._left if name in bound)}))
+        banned = {name for name in listed if self._is_banned(name)}
+        there = {name for name in listed - banned if not self._has_ended(name, name in names, now)}
+        there |= self._left.keys() & names
+        settled = there | banned
+        may_come = (name for key, name in bound.items() if name not in settled and self._may_come(key, now))
+        return tuple(sorted(there.union(may_come)))
+
+    def _has_ended(self, name: str, is_bound: bool, now: datetime) -> bool:
+        """Whether nothing but a key that is bound to it could speak for a silent gateway. One of which nobody knows a
+        key or a certificate is waited for while it is listed.
+        """
+        if self.is_connected(name):
+            return False
+        if (report := self._reports.get(name)) is None:
+            return is_bound
+        return report.certificate_expires_at is not None and report.certificate_expires_at <= now
+
+    def _may_come(self, key: str, now: datetime) -> bool:
+        """Whether a certificate for this key lives, and whoever shows it is not turned away."""
+        return any(
+            entry.not_after > now and self.why_banned(SpiffeId.parse(entry.identity), key) is None
+            for entry in self._certified(key)
+        )
 
     def _is_banned(self, name: str) -> bool:
         """Whether a gateway is turned away, so that it will never say anything again."""

@@ -198,6 +198,10 @@ class Authority(Issuing):
         """The identity to which a key (SPKI hash, hex) belongs here."""
         return self._signer.journal.holder(key)
 
+    def certified(self, key: str) -> tuple[Entry, ...]:
+        """As `Ledger.certified`."""
+        return self._signer.journal.certified(key)
+
     def knows(self, serial: int) -> bool:
         """Whether it handed out the living certificate with this serial number."""
         return self._signer.journal.entry(serial) is not None

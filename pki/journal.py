@@ -141,6 +141,11 @@ class Journal:
         with self._lock:
             return self._ledger.holder(spki)
 
+    def certified(self, spki: str) -> tuple[Entry, ...]:
+        """As `Ledger.certified`."""
+        with self._lock:
+            return self._ledger.certified(spki)
+
     def ledger(self, now: datetime) -> tuple[Entry, ...]:
         """Every certificate that was handed out and has not ended."""
         with self._lock:

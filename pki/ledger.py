@@ -256,6 +256,10 @@ class Ledger:
         """The identity to which this key belongs, or None for a key that has no living certificate."""
         return next((self._entries[serial].identity for serial in self._serials.get(spki, ())), None)
 
+    def certified(self, spki: str) -> tuple[Entry, ...]:
+        """The certificates for this key; some may have ended since somebody forgot last."""
+        return tuple(self._entries[serial] for serial in self._serials.get(spki, ()))
+
     def newest(self, identity: str) -> Entry | None:
         """Of the authorities of a trust domain that live, the one of the highest epoch."""
         found = (one for one in self._entries.values() if one.epoch and one.identity == identity)

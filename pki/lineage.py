@@ -77,6 +77,10 @@ class Lineage(Succession[Authority], Issuing):
         found = (authority.entry(serial) for authority in self._authorities.values())
         return next((entry for entry in found if entry is not None), None)
 
+    def certified(self, key: str) -> tuple[Entry, ...]:
+        """What the ledgers say of the certificates for a key (SPKI hash, hex); some may have ended."""
+        return tuple(entry for each in self._authorities.values() for entry in each.certified(key))
+
     def bundle(self) -> Bundle:
         """The newest version of the bundle, with the root's word for its anchors, and for those of the versions that
         lead to it: it may have come after they were published, and who knows none of them begins where there is one.

@@ -41,7 +41,7 @@ class Reporter(Protocol):
 
     def checks(self) -> tuple[CheckGroup, ...]: ...
 
-    def forget_gateway(self, name: str) -> bool: ...
+    async def forget_gateway(self, name: str) -> bool: ...
 
 
 class AgentRoutes:
@@ -134,7 +134,7 @@ class AgentRoutes:
 
     async def forget_gateway(self, call: Call) -> Done:
         name = call.params["name"]
-        if not self._reporter.forget_gateway(name):
+        if not await self._reporter.forget_gateway(name):
             raise not_found(
                 "gateway", name, "see `federation status`; one that is connected cannot be forgotten"
             )

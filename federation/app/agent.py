@@ -182,7 +182,9 @@ class _Process:
             outlets,
             self.metrics,
         )
-        self.gateways = Gateways(self.agent, self.authority.bundle, self.instances, self.clock)
+        self.gateways = Gateways(
+            self.agent, self.authority.bundle, self.instances, self.clock, self.authority.certified
+        )
         self.discovery = FileDiscovery(
             self.settings.services, self.agent.submit, self.clock, remembered=frozenset(view.local)
         )
@@ -260,7 +262,6 @@ class _Process:
             self.authority,
             self.identity,
             self.gateways,
-            self.instances,
             self.agent,
             self.publisher,
             self.trust,

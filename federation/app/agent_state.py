@@ -80,8 +80,8 @@ class AgentState:
     def checks(self) -> tuple[CheckGroup, ...]:
         return agent_checks(self.status(), self.clock.now(), self.leaf_life)
 
-    def forget_gateway(self, name: str) -> bool:
-        return self.gateways.forget(name)
+    async def forget_gateway(self, name: str) -> bool:
+        return await self.gateways.forget(name)
 
     def _peers(self) -> Iterator[PeerStatus]:
         view = self.agent.view

@@ -17,7 +17,14 @@ from federation.api.messages import RejectedResource
 from federation.attest import Instances
 from federation.banned import Ban, BanKind
 from federation.clock import ManualClock
-from federation.events import BanChanged, BundleChanged, GatewayReported, LocalChanged, MemberChanged
+from federation.events import (
+    BanChanged,
+    BundleChanged,
+    GatewayGone,
+    GatewayReported,
+    LocalChanged,
+    MemberChanged,
+)
 from federation.gateways import FORGOTTEN_AFTER, Gateways, Report
 from federation.model import MemberState, OwnGateway
 from federation.model import Path as PathSeen
@@ -54,7 +61,7 @@ class Site:
         self.authority = authority
         self.instances = instances
         self.clock = clock
-        self.gateways = Gateways(life.agent, authority.bundle, instances, clock)
+        self.gateways = Gateways(life.agent, authority.bundle, instances, clock, authority.certified)
         life.said.hand_on = self.gateways.publish
 
     def reports(self, by: Client, report: Report = WELL, own: OwnGateway | None = None) -> None:
@@ -254,14 +261,14 @@ async def test_a_stream_that_never_reported_ends_without_a_word(site: Site) -> N
 
 async def test_only_a_silent_gateway_can_be_forgotten(site: Site) -> None:
     by = client()
-    assert not site.gateways.forget("gw-0")
+    assert not await site.gateways.forget("gw-0")
     site.reports(by)
-    assert not site.gateways.forget("gw-0")
+    assert not await site.gateways.forget("gw-0")
     site.falls_silent(by)
-    assert site.gateways.forget("gw-0")
+    assert await site.gateways.forget("gw-0")
     site.life.agent.catch_up()
     assert site.listed == set()
-    assert not site.gateways.forget("gw-0")
+    assert not await site.gateways.forget("gw-0")
 
 
 async def test_after_a_day_of_silence_a_gateway_is_forgotten_also_one_from_before_the_start(
@@ -301,7 +308,7 @@ async def test_nobody_waits_for_a_gateway_that_is_banned_and_it_can_be_forgotten
     subject = key if kind is BanKind.KEY else by.identity
     site.life.agent.step([BanChanged(Ban(kind, subject, "lost", NOW))])
     assert site.gateways.counted == (("gw-1",) if kind is BanKind.KEY else ())
-    assert site.gateways.forget("gw-0")
+    assert await site.gateways.forget("gw-0")
 
 
 async def test_where_a_gateway_is_and_what_it_does_not_hold_is_said_for_people(site: Site) -> None:
@@ -388,13 +395,85 @@ async def test_a_gateway_that_left_in_good_order_counts_until_its_certificate_en
     assert not site.listed
     assert list(site.gateways.counted) == ["gw-0"]
     assert site.gateways.report("gw-0") == LEAVING
-    assert site.gateways.forget("gw-0")
+    assert await site.gateways.forget("gw-0")
     assert list(site.gateways.counted) == []
     site.reports(by)
     site.reports(by, LEAVING)
     site.falls_silent(by)
     site.clock.advance(timedelta(days=1).total_seconds() + 1)
     assert list(site.gateways.counted) == []
+
+
+async def attested(site: Site, name: str) -> Client:
+    """A gateway that got its certificate, and has not come with it yet."""
+    identity = SpiffeId.gateway(EAST, "eastwest")
+    _, key = await site.chain(identity)
+    await site.instances.bind(key, name)
+    return Client(str(identity), "eastwest", name, key)
+
+
+async def test_a_gateway_that_was_not_heard_since_the_start_counts_until_its_certificate_ends(
+    site: Site,
+) -> None:
+    """It may have attested just now, or have left in good order before the agent was started anew."""
+    await attested(site, "gw-0")
+    assert not site.listed
+    assert site.gateways.counted == ("gw-0",)
+    assert site.gateways.whereabouts("gw-0") == "silent since this agent started"
+    [line] = site.gateways.behind()
+    assert line.startswith("gateway gw-0, silent since this agent started, has not acknowledged")
+    site.life.agent.step([BundleChanged("west", WEST_OLD)])
+    assert WEST not in site.gateways.held()
+    site.clock.advance(timedelta(days=1).total_seconds() + 1)
+    assert list(site.gateways.counted) == []
+
+
+async def test_a_gateway_whose_host_is_gone_counts_until_its_certificate_ends(site: Site) -> None:
+    by = await attested(site, "gw-0")
+    site.reports(by)
+    site.falls_silent(by)
+    site.life.agent.step([GatewayReported(gateway("before"), {}, {})])
+    await site.instances.bind("b" * 64, "before")
+    assert site.gateways.counted == ("gw-0",), "the certificate of the other one ended before"
+    site.clock.advance(timedelta(days=1).total_seconds() + 1)
+    assert site.listed == {"before", "gw-0"}
+    assert list(site.gateways.counted) == []
+
+
+async def test_a_gateway_that_is_no_longer_listed_counts_while_its_certificate_lives(site: Site) -> None:
+    by = await attested(site, "gw-0")
+    site.reports(by)
+    site.falls_silent(by)
+    site.life.agent.step([GatewayGone("gw-0")])
+    assert site.gateways.counted == ("gw-0",)
+    assert site.gateways.whereabouts("gw-0").startswith("silent since 20")
+
+
+async def test_nobody_waits_for_one_that_was_not_heard_if_it_is_banned(site: Site) -> None:
+    by = await attested(site, "gw-0")
+    site.life.agent.step([BanChanged(Ban(BanKind.KEY, by.key, "lost", NOW))])
+    assert list(site.gateways.counted) == []
+
+
+async def test_one_that_was_not_heard_can_be_forgotten_also_for_the_next_start(site: Site) -> None:
+    await attested(site, "gw-0")
+    assert await site.gateways.forget("gw-0")
+    assert list(site.gateways.counted) == []
+    await site.instances.load()
+    assert list(site.gateways.counted) == []
+    assert not set(site.instances.keys())
+    assert not await site.gateways.forget("gw-0")
+
+
+async def test_one_that_was_forgotten_and_comes_back_counts_by_its_key(site: Site) -> None:
+    chain, key = await site.chain(SpiffeId.gateway(EAST, "eastwest"))
+    await site.instances.bind(key, "gw-0")
+    assert await site.gateways.forget("gw-0")
+    back = site.gateways.authorize(chain)
+    assert isinstance(back, Client)
+    site.reports(back)
+    assert site.gateways.counted == (f"key-{key[:12]}",)
+    assert site.gateways.keys()[key] == back.instance
 
 
 # ---- what they go by -------------------------------------------------------------------------------------------------

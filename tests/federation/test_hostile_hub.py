@@ -130,7 +130,7 @@ async def east(tmp_path: Path) -> AsyncIterator[East]:
     gateways = Gateways(life.agent, lineage.bundle, instances, clock, lineage.certified)
     roots = Bundle(TrustDomain.parse(BASE), UNNUMBERED, (WORLD.root,))
     trust = Trust(tmp_path / "trust.json", WORLD.root, WORLD.hub.bundle, roots, clock)
-    realm = ClusterRealm(lineage, identity, gateways, instances, life.agent, publisher, trust, clock)
+    realm = ClusterRealm(lineage, identity, gateways, life.agent, publisher, trust, clock)
     rotating = Rotating(realm, clock)
     orders = Orders.open(tmp_path, Allowed(a_day=3), clock)
     inward = Inward(RotationRoutes(rotating, cluster="east", orders=orders).routes())

@@ -88,7 +88,7 @@ class Reporter:
     def checks(self) -> tuple[CheckGroup, ...]:
         return (CheckGroup(name="agent east", checks=(Check(result="ok", name="connected"),)),)
 
-    def forget_gateway(self, name: str) -> bool:
+    async def forget_gateway(self, name: str) -> bool:
         return name == "gw-9"
 
 

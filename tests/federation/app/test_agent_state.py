@@ -77,7 +77,9 @@ class Process:
         )
         self.state = AgentState(
             agent=life.agent,
-            gateways=Gateways(life.agent, authority.bundle, Instances(MemoryStore()), clock),
+            gateways=Gateways(
+                life.agent, authority.bundle, Instances(MemoryStore()), clock, authority.certified
+            ),
             discovery=self.discovery,
             publisher=publisher,
             knowledge=life.knowledge,
@@ -297,8 +299,8 @@ async def test_a_gateway_that_does_not_hold_the_anchors_of_another_cluster_is_na
 
 
 async def test_only_a_known_silent_gateway_is_forgotten(process: Process) -> None:
-    assert not process.state.forget_gateway("gw-0")
+    assert not await process.state.forget_gateway("gw-0")
     process.life.agent.step([GatewayReported(gateway(), {}, {})])
-    assert process.state.forget_gateway("gw-0")
+    assert await process.state.forget_gateway("gw-0")
     process.life.agent.catch_up()
     assert dict(process.life.agent.view.gateways) == {}
