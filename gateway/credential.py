@@ -28,12 +28,15 @@ from pki.validate import verify_peer
 
 
 class Attested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an attestation brought, besides the certificate: `agent` is a URL, `xds` is `host:port`."""
+    """What an attestation brought, besides the certificate: `agent` is a URL, `xds` is `host:port`, `token` the hash
+    (SHA-256, hex) of the one that was used, empty where an earlier version did not note it.
+    """
 
     agent: str
     xds: str
     base: str
     bundle: bytes
+    token: str = ""
 
 
 @dataclass(frozen=True, slots=True)

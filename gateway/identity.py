@@ -1,7 +1,8 @@
 """A gateway's own key and certificate: made here, attested once with a one-time token, renewed at half life.
 
 A certificate that has ended cannot renew itself: nobody believes it any more. Then the gateway attests again with the
-token in its file, read anew each time: the one it has used while that is good, or a new one that was put there.
+token in its file, read anew each time: the one it has used while that is good, or a new one that was put there. A new
+one makes it renew within a minute, and is used if that fails: its authority may be one that is believed no more.
 
 The private key never leaves this machine, and is encrypted on its disk where a passphrase is set; Envoy gets it over
 its unix socket, as the secret `identity`. A new certificate is on disk before anybody uses it. Connections that are
@@ -75,6 +76,7 @@ class GatewayIdentity:
         self._clock = clock
         self._current: Credential | None = None
         self._token_file: Path | None = None
+        self._not_needed = ""
         self._hastened: float | None = None
         self._hurry = asyncio.Event()
         self.listener: Callable[[Credential], None] = lambda credential: None
@@ -128,7 +130,8 @@ class GatewayIdentity:
         key = await self._key()
         redemption = await (self._redeemed(token, key) if patient else self._redeem(token, key))
         answer = redemption.answer
-        attested = Attested(token.url, answer.address, answer.base, bundles.encode(redemption.bundle))
+        bundle = bundles.encode(redemption.bundle)
+        attested = Attested(token.url, answer.address, answer.base, bundle, token.hash().hex())
         credential = checked("".join(answer.certificates).encode(), key, attested, self._clock.now())
         await asyncio.to_thread(durable.write, self._chain_file, credential.chain)
         await asyncio.to_thread(durable.write, self._attested_file, msgspec.json.encode(attested))
@@ -201,7 +204,7 @@ class GatewayIdentity:
         """Renew in time, for ever. A renewal that fails is said in `problem` and tried again."""
         while True:
             wait = self._due_in()
-            if wait <= 0:
+            if wait <= 0 or self._new_token() not in ("", self._not_needed):
                 wait = await self._attempt()
             await self._pause(min(wait, LONGEST_WAIT))
 
@@ -226,9 +229,9 @@ class GatewayIdentity:
         self._hastened = None
         try:
             if self.current.ends > self._clock.now():
-                await self.renew()
+                await self._renew_or_start_over()
             else:
-                await self._start_over()
+                await self._start_over("it has ended")
         except (FederationError, PkiError) as error:
             self.problem = f"the certificate cannot be renewed: {error}"
             log.error(self.problem, expires=self.current.ends.isoformat())
@@ -269,14 +272,31 @@ class GatewayIdentity:
             reason = error.strerror or str(error)
             raise FederationError(f"the certificate and its key cannot be used: {reason}") from error
 
-    async def _start_over(self) -> None:
+    def _new_token(self) -> str:
+        """The hash of the token in the file, or nothing if there is none that is new."""
+        try:
+            found = _token(self._token_file).hash().hex()
+        except (FederationError, PkiError):
+            return ""
+        return "" if found == self.current.attested.token else found
+
+    async def _renew_or_start_over(self) -> None:
+        """As `renew`; if the agent does not take the certificate, or we do not believe the agent, by a new token."""
+        offered = self._new_token()
+        try:
+            await self.renew()
+        except FederationError as error:
+            if not offered:
+                raise
+            await self._start_over(str(error))
+        self._not_needed = self._new_token()
+
+    async def _start_over(self, why: str) -> None:
         """Attest again. Raises FederationError (Unreachable and Refusal among them) or PkiError."""
         try:
             self._current = await self._attest(patient=False)
         except Refusal as error:
-            raise FederationError(
-                f"it has ended, and {error}", f"{NEW_TOKEN}, and put it in `token`"
-            ) from error
+            raise FederationError(f"{why}, and {error}", f"{NEW_TOKEN}, and put it in `token`") from error
         self.listener(self.current)
 
 

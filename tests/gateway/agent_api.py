@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from federation.api.messages import Redeem, Redeemed, Renew, Renewed
 from federation.api.routes import Access, Call, Principal, Route
 from federation.api.server import TcpDoor, api_application, serving
-from federation.api.tls import server_context
+from federation.api.tls import renewable, server_context
 from federation.attest import Attestor, Instances
 from federation.clock import Clock
 from federation.listen import HostPort
@@ -36,8 +37,14 @@ class AgentApi:
 
     authority: Lineage
     clock: Clock
+    leaf: Path
+    tls: ssl.SSLContext = field(init=False)
     attestor: Attestor = field(init=False)
     failing: bool = False
+
+    async def serve_anew(self) -> None:
+        """With a leaf of the authority that issues now, to those whom the bundle of now believes."""
+        self.tls = await _served(self.authority, self.leaf)
 
     async def token(self, folder: Path) -> Path:
         """The file of a new token for a gateway."""
@@ -68,6 +75,15 @@ class AgentApi:
         return None
 
 
+async def _served(authority: Lineage, leaf: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    grant = decide(Attested(SpiffeId.agent(authority.trust_domain), Attestation.SELF), authority.trust_domain)
+    assert isinstance(grant, Grant)
+    issued = await authority.issue(key.public_key(), grant, who="agent", why="test")
+    leaf.write_bytes(issued.pem() + private(key))
+    return server_context(leaf, leaf, authority.bundle().anchors)
+
+
 @asynccontextmanager
 async def agent_api(folder: Path, xds: str, clock: Clock) -> AsyncIterator[AgentApi]:
     """Served on a port of its own; `xds` is where gateways are sent for their configuration."""
@@ -75,19 +91,14 @@ async def agent_api(folder: Path, xds: str, clock: Clock) -> AsyncIterator[Agent
     authority = await Lineage.open(folder / "authority", FileKeyStore(folder / "keys"), east, clock)
     root_key = ec.generate_private_key(ec.SECP256R1())
     root = issue.sign(issue.root_authority(BASE, 1, root_key.public_key(), 1, datetime.now(UTC)), root_key)
-    key = ec.generate_private_key(ec.SECP256R1())
-    grant = decide(Attested(SpiffeId.agent(east), Attestation.SELF), east)
-    assert isinstance(grant, Grant)
-    issued = await authority.issue(key.public_key(), grant, who="agent", why="test")
-    own = folder / "agent.pem"
-    own.write_bytes(issued.pem() + private(key))
     store = MemoryStore()
-    api = AgentApi(authority, clock)
+    api = AgentApi(authority, clock, folder / "agent.pem")
+    await api.serve_anew()
     routes = (
         Route("POST", "/v1/attest", "", Access.OUTCOME, api.attest, Redeemed, Redeem),
         Route("POST", "/v1/renew", "", Access.PEER, api.renew, Renewed, Renew),
     )
-    tls = server_context(own, own, authority.bundle().anchors)
+    tls = renewable(lambda: api.tls)
     app = api_application("agent", "1", routes, api)
     try:
         async with serving(app, TcpDoor(HostPort("127.0.0.1:0"), tls)) as (bound,):

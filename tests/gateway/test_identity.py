@@ -10,13 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from federation.clock import ManualClock, SystemClock
 from federation.errors import FederationError
 from gateway import names
 from gateway.credential import Credential
-from gateway.identity import LATEST_RETRY, GatewayIdentity, retry_after
+from gateway.identity import LATEST_RETRY, LONGEST_WAIT, GatewayIdentity, retry_after
 from gateway.pb.envoy.extensions.transport_sockets.tls.v3.secret_pb2 import Secret
 from gateway.report_pb2 import ReportAck
 from pki import bundle as bundles
@@ -196,6 +197,97 @@ async def test_a_gateway_whose_certificate_has_ended_starts_all_the_same_and_ask
         assert identity.current.chain == before.current.chain
         async with renewing(identity, clock):
             assert "no valid certificate, and no token" in identity.problem
+
+
+async def test_a_gateway_whose_authority_is_believed_no_more_takes_a_new_token_long_before_its_certificate_ends(
+    tmp_path: Path,
+) -> None:
+    """It was away while the authority was replaced: neither believes the other."""
+    clock, folder = ManualClock(CLOCK.now()), tmp_path / "gateway"
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", folder, clock)
+        await identity.start(await api.token(tmp_path))
+        before = identity.current
+        await rotate(api.authority, Phase.DONE)
+        await api.serve_anew()
+        async with renewing(identity, clock):
+            clock.advance(LONGEST_WAIT)
+            await at_rest(clock)
+            assert identity.current is before, "half of its life is left"
+            with pytest.raises(FederationError):
+                await identity.renew()
+            (tmp_path / "token").write_text("nonsense")
+            clock.advance(LONGEST_WAIT)
+            await at_rest(clock)
+            assert identity.current is before
+            await api.token(tmp_path)
+            clock.advance(LONGEST_WAIT)
+            await eventually(lambda: identity.current.issuer != before.issuer)
+            await at_rest(clock)
+        assert identity.problem == ""
+        assert identity.current.issuer == subject_key_id(api.authority.self_signed)
+        assert identity.current.bundle.anchors == api.authority.bundle().anchors
+        assert identity.current.key == before.key
+        await identity.renew()
+
+
+async def test_a_token_that_was_used_replaces_no_certificate_that_lives(tmp_path: Path) -> None:
+    """Else whoever has an authority that was replaced, and keeps the agent away, brings its anchor back with it."""
+    clock = ManualClock(CLOCK.now())
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", clock)
+        await identity.start(await api.token(tmp_path))
+        before = identity.current
+        api.failing = True
+        clock.advance(timedelta(hours=13).total_seconds())
+        async with renewing(identity, clock):
+            assert identity.problem
+            assert identity.current is before
+            clock.advance(timedelta(hours=12).total_seconds())
+            await eventually(lambda: identity.current is not before)
+
+
+async def test_a_new_token_is_not_used_while_the_certificate_is_believed(tmp_path: Path) -> None:
+    clock = ManualClock(CLOCK.now())
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", clock)
+        await identity.start(await api.token(tmp_path))
+        told: list[Credential] = []
+        identity.listener = told.append
+        await api.token(tmp_path)
+        async with renewing(identity, clock):
+            assert len(told) == 1, "it has renewed, to see that it is believed"
+            for _ in range(3):
+                clock.advance(LONGEST_WAIT)
+                await at_rest(clock)
+            assert len(told) == 1
+        other = GatewayIdentity("gateway-2", tmp_path / "other", CLOCK)
+        await other.start(tmp_path / "token")
+
+
+async def test_a_new_token_that_is_no_good_leaves_everything_as_it_is_and_is_said(tmp_path: Path) -> None:
+    clock, folder = ManualClock(CLOCK.now()), tmp_path / "gateway"
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        identity = GatewayIdentity("gateway-1", folder, clock)
+        await identity.start(await api.token(tmp_path))
+        before = identity.current
+        await GatewayIdentity("gateway-2", tmp_path / "other", CLOCK).start(await api.token(tmp_path))
+        api.failing = True
+        async with renewing(identity, clock):
+            assert "used" in identity.problem
+        assert identity.current is before
+
+
+async def test_an_identity_that_an_earlier_version_wrote_is_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "gateway"
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        await GatewayIdentity("gateway-1", folder, CLOCK).start(await api.token(tmp_path))
+    kept = msgspec.json.decode((folder / "attested.json").read_bytes())
+    assert len(kept.pop("token")) == 64
+    durable.write(folder / "attested.json", msgspec.json.encode(kept))
+    again = GatewayIdentity("gateway-1", folder, CLOCK)
+    await again.start(None)
+    assert again.current.attested.token == ""
 
 
 async def test_a_clock_that_is_ahead_does_not_renew_without_a_pause(tmp_path: Path) -> None:
