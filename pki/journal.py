@@ -3,8 +3,9 @@
 For every certificate there is an `Intent`, on disk before the key is used, and a `Released`, on disk before the
 certificate is handed out. If a line cannot be written, nothing is signed.
 
-A file that has grown to `LONGEST_PART` is set aside as `journal.<number of its last line>`, and a new one goes on from
-its hash. Parts set aside are never read again, except to be verified: they may be moved elsewhere at any time.
+A file that has grown to `LONGEST_PART`, and to twice what its first line carries over, is set aside as
+`journal.<number of its last line>`, and a new one goes on from its hash. Parts set aside are never read again, except
+to be verified: they may be moved elsewhere at any time.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Journal:
         self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._ledger, self._head, self._size = Ledger(), Head(), 0
+        self._carried = 0
         if begin and not path.exists():
             durable.create(path, b"")
         self._file = _open_locked(path)
@@ -71,12 +73,14 @@ class Journal:
             for part in earlier_parts(path):
                 if part.samefile(path):
                     part.unlink()  # a crash came between setting it aside and beginning the next one
-            found = chain.replay(path, durable.read_private(path, LONGEST_JOURNAL))
+            data = durable.read_private(path, LONGEST_JOURNAL)
+            found = chain.replay(path, data)
             if found.head.lines == 0 and not begin:
                 raise JournalError(path, 0, "has no whole line; restore it together with its authority")
             if found.authority not in ("", authority):
                 raise JournalError(path, 1, "is the journal of another authority")
             self._ledger, self._head, self._size = found.ledger, found.head, found.size
+            self._carried = data.find(b"\n") + 1
             os.ftruncate(self._file, self._size)
             if self._head.lines == 0:
                 self.append(Opened(now, authority))
@@ -112,7 +116,7 @@ class Journal:
             if (reason := self._ledger.objection(*records)) is not None:
                 raise JournalError(self._path, self._head.lines + 1, reason)
             lines, head = chain.seal(self._head, *records)
-            if self._head.lines and self._size + len(lines) > self._longest_part:
+            if self._head.lines and self._size + len(lines) > max(self._longest_part, 2 * self._carried):
                 self._begin_part(records[0].at)
                 lines, head = chain.seal(self._head, *records)
             self._write(lines)
@@ -219,7 +223,7 @@ class Journal:
                 self._path, self._head.lines + 1, f"cannot be continued: {reason}; nothing was signed"
             ) from error
         os.close(self._file)
-        self._file, self._head, self._size = following, head, len(line)
+        self._file, self._head, self._size, self._carried = following, head, len(line), len(line)
 
     def _failed(self, how: str) -> None:
         self.problem = f"{self._path} {how}"

@@ -253,6 +253,25 @@ def test_a_long_journal_goes_on_in_another_file_that_needs_none_before_it(path: 
     assert examine(path, OURS, (head,)).since.lines > 0
 
 
+@pytest.mark.parametrize("opened_again", [False, True])
+def test_a_part_holds_as_much_again_as_it_carries_over(path: Path, opened_again: bool) -> None:
+    """Else every record would begin a part, and copy all that lives, once what lives is as long as a part."""
+    journal = Journal(path, OURS, NOW, begin=True, longest_part=SHORT)
+    for serial in range(1, 201):
+        journal.append(intent(serial, spki=f"{serial:x}"), released(serial))
+        if opened_again and serial % 10 == 0:
+            journal.close()
+            journal = Journal(path, OURS, NOW, longest_part=SHORT)
+    journal.close()
+    first, *others = (part.read_bytes() for part in earlier_parts(path))
+    assert len(first) <= SHORT
+    assert len(others) > 3
+    for part in others:
+        carried = part.index(b"\n") + 1
+        assert carried <= len(part) - carried + 1000
+    assert len(others) < 20
+
+
 def test_a_long_journal_is_read_part_by_part_with_those_set_aside_meanwhile(path: Path) -> None:
     fill_parts(path)
     reading = records(path)
