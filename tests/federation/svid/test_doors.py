@@ -84,8 +84,9 @@ async def test_a_door_that_is_gone_while_it_is_answered_is_just_gone(tmp_path: P
         return Answer((), b"bundle")
 
     async with await asyncio.start_unix_server(opened, tmp_path / "s"):
-        _, writer = await asyncio.open_unix_connection(tmp_path / "s")
+        left, writer = await asyncio.open_unix_connection(tmp_path / "s")
         async with asyncio.timeout(20):
+            assert await left.read() == b""
             await ended.wait()
         writer.close()
         await writer.wait_closed()

@@ -188,7 +188,10 @@ async def test_many_identities_in_one_call(door: Door) -> None:
         )
     now = door.east.clock.now()
     for place, name in enumerate(names):
-        believed(given(again, place), following[place], name, door.east.authority.bundle(), now)
+        made = given(again, place)
+        assert believed(made, following[place], name, door.east.authority.bundle(), now)[0] == load_der(
+            made.chain[0]
+        )
 
 
 async def test_only_certificates_of_our_own_trust_domain_are_heard(door: Door) -> None:
