@@ -158,6 +158,9 @@ async def test_s4_the_agent_is_killed_in_each_phase_and_the_rotation_ends_all_th
             await west.agent.kill()
             await west.agent.start()
         await reached(federation, west, "done")
+    after = await rotation(west)
+    assert (after["phase"], after["running"]) == ("done", False)
+    assert keys(west) == {f"ca-{after['issuing']}"}
 
 
 async def test_a_cluster_that_is_away_holds_a_rotation_up_and_costs_nothing(federation: World) -> None:
@@ -229,6 +232,7 @@ async def test_all_leaves_of_a_cluster_are_renewed_at_once_when_asked(federation
             return looked.code == 0 and f"{len(west.gateways)} of {len(west.gateways)} gateways" in looked.out
 
         await until("that it is told", told)
+    assert not set(before) & {gateway_chain(gateway) for gateway in west.gateways}
 
 
 def gateway_chain(gateway: Any) -> bytes:
