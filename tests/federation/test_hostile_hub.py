@@ -7,8 +7,7 @@ East rotates; west and central are the others, and everything that is heard of t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ import structlog
 
 from federation.api.inward import Inward
 from federation.api.rotation_routes import STATUS, RotationRoutes
-from federation.attest import Instances
 from federation.banned import Ban, BanKind
 from federation.clock import ManualClock
-from federation.cluster_realm import ClusterRealm
 from federation.events import (
     BanChanged,
     BundleChanged,
@@ -32,43 +29,25 @@ from federation.events import (
     LocalChanged,
     MemberChanged,
 )
-from federation.gateways import Gateways
 from federation.held import Held, Version, content, digest
-from federation.identity import Identity
 from federation.model import HUB, MemberState
 from federation.orders import Allowed, Orders
 from federation.questions import Question
-from federation.rotating import Rotating
-from federation.store import MemoryStore
-from federation.sync.publisher import Publisher
-from federation.trust import Trust
-from pki.bundle import UNNUMBERED, Bundle
 from pki.journal import records
-from pki.keys.file import FileKeyStore
 from pki.ledger import Intent
-from pki.lineage import Lineage
 from pki.rotation import Lack
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.statement import Kind, sign
-from tests.federation.lives import Life
-from tests.federation.world import BASE, NOW, backend, gateway, joined, local, member
+from tests.federation.east import EAST, East
+from tests.federation.world import BASE, NOW, backend, gateway, local, member
 from tests.pki.world import Ca, granted, make_ca, make_world, new_key
 
-EAST = TrustDomain.of_cluster("east", BASE)
 WORLD = make_world()
 CENTRAL = make_ca(TrustDomain.of_cluster("central", BASE), WORLD.root_key, WORLD.root)
 OTHERS = {"west": WORLD.west, "central": CENTRAL}
 
 
-@dataclass
-class East:
-    life: Life
-    lineage: Lineage
-    realm: ClusterRealm
-    rotating: Rotating
-    inward: Inward
-    clock: ManualClock
-
+class Beset(East):
     def hears(self, *events: Event) -> None:
         self.life.agent.step(events)
 
@@ -117,29 +96,16 @@ class East:
 
 
 @pytest.fixture
-async def east(tmp_path: Path) -> AsyncIterator[East]:
-    clock = ManualClock(NOW)
-    lineage = await Lineage.open(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
-    identity = Identity(lineage, SpiffeId.agent(EAST), tmp_path / "leaf.pem", timedelta(hours=1), clock)
-    await identity.start()
-    life = await Life.begin(MemoryStore(), joined("east"))
-    life.agent.services_listed()
-    life.agent.step(MemberChanged(member(name)) for name in OTHERS)
-    life.agent.step(BundleChanged(name, ca.bundle) for name, ca in OTHERS.items())
-    instances, publisher = Instances(MemoryStore()), Publisher("east", 1)
-    gateways = Gateways(life.agent, lineage.bundle, instances, clock, lineage.certified)
-    roots = Bundle(TrustDomain.parse(BASE), UNNUMBERED, (WORLD.root,))
-    trust = Trust(tmp_path / "trust.json", WORLD.root, WORLD.hub.bundle, roots, clock)
-    realm = ClusterRealm(lineage, identity, gateways, life.agent, publisher, trust, clock)
-    rotating = Rotating(realm, clock)
-    orders = Orders.open(tmp_path, Allowed(a_day=3), clock)
-    inward = Inward(RotationRoutes(rotating, cluster="east", orders=orders).routes())
-    yield East(life, lineage, realm, rotating, inward, clock)
-    await lineage.close()
+async def east(tmp_path: Path) -> AsyncIterator[Beset]:
+    made = await Beset.new(tmp_path, WORLD)
+    made.hears(*(MemberChanged(member(name)) for name in OTHERS))
+    made.hears(*(BundleChanged(name, ca.bundle) for name, ca in OTHERS.items()))
+    yield made
+    await made.lineage.close()
 
 
 @pytest.fixture
-async def published(east: East) -> East:
+async def published(east: Beset) -> Beset:
     """It has published its next anchor, the hub says that it holds it, and nobody else has answered."""
     await east.rotating.start("ada", "yearly", manual=False)
     assert await east.look() == "published"
@@ -147,7 +113,7 @@ async def published(east: East) -> East:
     return east
 
 
-async def test_what_the_others_have_signed_lets_it_go_on(published: East) -> None:
+async def test_what_the_others_have_signed_lets_it_go_on(published: Beset) -> None:
     for name, ca in OTHERS.items():
         assert await published.look() == "published"
         assert name in published.holding_up()
@@ -159,7 +125,7 @@ async def test_what_the_others_have_signed_lets_it_go_on(published: East) -> Non
     assert await published.look() == "done"
 
 
-FAKES: dict[str, Callable[[East], None]] = {
+FAKES: dict[str, Callable[[Beset], None]] = {
     "unsigned": lambda east: east.told_held("central"),
     "signed by itself": lambda east: east.told_held(
         "central", by=replace(WORLD.hub, trust_domain=CENTRAL.trust_domain)
@@ -175,7 +141,7 @@ FAKES: dict[str, Callable[[East], None]] = {
 
 @pytest.mark.parametrize("fake", FAKES.values(), ids=FAKES.keys())
 async def test_a_hub_that_says_that_everybody_holds_the_new_anchor_is_not_believed(
-    published: East, fake: Callable[[East], None]
+    published: Beset, fake: Callable[[Beset], None]
 ) -> None:
     published.told_held("west", by=WORLD.west)
     fake(published)
@@ -184,7 +150,7 @@ async def test_a_hub_that_says_that_everybody_holds_the_new_anchor_is_not_believ
     assert published.lineage.issuer.epoch == 1, "the next authority issues nothing"
 
 
-async def test_it_is_said_that_a_word_is_not_signed(published: East) -> None:
+async def test_it_is_said_that_a_word_is_not_signed(published: Beset) -> None:
     published.told_held("central")
     published.told_held("west", by=replace(WORLD.hub, trust_domain=WORLD.west.trust_domain))
     assert published.realm.reports(published.lineage.rotation)["central"] is Lack.SIGNATURE  # type: ignore[arg-type]
@@ -192,7 +158,7 @@ async def test_it_is_said_that_a_word_is_not_signed(published: East) -> None:
 
 
 async def test_whom_a_hub_quarantines_loses_the_trust_of_our_gateways_before_nobody_waits_for_it(
-    published: East,
+    published: Beset,
 ) -> None:
     """So it can lose no request to a rotation: there is none."""
     published.told_held("west", by=WORLD.west)
@@ -204,7 +170,7 @@ async def test_whom_a_hub_quarantines_loses_the_trust_of_our_gateways_before_nob
 
 
 async def test_who_is_still_trusted_by_what_our_gateways_have_is_waited_for_all_the_same(
-    published: East,
+    published: Beset,
 ) -> None:
     """What is decided may not be what gateways have: here it does not pass its check, and they keep what they had."""
     published.hears(LocalChanged(local(backend(1))))
@@ -216,7 +182,7 @@ async def test_who_is_still_trusted_by_what_our_gateways_have_is_waited_for_all_
     assert "central" not in published.realm.members()
 
 
-async def test_a_member_whose_anchors_are_not_known_here_is_not_waited_for(published: East) -> None:
+async def test_a_member_whose_anchors_are_not_known_here_is_not_waited_for(published: Beset) -> None:
     """Nobody can verify its word, and it cannot talk to us either; once its anchors are here, it counts."""
     for name, ca in OTHERS.items():
         published.told_held(name, by=ca)
@@ -230,7 +196,7 @@ async def test_a_member_whose_anchors_are_not_known_here_is_not_waited_for(publi
     assert await published.look() == "retiring"
 
 
-async def test_a_hundred_orders_make_no_more_than_a_few_rotations(east: East) -> None:
+async def test_a_hundred_orders_make_no_more_than_a_few_rotations(east: Beset) -> None:
     answers = []
     for _ in range(100):
         answers.append(await east.order("start", why="again"))
@@ -243,7 +209,7 @@ async def test_a_hundred_orders_make_no_more_than_a_few_rotations(east: East) ->
     await east.rotating.start("ada", "our own are not counted", manual=False)
 
 
-async def test_what_is_refused_leaves_a_trace_and_no_flood_of_them(east: East) -> None:
+async def test_what_is_refused_leaves_a_trace_and_no_flood_of_them(east: Beset) -> None:
     with structlog.testing.capture_logs() as logged:
         for _ in range(100):
             await east.order("abort", number=1, phase="published")
@@ -255,7 +221,7 @@ async def test_what_is_refused_leaves_a_trace_and_no_flood_of_them(east: East) -
 
 
 @pytest.mark.parametrize("action", ["abort", "advance"])
-async def test_what_an_operator_of_the_cluster_began_is_not_the_hubs(east: East, action: str) -> None:
+async def test_what_an_operator_of_the_cluster_began_is_not_the_hubs(east: Beset, action: str) -> None:
     await east.rotating.start("ada", "step by step", manual=True)
     await east.rotating.go_on(**east.here())  # type: ignore[arg-type]
     east.told_held(HUB)
@@ -271,7 +237,7 @@ async def test_what_an_operator_of_the_cluster_began_is_not_the_hubs(east: East,
     assert east.here()["phase"] == "active"
 
 
-async def test_what_began_by_itself_is_not_the_hubs_either(east: East) -> None:
+async def test_what_began_by_itself_is_not_the_hubs_either(east: Beset) -> None:
     """Else a hub could turn back each one until the authority has ended."""
     await east.lineage.begin("the agent", "two thirds of the authority's life are over")
     status, _ = await east.order("abort", **east.here())
@@ -280,7 +246,7 @@ async def test_what_began_by_itself_is_not_the_hubs_either(east: East) -> None:
 
 
 async def test_what_a_hub_ordered_it_may_turn_back_and_the_journal_says_who_wanted_it_and_why(
-    east: East,
+    east: Beset,
 ) -> None:
     assert (await east.order("start", why="a trial", manual=True))[0] == 200
     assert (await east.order("start", why="another"))[0] == 409
@@ -297,7 +263,7 @@ async def test_what_a_hub_ordered_it_may_turn_back_and_the_journal_says_who_want
     ]
 
 
-async def test_a_cluster_may_take_no_orders_at_all(east: East, tmp_path: Path) -> None:
+async def test_a_cluster_may_take_no_orders_at_all(east: Beset, tmp_path: Path) -> None:
     orders = Orders.open(tmp_path, Allowed(from_hub=False), ManualClock(NOW))
     east.inward = Inward(RotationRoutes(east.rotating, cluster="east", orders=orders).routes())
     for action in ("start", "leaves", "abort", "advance"):
@@ -310,7 +276,7 @@ async def test_a_cluster_may_take_no_orders_at_all(east: East, tmp_path: Path) -
 
 
 async def test_a_rotation_that_a_hub_starts_and_leaves_does_not_keep_the_authority_from_being_replaced(
-    east: East,
+    east: Beset,
 ) -> None:
     """Each step of it waits for a person, and while it runs no other one begins."""
     assert (await east.order("start", manual=True))[0] == 200
@@ -322,7 +288,7 @@ async def test_a_rotation_that_a_hub_starts_and_leaves_does_not_keep_the_authori
     assert east.here()["phase"] == "done"
 
 
-async def test_a_rotation_that_this_clusters_operator_starts_waits_for_him_however_long(east: East) -> None:
+async def test_a_rotation_that_this_clusters_operator_starts_waits_for_him_however_long(east: Beset) -> None:
     await east.rotating.start("ada", "step by step", manual=True)
     east.clock.advance((east.rotating.status().due - east.clock.now()).total_seconds())
     await east.finish(looks=3)
@@ -330,7 +296,7 @@ async def test_a_rotation_that_this_clusters_operator_starts_waits_for_him_howev
 
 
 async def test_a_hub_that_turns_back_what_it_starts_day_after_day_does_not_put_off_the_next_one(
-    east: East,
+    east: Beset,
 ) -> None:
     """Only a person of this cluster who turns one back gets a day before the next one begins by itself."""
     east.clock.advance((east.rotating.status().due - east.clock.now()).total_seconds() - 60)
@@ -345,7 +311,7 @@ async def test_a_hub_that_turns_back_what_it_starts_day_after_day_does_not_put_o
 
 
 async def test_of_certificates_that_nobody_presents_none_is_compared_with_the_bans(
-    east: East, monkeypatch: pytest.MonkeyPatch
+    east: Beset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else one ban that a hub tells would make each look cost as much as a cluster has ever had certificates."""
     issued = [

@@ -28,7 +28,7 @@ from federation.trust import Trust
 from pki import bundle as bundles
 from pki import statement
 from pki.algorithms import spki_hash
-from pki.bundle import Bundle, Proof, sign_content
+from pki.bundle import Bundle, Proof
 from pki.certificate import public_key
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
@@ -46,22 +46,11 @@ from tests.federation.sync.world import (
     hub_world,
     running,
 )
-from tests.pki.world import Ca, make_ca, make_root
+from tests.pki.world import Ca, following, make_ca, make_root
 
 WEST = TrustDomain.of_cluster("west", BASE)
 ROOT_KEY, ROOT = make_root()
 FIRST, SECOND, THIRD = (make_ca(WEST, ROOT_KEY, ROOT, epoch) for epoch in (1, 2, 3))
-
-
-def following(held: Bundle, by: Ca, *anchors: Ca) -> Bundle:
-    draft = replace(
-        held,
-        sequence=held.sequence + 1,
-        anchors=tuple(ca.self_signed for ca in anchors),
-        proof=Proof(),
-        earlier=(*held.earlier, replace(held, earlier=())),
-    )
-    return replace(draft, proof=Proof(signatures=(sign_content(draft, by.key),)))
 
 
 def why(ours: Bundle, theirs: Bundle, issuer: Ca) -> str | None:

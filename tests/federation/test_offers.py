@@ -21,12 +21,12 @@ from federation.tokens import TokenStore
 from pki import bundle as bundles
 from pki import token
 from pki.algorithms import spki_hash
-from pki.bundle import Bundle, Proof, content, sign_content
+from pki.bundle import Bundle, content
 from pki.certificate import der, public_key
 from pki.errors import InvalidBundle, Untrusted
 from pki.spiffe import SpiffeId, TrustDomain
 from pki.validate import verify_peer
-from tests.pki.world import BASE, NOW, Ca, make_ca, make_root
+from tests.pki.world import BASE, NOW, Ca, following, make_ca, make_root
 
 WEST = TrustDomain.of_cluster("west", BASE)
 AGENT = SpiffeId.agent(WEST)
@@ -38,17 +38,6 @@ BURST = int(membership.RISES.burst)
 
 def key(ca: Ca) -> str:
     return spki_hash(public_key(ca.self_signed))
-
-
-def following(held: Bundle, by: Ca, *anchors: Ca) -> Bundle:
-    draft = replace(
-        held,
-        sequence=held.sequence + 1,
-        anchors=tuple(ca.self_signed for ca in anchors),
-        proof=Proof(),
-        earlier=(*held.earlier, replace(held, earlier=())),
-    )
-    return replace(draft, proof=Proof(signatures=(sign_content(draft, by.key),)))
 
 
 PUBLISHED = following(FIRST.bundle, FIRST, FIRST, SECOND)

@@ -5,50 +5,27 @@ the certificate and the bundle that they have, and nobody would believe them if 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from federation.attest import Instances
-from federation.clock import ManualClock
-from federation.cluster_realm import ClusterRealm
 from federation.events import HeldTold
 from federation.gateways import Gateways, Report
 from federation.held import Held, digest
-from federation.identity import Identity
 from federation.model import HUB
-from federation.rotating import Rotating
-from federation.store import MemoryStore
-from federation.sync.publisher import Publisher
-from federation.trust import Trust
 from gateway.xds.server import Client
 from pki.algorithms import spki_hash
-from pki.bundle import UNNUMBERED, Bundle
 from pki.certificate import subject_key_id
-from pki.keys.file import FileKeyStore
-from pki.lineage import Lineage
-from pki.spiffe import SpiffeId, TrustDomain
-from tests.federation.lives import Life
-from tests.federation.world import BASE, NOW, gateway, joined
+from pki.spiffe import SpiffeId
+from tests.federation.east import EAST, East
+from tests.federation.world import gateway
 from tests.pki.world import granted, make_world, new_key
 
-EAST = TrustDomain.of_cluster("east", BASE)
 GATEWAY = SpiffeId.gateway(EAST, "eastwest")
-WORLD = make_world()
 
 
-@dataclass
-class East:
-    life: Life
-    lineage: Lineage
-    instances: Instances
-    gateways: Gateways
-    realm: ClusterRealm
-    rotating: Rotating
-    clock: ManualClock
-
+class Unheard(East):
     async def attested(self, name: str) -> Client:
         """A gateway that has its certificate, and has not come with it."""
         key = new_key().public_key()
@@ -88,29 +65,14 @@ class East:
 
 
 @pytest.fixture
-async def east(tmp_path: Path) -> AsyncIterator[East]:
-    clock = ManualClock(NOW)
-    lineage = await Lineage.open(tmp_path / "ca", FileKeyStore(tmp_path / "keys"), EAST, clock)
-    identity = Identity(lineage, SpiffeId.agent(EAST), tmp_path / "leaf.pem", timedelta(hours=1), clock)
-    await identity.start()
-    life = await Life.begin(MemoryStore(), joined("east"))
-    life.agent.services_listed()
-    instances = Instances(MemoryStore())
-    gateways = Gateways(life.agent, lineage.bundle, instances, clock, lineage.certified)
-    trust = Trust(
-        tmp_path / "trust.json",
-        WORLD.root,
-        WORLD.hub.bundle,
-        Bundle(TrustDomain.parse(BASE), UNNUMBERED, (WORLD.root,)),
-        clock,
-    )
-    realm = ClusterRealm(lineage, identity, gateways, life.agent, Publisher("east", 1), trust, clock)
-    yield East(life, lineage, instances, gateways, realm, Rotating(realm, clock), clock)
-    await lineage.close()
+async def east(tmp_path: Path) -> AsyncIterator[Unheard]:
+    made = await Unheard.new(tmp_path, make_world())
+    yield made
+    await made.lineage.close()
 
 
 async def test_a_gateway_that_has_attested_and_not_come_yet_is_waited_for_until_it_has_renewed(
-    east: East,
+    east: Unheard,
 ) -> None:
     by = await east.attested("gw-9")
     await east.rotating.start("ada", "yearly", manual=False)
@@ -125,7 +87,7 @@ async def test_a_gateway_that_has_attested_and_not_come_yet_is_waited_for_until_
     assert await east.look() == "done"
 
 
-async def test_a_gateway_that_stopped_before_its_agent_did_is_waited_for(east: East) -> None:
+async def test_a_gateway_that_stopped_before_its_agent_did_is_waited_for(east: Unheard) -> None:
     """As when a host starts anew: the gateway drains first, and the agent that comes back has heard nobody."""
     by = await east.attested("gw-0")
     east.reports(by)
@@ -138,7 +100,7 @@ async def test_a_gateway_that_stopped_before_its_agent_did_is_waited_for(east: E
 
 
 @pytest.mark.parametrize("how", ["it is forgotten", "its certificate ends"])
-async def test_a_gateway_that_is_gone_for_good_holds_nothing_up_once(east: East, how: str) -> None:
+async def test_a_gateway_that_is_gone_for_good_holds_nothing_up_once(east: Unheard, how: str) -> None:
     await east.attested("gw-9")
     await east.rotating.start("ada", "yearly", manual=False)
     assert await east.look() == "published"
@@ -149,7 +111,7 @@ async def test_a_gateway_that_is_gone_for_good_holds_nothing_up_once(east: East,
     assert await east.look() == "done"
 
 
-async def test_a_gateway_that_was_forgotten_and_comes_back_is_waited_for_again(east: East) -> None:
+async def test_a_gateway_that_was_forgotten_and_comes_back_is_waited_for_again(east: Unheard) -> None:
     by = await east.attested("gw-9")
     assert await east.gateways.forget("gw-9")
     back = Client(by.identity, by.gateway_class, east.instances.name_of(by.key), by.key)

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from pki import issue
-from pki.bundle import Bundle, Proof
+from pki.bundle import Bundle, Proof, sign_content
 from pki.certificate import pem
 from pki.issue import Template
 from pki.policy import Attestation, Attested, Grant, decide
@@ -75,6 +75,18 @@ class Ca:
         """A leaf for any identity, also of another trust domain, correct in every other respect."""
         own = SpiffeId.gateway(self.trust_domain, "eastwest")
         return issue.sign(replace(self.template(own), uri=str(spiffe_id)), self.key)
+
+
+def following(held: Bundle, by: Ca, *anchors: Ca) -> Bundle:
+    """The bundle after `held`, signed `by` one of its anchors: it has these anchors, and the versions before it."""
+    draft = replace(
+        held,
+        sequence=held.sequence + 1,
+        anchors=tuple(ca.self_signed for ca in anchors),
+        proof=Proof(),
+        earlier=(*held.earlier, replace(held, earlier=())),
+    )
+    return replace(draft, proof=Proof(signatures=(sign_content(draft, by.key),)))
 
 
 def granted(spiffe_id: SpiffeId) -> Grant:

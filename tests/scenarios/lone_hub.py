@@ -1,9 +1,10 @@
-"""A hub alone, with agents that try to join it: for what one process refuses, a whole federation is too much."""
+"""A hub alone, and agents without gateways: for what is decided without them, a whole federation is too much."""
 
 from __future__ import annotations
 
+import random
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ COMMAND = (sys.executable, "-m", "federation.cli.main")
 
 
 class LoneHub:
-    """A hub on `address`, and the settings of agents beside it (on the addresses after it)."""
+    """A hub on `address` (a random one), and the settings of agents beside it (on the addresses after it)."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str = "") -> None:
         self.folder = folder
-        self.address = address
+        self.address = address or f"{network()}.1"
         self.config = folder / "hub.yaml"
         write_passphrase(folder)
         self.keys = keys(folder)
@@ -98,6 +99,48 @@ class LoneHub:
         config = home / "agent.yaml"
         config.write_text(dump(settings))
         return config
+
+
+class LoneAgent:
+    """An agent with the settings file `config`, which a `LoneHub` has written."""
+
+    def __init__(self, name: str, config: Path, command: Sequence[str] = COMMAND) -> None:
+        self.name = name
+        self.config = config
+        self.folder = config.parent / "state"
+        self.process = Process(name, (*command, "agent", "--config", str(config)), config.parent / "log")
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "api.sock"
+
+    async def status(self) -> Any:
+        return await ask(self.socket, "/v1/status")
+
+    async def answers(self) -> bool:
+        return bool(await self.status())
+
+    async def connected(self) -> bool:
+        return bool((await self.status())["hub_connected"])
+
+    async def trusts(self) -> dict[str, bool]:
+        """Every other member that it knows, and whether it believes that one."""
+        return {peer["name"]: peer["trusted"] for peer in (await self.status())["peers"]}
+
+
+def network() -> str:
+    """The first three numbers of addresses on loopback, chosen at random among those that are for tests."""
+    return f"127.{random.randint(192, 250)}.{random.randint(0, 255)}"
+
+
+@asynccontextmanager
+async def serving(hub: LoneHub) -> AsyncIterator[None]:
+    """`hub`, running for the life of the context."""
+    await hub.start()
+    try:
+        yield
+    finally:
+        await hub.process.stop()
 
 
 @asynccontextmanager

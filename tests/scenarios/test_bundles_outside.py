@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,9 @@ from typing import Any
 import pytest
 
 from federation.demo.asking import ask, until
-from federation.demo.processes import Process
 from federation.document import dump
 from tests.federation.test_foreign import web_files
-from tests.scenarios.lone_hub import COMMAND, LoneHub, started
+from tests.scenarios.lone_hub import LoneAgent, LoneHub, network, serving, started
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
@@ -45,18 +42,9 @@ class Federation(LoneHub):
         await self.start()
 
 
-@asynccontextmanager
-async def running(found: Federation) -> AsyncIterator[Federation]:
-    await found.start()
-    try:
-        yield found
-    finally:
-        await found.process.stop()
-
-
 def addresses() -> tuple[str, str]:
-    network = f"127.{random.randint(192, 250)}.{random.randint(0, 255)}"
-    return f"{network}.1", f"{network}.11"
+    prefix = network()
+    return f"{prefix}.1", f"{prefix}.11"
 
 
 async def test_two_federations_keep_each_others_bundles_over_both_profiles(tmp_path: Path) -> None:
@@ -70,7 +58,7 @@ async def test_two_federations_keep_each_others_bundles_over_both_profiles(tmp_p
     partner = Federation(tmp_path / "partner", theirs, "partner.example", bundle_endpoint=spiffe)
     async with AsyncExitStack() as stack:
         for each in (mesh, partner):
-            await stack.enter_async_context(running(each))
+            await stack.enter_async_context(serving(each))
         first = tmp_path / "first.json"
         exported = await partner.ask("ca", "export", "spiffe", "--cluster", "hub", "--out", "-")
         assert exported.code == 0, exported.said
@@ -119,17 +107,12 @@ async def test_the_bundle_of_a_cluster_is_followed_through_a_rotation(tmp_path: 
         endpoint |= {"profile": "https_web", "certificate": str(certificate), "key": str(key)}
     mesh = Federation(tmp_path / "mesh", ours, "mesh.example", bundle_endpoint=endpoint)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(running(mesh))
+        await stack.enter_async_context(serving(mesh))
         config = mesh.agent("east", await mesh.token("east"))
         host = ours.rpartition(".")[0] + ".2"
         config.write_text(config.read_text() + dump({"bundle_endpoint": {"listen": f"{host}:8448"}}))
-        socket = config.parent / "state" / "api.sock"
-        agent = Process("east", (*COMMAND, "agent", "--config", str(config)), config.parent / "log")
-
-        async def connected() -> bool:
-            return bool((await ask(socket, "/v1/status"))["hub_connected"])
-
-        await stack.enter_async_context(started(agent, connected))
+        agent = LoneAgent("east", config)
+        await stack.enter_async_context(started(agent.process, agent.connected))
         relation = {
             "its agent, https_spiffe": {
                 "url": f"https://{host}:8448/",
@@ -150,7 +133,7 @@ async def test_the_bundle_of_a_cluster_is_followed_through_a_rotation(tmp_path: 
             },
         }[way] | {"trust_domain": "east.mesh.example", "allow": ["127.0.0.0/8"]}
         partner = Federation(tmp_path / "partner", theirs, "partner.example", federates=[relation])
-        await stack.enter_async_context(running(partner))
+        await stack.enter_async_context(serving(partner))
         await until("the bundle of east", lambda: _fetched(partner), watch=(partner.process,))
         [before] = await ask(partner.socket, "/v1/bundles")
         assert (before["sequence"], len(before["anchors"])) == (1, 1)
@@ -164,7 +147,7 @@ async def test_the_bundle_of_a_cluster_is_followed_through_a_rotation(tmp_path: 
             return looked["sequence"] > 1 and set(looked["anchors"]) > set(before["anchors"])
 
         await until("the anchor of a rotation", risen, watch=(partner.process,))
-        await _gives_them_time(mesh, way, socket)
+        await _gives_them_time(mesh, way, agent.socket)
 
 
 async def _gives_them_time(mesh: Federation, way: str, agent: Path) -> None:

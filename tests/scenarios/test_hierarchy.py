@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import stat
 import subprocess
 from collections.abc import AsyncIterator
@@ -13,13 +12,12 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from federation.demo.asking import ask, until
-from federation.demo.processes import Process
+from federation.demo.asking import until
 from pki.certificate import load_pem
 from pki.spiffe import TrustDomain
 from pki.spiffe_bundle import parse
 from tests.scenarios.command import Finished, federation
-from tests.scenarios.lone_hub import COMMAND, LoneHub, started
+from tests.scenarios.lone_hub import LoneAgent, LoneHub, serving, started
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
@@ -29,25 +27,14 @@ CONSUL = "36cb52cd-4058-f811-0432-6798a240c5d3.consul"
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def hub(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LoneHub]:
     folder = tmp_path_factory.mktemp("hierarchy")
-    found = LoneHub(folder, f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1")
-    await found.start()
-    try:
-        async with AsyncExitStack() as stack:
-            for place, name in enumerate(("east", "west")):
-                config = found.agent(name, await found.token(name))
-                prefix = found.address.rpartition(".")[0]
-                config.write_text(config.read_text().replace(f"{prefix}.2:", f"{prefix}.{place + 2}:"))
-                socket = config.parent / "state" / "api.sock"
-                agent = Process(name, (*COMMAND, "agent", "--config", str(config)), config.parent / "log")
-
-                async def connected(socket: Path = socket) -> bool:
-                    return bool((await ask(socket, "/v1/status"))["hub_connected"])
-
-                await stack.enter_async_context(started(agent, connected))
-            await until("each other's bundles", lambda: _known(found))
-            yield found
-    finally:
-        await found.process.stop()
+    found = LoneHub(folder)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serving(found))
+        for name in ("east", "west"):
+            agent = LoneAgent(name, found.agent(name, await found.token(name)))
+            await stack.enter_async_context(started(agent.process, agent.connected))
+        await until("each other's bundles", lambda: _known(found))
+        yield found
 
 
 async def _known(hub: LoneHub) -> bool:

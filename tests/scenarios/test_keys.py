@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -24,7 +23,7 @@ VARIABLE = "HUB_SECRET"
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hub(tmp_path: Path) -> AsyncIterator[LoneHub]:
-    made = LoneHub(tmp_path, f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1")
+    made = LoneHub(tmp_path)
     yield made
     await made.process.stop()
 

@@ -3,13 +3,11 @@ if an operator says so, and whoever holds the old one is shut out, also where th
 
 from __future__ import annotations
 
-import random
 import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -22,46 +20,27 @@ from pki.algorithms import spki_hash
 from pki.profiles import epoch_of
 from pki.token import JoinToken
 from tests.scenarios.command import federation
-from tests.scenarios.lone_hub import COMMAND, LoneHub, started
+from tests.scenarios.lone_hub import LoneAgent, LoneHub, serving, started
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hub(tmp_path: Path) -> AsyncIterator[LoneHub]:
-    found = LoneHub(tmp_path, f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1")
-    await found.start()
-    try:
+    found = LoneHub(tmp_path)
+    async with serving(found):
         yield found
-    finally:
-        await found.process.stop()
 
 
-class Agent:
-    """An agent without gateways, and its folder."""
-
-    def __init__(self, name: str, config: Path) -> None:
-        self.name = name
-        self.config = config
-        self.folder = config.parent / "state"
-        self.process = Process(name, (*COMMAND, "agent", "--config", str(config)), config.parent / "log")
-
-    async def status(self) -> Any:
-        return await ask(self.folder / "api.sock", "/v1/status")
-
-    async def connected(self) -> bool:
-        return bool((await self.status())["hub_connected"])
-
+class Agent(LoneAgent):
     async def believes(self, other: Agent) -> bool:
         """Whether it goes by the anchor that the folder of `other` holds."""
-        peers = {peer["name"]: peer for peer in (await self.status())["peers"]}
-        return bool(peers.get(other.name, {}).get("trusted")) and other.anchor in await self.anchors(
-            other.name
-        )
+        trusted = (await self.trusts()).get(other.name, False)
+        return trusted and other.anchor in await self.anchors(other.name)
 
     async def anchors(self, name: str) -> list[x509.Certificate]:
         """The anchors by which it verifies the cluster `name`."""
-        held = await ask(self.folder / "api.sock", "/v1/authorities")
+        held = await ask(self.socket, "/v1/authorities")
         return [
             anchor
             for each in held["trusts"]

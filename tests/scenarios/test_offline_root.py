@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -22,7 +21,7 @@ from federation.demo.world import World
 from federation.errors import FederationError
 from tests.scenarios.changes import REMOTE, add_service, reach
 from tests.scenarios.command import Finished, federation
-from tests.scenarios.lone_hub import COMMAND, LoneHub, started
+from tests.scenarios.lone_hub import COMMAND, LoneAgent, LoneHub, serving, started
 from tests.scenarios.safe import Safe
 from tests.scenarios.traffic import answered_by
 
@@ -34,8 +33,8 @@ HOSTILE = (sys.executable, "-m", "tests.scenarios.hostile")
 class Offline(LoneHub):
     """A hub whose root is in `safe`."""
 
-    def __init__(self, folder: Path, address: str) -> None:
-        super().__init__(folder, address)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.safe = Safe(folder / "safe")
 
     def settings(self, directory: Path) -> dict[str, Any]:
@@ -58,24 +57,7 @@ class Offline(LoneHub):
         return Agent(name, self.agent(name, await self.token(name)), command)
 
 
-class Agent:
-    """An agent without gateways: who is believed is decided without them."""
-
-    def __init__(self, name: str, config: Path, command: Sequence[str]) -> None:
-        self.name = name
-        self.socket = config.parent / "state" / "api.sock"
-        self.process = Process(name, (*command, "agent", "--config", str(config)), config.parent / "log")
-
-    async def status(self) -> Any:
-        return await ask(self.socket, "/v1/status")
-
-    async def connected(self) -> bool:
-        return bool((await self.status())["hub_connected"])
-
-    async def trusts(self) -> dict[str, bool]:
-        """Every other member that it knows, and whether it believes that one."""
-        return {peer["name"]: peer["trusted"] for peer in (await self.status())["peers"]}
-
+class Agent(LoneAgent):
     @property
     def log(self) -> str:
         return self.process.log.read_text()
@@ -83,13 +65,10 @@ class Agent:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hub(tmp_path: Path) -> AsyncIterator[Offline]:
-    found = Offline(tmp_path, f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1")
+    found = Offline(tmp_path)
     await found.safe.open()
-    await found.start()
-    try:
+    async with serving(found):
         yield found
-    finally:
-        await found.process.stop()
 
 
 def keys_in_sight(process: Process, safe: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -15,13 +14,12 @@ import pytest_asyncio
 from federation.api.client import Target, connect
 from federation.clock import SystemClock
 from federation.demo.asking import ask, until
-from federation.demo.processes import Process
 from pki.certificate import load_pem
 from pki.keys.file import FileKeyStore
 from pki.keys.passphrase import Passphrase, from_file
 from pki.root_lineage import RootLineage
 from tests.scenarios.command import federation
-from tests.scenarios.lone_hub import BASE, COMMAND, LoneHub, started
+from tests.scenarios.lone_hub import BASE, LoneAgent, LoneHub, serving, started
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
@@ -31,26 +29,16 @@ BOTH = pytest.mark.parametrize("what", ["hub", "root"])
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def hub(tmp_path: Path) -> AsyncIterator[LoneHub]:
-    found = LoneHub(tmp_path, f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1")
-    await found.start()
-    try:
+    found = LoneHub(tmp_path)
+    async with serving(found):
         yield found
-    finally:
-        await found.process.stop()
 
 
-class Agent:
+class Agent(LoneAgent):
     """One cluster's agent, which joins `hub`."""
 
     def __init__(self, hub: LoneHub, name: str, token: str) -> None:
-        config = hub.agent(name, token)
-        self.name = name
-        self.folder = config.parent / "state"
-        self.socket = self.folder / "api.sock"
-        self.process = Process(name, (*COMMAND, "agent", "--config", str(config)), config.parent / "log")
-
-    async def connected(self) -> bool:
-        return bool((await ask(self.socket, "/v1/status"))["hub_connected"])
+        super().__init__(name, hub.agent(name, token))
 
     async def authorities(self) -> Any:
         return await ask(self.socket, "/v1/authorities")

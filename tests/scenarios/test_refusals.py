@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from federation.demo.processes import Process
 from federation.document import dump
 from pki.token import JoinToken
 from tests.scenarios.command import Finished, federation
-from tests.scenarios.lone_hub import COMMAND, LoneHub, started
+from tests.scenarios.lone_hub import COMMAND, LoneHub, serving, started
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="session")]
 
@@ -27,16 +26,9 @@ SMALL = 240 * 1024
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def hub(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LoneHub]:
-    found = _lone_hub(tmp_path_factory.mktemp("hub"))
-    await found.start()
-    try:
+    found = LoneHub(tmp_path_factory.mktemp("hub"))
+    async with serving(found):
         yield found
-    finally:
-        await found.process.stop()
-
-
-def _lone_hub(folder: Path) -> LoneHub:
-    return LoneHub(folder, f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1")
 
 
 async def start_agent(config: Path) -> Finished:
@@ -167,7 +159,7 @@ async def test_damaged_databases_are_left_as_they_are(hub: LoneHub) -> None:
 
 async def test_f26_full_disk_refuses_what_it_cannot_store(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What was answered is there after a restart, what was refused is not; reading goes on all the while."""
-    hub = _lone_hub(tmp_path_factory.mktemp("full"))
+    hub = LoneHub(tmp_path_factory.mktemp("full"))
     await hub.start()
     await hub.process.stop()
     hub.process = hub.running(f"ulimit -f {SMALL // 512}")

@@ -6,7 +6,6 @@ One hub, one cluster and one gateway that have run before, and are stopped now u
 from __future__ import annotations
 
 import os
-import random
 import resource
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -66,9 +65,7 @@ class Small:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def small(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Small]:
-    hub = LoneHub(
-        tmp_path_factory.mktemp("small"), f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1"
-    )
+    hub = LoneHub(tmp_path_factory.mktemp("small"))
     await hub.start()
     try:
         made = Small(hub, hub.agent("east", await hub.token("east")), hub.folder / "gateway.yaml")
@@ -180,7 +177,7 @@ async def test_f26_a_hub_that_finds_a_full_disk_says_so_and_starts_once_there_is
     blocks: int, tmp_path: Path
 ) -> None:
     """A block has 512 bytes: the disk is full at once, after the first files, or within the database."""
-    hub = LoneHub(tmp_path, f"127.{random.randint(192, 250)}.{random.randint(0, 255)}.1")
+    hub = LoneHub(tmp_path)
     found = await federation("serve", "--config", hub.config, limit=f"ulimit -f {blocks}")
     refused(found, str(hub.directory))
     assert any(word in found.err for word in ("too large", "takes no more")), found.said

@@ -12,8 +12,8 @@ from federation.api.routes import Access, ApiProblem, Call, Principal
 from federation.offers import OF_ONE
 from pki import bundle as bundles
 from pki.bundle import Bundle, content
-from tests.federation.test_offers import FIRST, HERE, PUBLISHED, ROTATED, THIRD, World, following, world
-from tests.pki.world import make_world
+from tests.federation.test_offers import FIRST, HERE, PUBLISHED, ROTATED, THIRD, World, world
+from tests.pki.world import following, make_world
 
 STRANGER = Principal("anonymous", Access.ANYBODY)
 
