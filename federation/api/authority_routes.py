@@ -28,7 +28,8 @@ from federation.api.authority_info import (
     trust_info,
     trusts_of,
 )
-from federation.api.routes import Access, ApiProblem, Call, Route, not_found
+from federation.api.routes import Access, ApiProblem, Call, Route, not_found, turned_away
+from federation.attest import spki_of
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.held import Held
@@ -42,7 +43,7 @@ from pki.certificate import load_der, pem
 from pki.errors import InvalidSpiffeId, Refused
 from pki.intermediate import Consumer
 from pki.lineage import Lineage
-from pki.spiffe import TrustDomain
+from pki.spiffe import SpiffeId, TrustDomain
 
 if TYPE_CHECKING:
     from federation.agent import Agent
@@ -166,6 +167,9 @@ class HubAuthorityRoutes:
                 f"the key of the root is not here ({self._mode}), so this hub signs no authority for another system",
                 "a root whose key is online or in Vault does",
             )
+        agent = SpiffeId.agent(TrustDomain.of_cluster(name, self._hub.base))
+        if (reason := self._hub.why_banned(agent, spki_of(body.csr))) is not None:
+            raise turned_away(reason)
         try:
             domain = None if body.trust_domain is None else TrustDomain.parse(body.trust_domain)
             lifetime = None if body.lifetime is None else timedelta(seconds=body.lifetime)

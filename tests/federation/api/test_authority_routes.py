@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from federation.api.authority_info import NewIntermediate
 from federation.api.authority_routes import HubAuthorityRoutes, Own
 from federation.api.routes import Access, ApiProblem, Call, Principal
+from federation.attest import spki_of
+from federation.banned import BanKind
 from federation.clock import SystemClock
 from federation.join import join
 from pki import csr
@@ -60,6 +62,23 @@ async def test_a_cluster_that_is_not_a_member_gets_none(joined: Issuer) -> None:
     with pytest.raises(ApiProblem) as refused:
         await routes(joined).sign(asked("west"))
     assert refused.value.status == 404
+
+
+@pytest.mark.parametrize("kind", list(BanKind))
+async def test_who_is_banned_gets_no_authority_for_another_system(joined: Issuer, kind: BanKind) -> None:
+    call, before = asked(), joined.root.head
+    subject = {
+        BanKind.CLUSTER: "east",
+        BanKind.IDENTITY: "spiffe://east.mesh.example/agent",
+        BanKind.KEY: spki_of(call.body.csr),
+    }[kind]
+    await joined.hub.bans.ban(kind, subject, "its nodes were broken into")
+    with pytest.raises(ApiProblem, match="is banned: its nodes were broken into") as refused:
+        await routes(joined).sign(call)
+    assert refused.value.status == 403
+    assert joined.root.head == before
+    await joined.hub.bans.unban(kind, subject)
+    assert (await routes(joined).sign(call)).cluster == "east"
 
 
 @pytest.mark.parametrize(
