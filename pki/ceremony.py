@@ -209,7 +209,10 @@ def asked(files: Sequence[Requests], root: x509.Certificate, base: str) -> tuple
             )
         for request in file.requests:
             domain = TrustDomain.parse(request.trust_domain)
-            one = Asked(read_request(request.csr, domain, base), request.csr)
+            try:
+                one = Asked(read_request(request.csr, domain, base), request.csr)
+            except Refused as error:
+                raise Refused(f"{domain.name}: {error.field}", error.reason) from error
             if domain in found and found[domain].subordinate != one.subordinate:
                 raise Refused(
                     "trust domain", f"{domain} asks with two different keys; find out which is right"

@@ -15,6 +15,7 @@ from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from pki import bundle, durable, intermediate, issue
 from pki.bundle import FIRST_SEQUENCE, Bundle
@@ -221,6 +222,16 @@ class RootAuthority:
     async def close(self) -> None:
         """Finish what is being signed and release the journal."""
         await self._signer.close()
+
+
+async def base_of(directory: Path) -> str:
+    """The federation that the root in `directory` says it is for; `RootAuthority.load` finds out whether that is so.
+
+    Raises `KeyFileError`.
+    """
+    subject = (await Folder(directory).read(SELF_SIGNED)).subject
+    labels = [str(part.value) for part in subject.get_attributes_for_oid(NameOID.DOMAIN_COMPONENT)]
+    return await asyncio.to_thread(_taken_over_for, directory) or ".".join(reversed(labels))
 
 
 def _taken_over_for(directory: Path) -> str:

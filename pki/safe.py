@@ -23,7 +23,7 @@ from pki.following import SIGNED_BY_BOTH, drafts
 from pki.keys import KeyStore
 from pki.lineage_file import published_in, settled
 from pki.profiles import epoch_of
-from pki.root import RootAuthority
+from pki.root import RootAuthority, base_of
 from pki.signer import Clock
 
 HANDED_OVER = "handed-over.json"
@@ -45,6 +45,11 @@ async def open_root(
     """
     folder = await asyncio.to_thread(settled, directory)
     return await RootAuthority.load(folder, keys, base, clock, constrained)
+
+
+async def base_at(directory: Path) -> str:
+    """The federation that the root in `directory` says it is for. Raises `KeyFileError`."""
+    return await base_of(await asyncio.to_thread(settled, directory))
 
 
 async def remembered(directory: Path, root: RootAuthority) -> HandedOver:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from federation.cli.ca.safe import keys, passphrase_option, place
 from federation.cli.confirm import confirmed
 from federation.cli.output import emit, fail, output_option, print_table, text
 from federation.cli.paths import GivenPath
-from federation.errors import FederationError
+from federation.errors import FederationError, InputError
 
 if TYPE_CHECKING:
     from pki.ceremony import Asked, Requests
@@ -83,7 +84,7 @@ def sign(
     store = keys(folder, passphrase_file)
 
     async def ceremony() -> dict[str, Any] | None:
-        root, wanted = await _open(folder, store, files, name_constraints)
+        root, wanted = await _open(folder, store, dict(zip(requests, files, strict=True)), name_constraints)
         try:
             shown = _shown(root, wanted, requests, prints)
             if output == "table":
@@ -114,26 +115,44 @@ def _read(path: Path) -> Requests:
 
 
 async def _open(
-    folder: Path, store: Any, files: Sequence[Requests], constrained: bool
+    folder: Path, store: Any, files: Mapping[Path, Requests], constrained: bool
 ) -> tuple[RootAuthority, tuple[Asked, ...]]:
-    """The root, and what it is asked for, if its rule and its clock allow it."""
+    """The root, and what it is asked for, if its rule and its clock allow it. Raises FederationError, which names the
+    file that is refused.
+    """
     from federation.clock import SystemClock
     from pki.ceremony import asked
-    from pki.safe import open_root
+    from pki.safe import base_at, open_root
     from pki.skew import check_forward
 
-    clock, base = SystemClock(), files[0].base
+    clock, base = SystemClock(), await base_at(place(folder))
     root = await open_root(place(folder), store, base, clock, constrained)
     try:
-        for file in files:
+        for path, file in files.items():
             check_forward(clock.now(), file.made_at, "the request that is to be signed")
-        wanted = asked(files, root.certificate, base)
-        for one in wanted:
-            await root.check_cluster_ca(one.csr, one.subordinate.trust_domain, newest=True)
+            with _refused(path):
+                for one in asked((file,), root.certificate, base):
+                    await root.check_cluster_ca(one.csr, one.subordinate.trust_domain, newest=True)
+        wanted = asked(tuple(files.values()), root.certificate, base)
     except BaseException:
         await root.close()
         raise
     return root, wanted
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """What is wrong with the requests in `path` names it."""
+    from pki.errors import CeremonyFile, InvalidSpiffeId, Refused
+
+    try:
+        yield
+    except CeremonyFile as error:
+        raise InputError(error.reason, file=str(path), hint=error.hint) from error
+    except InvalidSpiffeId as error:
+        raise InputError(str(error), file=str(path)) from error
+    except Refused as error:
+        raise FederationError(f"{path}: {error}", "nothing was signed") from error
 
 
 async def _sign(root: RootAuthority, wanted: Sequence[Asked], prints: Sequence[str]) -> Any:

@@ -186,7 +186,24 @@ def test_a_request_that_the_rule_of_the_root_refuses_is_not_signed(safe: Safe, w
     file.write_bytes(encode(forged))
     done = safe.sign(file, "--out", safe.folder / "answers", "--expect", fingerprint(forged), "--yes")
     assert done.code == 1
-    assert "its subject is not that of an authority of west.mesh.example" in done.err
+    assert f"{file}: west.mesh.example: csr: its subject is not that of an authority of" in done.err
+
+
+def test_of_several_files_the_one_that_is_refused_is_named_with_who_asks_in_it(
+    safe: Safe, world: World
+) -> None:
+    """As a program of somebody else might ask: for a subject of its own."""
+    good, first = safe.asking("good.requests", world.hub, world.west)
+    bad, _ = safe.asking("bad.requests", world.hub, world.east)
+    content = decode(bad.read_bytes(), Requests)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "east")])
+    theirs = Request(world.east.trust_domain.name, csr.request(world.east.key, subject))
+    forged = msgspec.structs.replace(content, requests=(content.requests[0], theirs))
+    bad.write_bytes(encode(forged))
+    expected = ("--expect", first, "--expect", fingerprint(forged), "--yes")
+    done = safe.sign(good, bad, "--out", safe.folder / "answers", *expected)
+    assert done.code == 1
+    assert f"{bad}: east.mesh.example: csr: its subject carries no epoch" in done.err
 
 
 def test_another_key_for_a_name_is_signed_only_in_a_higher_epoch(safe: Safe, world: World) -> None:
@@ -218,8 +235,8 @@ def test_another_key_for_a_name_is_signed_only_in_a_higher_epoch(safe: Safe, wor
 def test_a_request_for_another_federation_is_not_signed(safe: Safe, world: World) -> None:
     file, digest = safe.asking("east.requests", world.east, base="other.example")
     done = safe.sign(file, "--out", safe.folder / "answers", "--expect", digest, "--yes")
-    assert done.code == 1
-    assert "is not the root of other.example" in done.err
+    assert done.code == 2
+    assert f"{file}: it is of the federation other.example, and this root of {BASE}" in done.err
 
 
 def test_a_clock_that_is_behind_the_request_is_told_and_nothing_signed(safe: Safe, world: World) -> None:
@@ -308,7 +325,7 @@ def test_a_root_of_an_organisation_signs_from_its_new_folder(cli: Cli, tmp_path:
     assert is_rooted(world.east.self_signed, opened.signed[world.east.trust_domain], root)
     other, digest = safe.asking("other.requests", world.east, base="other.example")
     refused = safe.sign(other, "--out", tmp_path / "more", "--expect", digest, "--yes")
-    assert "is not the root of other.example" in refused.err
+    assert f"{other}: it is of the federation other.example, and this root of {BASE}" in refused.err
     assert (
         "never replaced"
         in cli("ca", "import-root", certificate, *given, "--expect", fingerprint_of(root)).err
