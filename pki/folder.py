@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pki import durable
 from pki.algorithms import PublicKey, spki_hash
 from pki.certificate import check_authority, load_pem, pem, public_key
-from pki.errors import KeyFileError, KeyMissing, Untrusted
+from pki.errors import KeyFileError, KeyMissing, Untrusted, WrongPassphrase
 from pki.journal import Journal
 from pki.keys import KeyStore
 from pki.signer import Clock, Signer
@@ -24,6 +24,10 @@ SELF_SIGNED = "self-signed.pem"
 ROOT_SIGNED = "root-signed.pem"
 JOURNAL = "journal"
 LONGEST_FILE = 64 * 1024
+LEFT = (
+    "Neither a certificate nor a journal of it is here: if it is the rest of an attempt that was interrupted, give the"
+    " passphrase of that attempt, or remove it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,20 @@ class Folder:
         return (self.path / SELF_SIGNED).exists()
 
     async def make(self, keys: KeyStore, epoch: int, clock: Clock) -> Signer:
-        """Key and journal of a new authority. A key left by an attempt that crashed is taken up again."""
+        """Key and journal of a new authority. A key left by an attempt that crashed is taken up again.
+
+        Raises `WrongPassphrase` for one that is of another passphrase.
+        """
         if self.exists():
             raise KeyFileError(self.path, "holds an authority already; it is never replaced")
         try:
             key = await keys.load(key_name(epoch))
         except KeyMissing:
             key = await keys.create(key_name(epoch))
+        except WrongPassphrase as error:
+            if (self.path / JOURNAL).exists():
+                raise
+            raise WrongPassphrase(error.path, f"{error.reason}. {LEFT}") from error
         return await asyncio.to_thread(self._signer, key, clock, True)
 
     async def open(self, keys: KeyStore, epoch: int, clock: Clock) -> Signer:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from federation.cli.ca.safe import keys, passphrase_option, place
+from federation.cli.ca.safe import KEYS, keys, passphrase_option, place
 from federation.cli.output import emit, output_option
 from federation.cli.paths import GivenPath
 
@@ -63,7 +63,7 @@ def init(
     """
     from federation.written import Base
     from pki.ceremony import LONGEST_FILE
-    from pki.durable import reserved
+    from pki.durable import reserved, tentative_folder
     from pki.errors import KeyFileError
     from pki.root import RootAuthority
 
@@ -82,8 +82,10 @@ def init(
     if follows is None or hand_over is None:
         if RootAuthority.exists(place(out)):
             raise KeyFileError(place(out), "holds a root already; it is never replaced")
-        store = keys(out, passphrase_file, new=True)
-        emit(output, asyncio.run(_made(out, domain, store)), _show)
+        with tentative_folder(out), tentative_folder(out / KEYS):
+            store = keys(out, passphrase_file, new=True)
+            made = asyncio.run(_made(out, domain, store))
+        emit(output, made, _show)
         return
     if os.path.lexists(hand_over):
         raise click.BadParameter(f"{hand_over} exists already; name a new file", param_hint="--hand-over")
@@ -92,8 +94,10 @@ def init(
     if out.resolve() == follows.resolve():
         raise click.BadParameter("it is the folder of the root before", param_hint="--out")
     old = keys(follows, follows_passphrase_file or passphrase_file)
-    new = keys(out, passphrase_file, new=not RootAuthority.exists(place(out)))
-    emit(output, asyncio.run(_followed(domain, follows, old, out, new, hand_over)), _show)
+    with tentative_folder(out), tentative_folder(out / KEYS):
+        new = keys(out, passphrase_file, new=not RootAuthority.exists(place(out)))
+        made = asyncio.run(_followed(domain, follows, old, out, new, hand_over))
+    emit(output, made, _show)
 
 
 async def _made(folder: Path, base: str, store: Any, epoch: int = 1) -> dict[str, Any]:

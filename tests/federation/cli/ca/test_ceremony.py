@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -30,7 +31,10 @@ from pki.ceremony import (
 )
 from pki.certificate import load_pem
 from pki.constraints import permitting
+from pki.durable import private_folder
 from pki.following import read_next
+from pki.keys.file import FileKeyStore
+from pki.keys.passphrase import Passphrase
 from pki.profiles import ROOT
 from pki.rooted import is_rooted
 from pki.spiffe import TrustDomain
@@ -95,6 +99,29 @@ def test_a_root_is_made_encrypted_for_its_owner_alone_and_never_replaced(
     assert again.code == 1
     assert "never replaced" in again.err
     assert load_pem((safe.root / "root" / "self-signed.pem").read_bytes()) == (root,)
+
+
+def test_a_root_whose_making_was_interrupted_is_begun_anew_and_what_is_left_of_it_is_named(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """A key of another passphrase that has no journal may go; one that has may have signed something."""
+    safe = Safe(cli, tmp_path)
+    before = FileKeyStore(private_folder(safe.root) / "root-keys", Passphrase.of(b"one before", "a test"))
+    asyncio.run(before.create("ca-1"))
+    (key,) = (safe.root / "root-keys").iterdir()
+    refused = safe.init()
+    assert refused.code == 1
+    assert f"{key}: is not opened by the passphrase that is set" in refused.err
+    assert "rest of an attempt that was interrupted" in refused.err
+    assert "remove it" in refused.err
+    private_folder(safe.root / "root")
+    (safe.root / "root" / "journal").touch(0o600)
+    signed = safe.init()
+    assert signed.code == 1
+    assert "remove it" not in signed.err
+    (safe.root / "root" / "journal").unlink()
+    key.unlink()
+    assert safe.init().code == 0
 
 
 def test_what_is_signed_is_shown_and_answers_those_who_asked(safe: Safe, world: World) -> None:
@@ -411,6 +438,7 @@ def test_a_root_follows_no_other_without_a_file_and_the_key_of_that_one(safe: Sa
     wrong = cli("ca", "init", "--offline", *given, "--passphrase-file", other)
     assert (wrong.code, "passphrase" in wrong.err) == (1, True), wrong.err
     assert not file.exists()
+    assert not new.exists(), "nothing was changed"
     own = cli(
         *("ca", "init", "--offline", *given, "--passphrase-file", other),
         *("--follows-passphrase-file", safe.secret),
