@@ -19,7 +19,7 @@ import msgspec
 import structlog
 from cryptography import x509
 
-from federation.api.redeem import Redemption, redeem
+from federation.api.redeem import Redemption, read_token, redeem
 from federation.clock import Clock
 from federation.errors import FederationError
 from federation.listen import HostPort
@@ -31,7 +31,7 @@ from pki.errors import PkiError
 from pki.keys import KeyStore
 from pki.lineage import Lineage
 from pki.spiffe import HUB, TrustDomain
-from pki.token import FIRST_EPOCH, LONGEST_TEXT, JoinToken
+from pki.token import FIRST_EPOCH, JoinToken
 
 LONGEST_FILE = 256 * 1024
 
@@ -109,7 +109,7 @@ async def join(
     `known` is the membership that this one is to replace, `roots` those that are held, if that is more than it says.
     Raises FederationError, Unreachable, Refusal, or a PkiError such as PinMismatch.
     """
-    token = JoinToken.decode(_read(token_file))
+    token = read_token(token_file)
     if token.kind != "join" or token.subject != cluster:
         raise FederationError(
             f"the token in {token_file} is not for cluster {cluster}",
@@ -164,10 +164,10 @@ async def join_again(
     A token that is missing, damaged, expired or used elsewhere keeps nobody from starting: what is known is served.
     """
     try:
-        if JoinToken.decode(_read(token_file)).hash().hex() == known.token:
+        if read_token(token_file).hash().hex() == known.token:
             return known
     except (FederationError, PkiError) as error:
-        log.debug("there is no token to join again with", problem=str(error))
+        log.info("the token in join_token is not used", problem=str(error))
         return known
     try:
         return await join(cluster, token_file, folder, keys, clock, known, roots)
@@ -230,14 +230,3 @@ async def open_authority(
     """The cluster's authority in `folder`, made, in `epoch`, if there is none yet."""
     place = folder / "authority"
     return await Lineage.open(place, keys, trust_domain, clock, epoch)
-
-
-def _read(path: Path) -> str:
-    """What is in a token's file, as far as a token could be long; bytes that are no text cannot be in one."""
-    try:
-        with path.open("rb") as file:
-            return file.read(LONGEST_TEXT + 1).decode("ascii", "replace")
-    except OSError as error:
-        raise FederationError(
-            f"cannot read the token in {path}: {error.strerror}", "see join_token"
-        ) from error

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.api.client import Refusal, Target, connect
 from federation.api.messages import Renew, Renewed
-from federation.api.redeem import Redemption, redeem
+from federation.api.redeem import Redemption, read_token, redeem
 from federation.api.tls import client_context, in_memory
 from federation.clock import Clock
 from federation.errors import FederationError, Unreachable
@@ -307,11 +307,7 @@ def _token(file: Path | None) -> JoinToken:
             "this gateway has no valid certificate, and no token to get one",
             f"{how}, and name its file in `token`",
         )
-    try:
-        token = JoinToken.decode(file.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise FederationError(f"the token in {file} cannot be read: {reason}") from error
+    token = read_token(file)
     if token.kind != "attest":
         raise FederationError(f"the token in {file} is not for a gateway", how)
     return token

@@ -11,6 +11,7 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 from cryptography import x509
@@ -21,10 +22,11 @@ from federation.api.tls import client_context, unverified_context
 from federation.clock import Clock
 from federation.errors import FederationError
 from pki import bundle as bundles
+from pki import durable
 from pki.bundle import Bundle
-from pki.errors import PkiError
+from pki.errors import KeyFileError, PkiError
 from pki.skew import check_skew
-from pki.token import JoinToken, check_pin
+from pki.token import LONGEST_TEXT, JoinToken, check_pin
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,17 @@ class Redemption:
     bundle: Bundle
     answer: Redeemed
     roots: Bundle | None = None
+
+
+def read_token(path: Path) -> JoinToken:
+    """The token in a private file (0600, ours). Raises FederationError or InvalidToken."""
+    try:
+        text = durable.read_private(path, LONGEST_TEXT + len("\r\n")).decode("ascii", "replace")
+    except FileNotFoundError as error:
+        raise FederationError(f"the token in {path} cannot be read: {error.strerror}") from error
+    except KeyFileError as error:
+        raise FederationError(f"the token in {path} cannot be read: {error.reason}") from error
+    return JoinToken.decode(text)
 
 
 async def redeem(
@@ -97,4 +110,4 @@ def _certificates(url: str, answer: Redeemed) -> tuple[x509.Certificate, Bundle]
         raise FederationError(f"{url} answered with certificates that cannot be read: {error}") from error
 
 
-__all__ = ["Redemption", "Refusal", "redeem"]
+__all__ = ["Redemption", "Refusal", "read_token", "redeem"]

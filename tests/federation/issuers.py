@@ -82,6 +82,7 @@ class Issuer:
     async def token(self, folder: Path, cluster: str = "east") -> Path:
         text, _ = await self.admission.create_token(cluster, *GRANTS, timedelta(minutes=5))
         path = folder / f"{cluster}.token"
+        path.touch(0o600)
         path.write_text(text + "\n")
         return path
 

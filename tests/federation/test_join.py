@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from federation.api.client import Refusal
 from federation.api.messages import Redeem, Redeemed
@@ -175,6 +176,7 @@ async def test_a_cluster_that_has_lost_its_key_makes_its_next_authority_in_the_e
 ) -> None:
     await east.join(await hub.token(tmp_path))
     text, _ = await hub.admission.create_token("east", (), (), timedelta(minutes=5), replace_authority=True)
+    (tmp_path / "again.token").touch(0o600)
     (tmp_path / "again.token").write_text(text)
     restored = Cluster(tmp_path / "restored")
     await restored.join(tmp_path / "again.token")
@@ -309,13 +311,14 @@ async def test_an_introduction_that_cannot_be_read_ends_it(
         (b"", InvalidToken, "empty"),
         (b"\xff\xfe\x00", InvalidToken, "does not start with"),
         (b"fed1.abc", InvalidToken, "damaged or cut"),
-        (b"fed1." + b"a" * 100_000, InvalidToken, "longer than"),
+        (b"fed1." + b"a" * 100_000, FederationError, "longer than"),
     ],
 )
 async def test_a_file_that_is_no_token_is_told(
     east: Cluster, tmp_path: Path, content: bytes, error: type[Exception], says: str
 ) -> None:
     path = tmp_path / "token"
+    path.touch(0o600)
     path.write_bytes(content)
     with pytest.raises(error, match=says):
         await east.join(path)
@@ -387,6 +390,20 @@ async def test_nothing_leads_to_another_root(hub: Issuer, east: Cluster, tmp_pat
     async with issuer(tmp_path / "another-hub") as other:
         assert await east.again(await other.token(folder)) == first
     assert east.joined() == first
+
+
+async def test_a_token_that_others_may_read_is_not_used(hub: Issuer, east: Cluster, tmp_path: Path) -> None:
+    token = await hub.token(tmp_path)
+    token.chmod(0o640)
+    with pytest.raises(FederationError, match=f"run: chmod 0600 {token}"):
+        await east.join(token)
+    assert not hub.seen
+    token.chmod(0o600)
+    joined = await east.join(token)
+    token.chmod(0o640)
+    with capture_logs() as logs:
+        assert await east.again(token) == joined
+    assert [f"chmod 0600 {token}" in one["problem"] for one in logs if one["log_level"] == "info"] == [True]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"{\xff", b'{"base": 1}'])

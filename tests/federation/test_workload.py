@@ -388,7 +388,14 @@ async def test_the_commands(doors: Doors, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "2h instead of 24h: limited by issuing.longest" in out
     check(asked, doors)
+    file.touch(0o644)
     file.write_text((await doors.token()).encode())
+    code, out, err = await run("ca", "issue", "--token", file, "--out", folder)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: the token in {file} cannot be read: has mode 0644")
+    assert f"run: chmod 0600 {file}" in err
+    assert not folder.exists()
+    file.chmod(0o600)
     code, out, err = await run("ca", "issue", "--token", file, "--out", folder, "-o", "json")
     assert (code, err) == (0, "")
     assert msgspec.json.decode(out)["spiffe_id"] == str(CART)

@@ -50,6 +50,7 @@ class AgentApi:
         """The file of a new token for a gateway."""
         text, _ = await self.attestor.create("eastwest", timedelta(minutes=5))
         path = folder / "token"
+        path.touch(0o600)
         path.write_text(text)
         return path
 

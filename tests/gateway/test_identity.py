@@ -94,6 +94,17 @@ async def test_a7_certificates_that_are_not_the_pinned_ones_end_it(tmp_path: Pat
             await GatewayIdentity("gateway-1", tmp_path / "gateway", CLOCK).start(tmp_path / "token")
 
 
+async def test_a_token_that_others_may_read_is_not_used(tmp_path: Path) -> None:
+    async with agent_api(tmp_path / "agent", XDS, CLOCK) as api:
+        token = await api.token(tmp_path)
+        token.chmod(0o644)
+        identity = GatewayIdentity("gateway-1", tmp_path / "gateway", CLOCK)
+        with pytest.raises(FederationError, match=f"run: chmod 0600 {token}"):
+            await identity.start(token)
+        token.chmod(0o600)
+        await identity.start(token)
+
+
 async def test_without_certificate_and_token_it_says_what_to_do(tmp_path: Path) -> None:
     identity = GatewayIdentity("gateway-1", tmp_path / "gateway", CLOCK)
     with pytest.raises(FederationError, match="no token") as caught:

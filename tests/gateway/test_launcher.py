@@ -99,6 +99,7 @@ async def test_a_gateway_started_twice_before_its_first_certificate_leaves_the_f
     """What looks like the remains of a crash may be the key that the first is just writing."""
     folder, token = tmp_path / "state", tmp_path / "token"
     nobody = f"https://{HERE}:9"
+    token.touch(0o600)
     token.write_text(JoinToken("attest", nobody, "eastwest", b"p" * 32, b"s" * 32).encode())
     here = HostPort.of(HERE, free_port(HERE))
     waiting = GatewaySettings(

@@ -15,6 +15,7 @@ from pki.token import JoinToken
 async def test_a_stop_ends_a_gateway_whose_agent_nobody_can_reach(tmp_path: Path) -> None:
     token = tmp_path / "token"
     nobody = "https://127.0.0.1:9"
+    token.touch(0o600)
     token.write_text(JoinToken("attest", nobody, "eastwest", b"p" * 32, b"s" * 32).encode())
     address = HostPort.of("127.0.0.1", 15443)
     settings = GatewaySettings(

@@ -7,13 +7,16 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from federation.cli.call import ask
 from federation.cli.output import emit, output_option, span
 from federation.cli.paths import GivenPath
+
+if TYPE_CHECKING:
+    from pki.token import JoinToken
 
 FOLDER = GivenPath(file_okay=False, path_type=Path)
 
@@ -24,7 +27,7 @@ FOLDER = GivenPath(file_okay=False, path_type=Path)
     "--token",
     type=GivenPath(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="A one-time token says who it is for; no operator is needed. - is standard input.",
+    help="A one-time token says who it is for; no operator is needed. FILE is yours, 0600; - is standard input.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder for key, chain and bundle (0700).")
 @click.option("--ttl", metavar="DURATION", help="How long it lives; the usual 1h without it.")
@@ -110,22 +113,18 @@ def _issued(ctx: click.Context, spiffe_id: str, ttl: str | None, out: Path) -> d
 
 async def _redeemed(token: Path, out: Path) -> dict[str, Any]:
     from federation.clock import SystemClock
-    from federation.errors import InputError
     from federation.workload import from_token
+
+    return _told(await from_token(_token(token), out, SystemClock()), out)
+
+
+def _token(file: Path) -> JoinToken:
+    from federation.api.redeem import read_token
     from pki.token import LONGEST_TEXT, JoinToken
 
-    try:
-        with _opened(token) as stream:
-            text = stream.read(LONGEST_TEXT + 1)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", file=str(token)) from error
-    return _told(await from_token(JoinToken.decode(text), out, SystemClock()), out)
-
-
-def _opened(token: Path) -> TextIO:
-    if str(token) != "-":
-        return token.open(encoding="utf-8", errors="replace")
-    return sys.stdin or io.StringIO()
+    if str(file) != "-":
+        return read_token(file)
+    return JoinToken.decode((sys.stdin or io.StringIO()).read(LONGEST_TEXT + 1))
 
 
 async def _renewed(folder: Path) -> dict[str, Any]:
