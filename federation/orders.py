@@ -69,7 +69,7 @@ def objection(
             "ask at the socket of its agent",
         )
     if action == "start" and ordered:
-        return "a rotation is running already", "wait for its end, or turn it back"
+        return "rotation: one is running already", "wait for its end, or turn it back"
     within = recent(obeyed, now) if action in _COUNTED else ()
     if len(within) < allowed.a_day:
         return None

@@ -130,6 +130,12 @@ def test_a_cluster_that_takes_no_orders_says_by_which_setting(action: Action, or
     assert "rotation.from_hub: false" in why[0]
 
 
+def test_a_second_start_is_refused_in_the_words_of_the_one_who_rotates() -> None:
+    refused = objection("start", Allowed(), True, (), NOW)
+    assert refused is not None
+    assert refused[0] == "rotation: one is running already"
+
+
 @pytest.mark.parametrize("action", ["abort", "advance", "start"])
 def test_what_the_cluster_began_itself_is_not_the_hubs(action: Action) -> None:
     why = objection(action, Allowed(), False, (), NOW)

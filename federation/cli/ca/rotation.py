@@ -39,8 +39,8 @@ NOT_FOUND = 404
 
 
 def _ask(ctx: click.Context, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-    """As `ask`. A hub has no cluster of its own, so it has to be told which is meant. Raises FederationError,
-    UsageError.
+    """As `ask`. A hub has no cluster of its own, so it has to be told which is meant, and a command in a hint is for
+    whoever was asked. Raises FederationError, UsageError.
     """
     from federation.api.client import Refusal
 
@@ -49,6 +49,7 @@ def _ask(ctx: click.Context, method: str, path: str, body: Mapping[str, Any] | N
     except Refusal as error:
         if (path, error.status) == (OWN, NOT_FOUND):
             raise click.UsageError("name the CLUSTER; only an agent has one of its own") from error
+        error.hint = error.hint.replace("federation ca rotate", f"{_program(ctx)} ca rotate")
         raise
 
 
@@ -144,11 +145,15 @@ def _change(ctx: click.Context, path: str, output: str, **body: Any) -> None:
 
 def _command(ctx: click.Context, found: Mapping[str, Any], verb: str, *more: str) -> str:
     """The same program, asked about the same rotation, to be copied."""
+    of = (found["kind"], verb, *((found["cluster"],) if found["cluster"] else ()))
+    return " ".join((_program(ctx), "ca rotate", *map(quote, (*of, *more))))
+
+
+def _program(ctx: click.Context) -> str:
+    """The program, with the process that it was told to ask."""
     root = ctx.find_root()
     given = root.get_parameter_source("hub") is click.core.ParameterSource.COMMANDLINE
-    target = ("--hub", root.obj) if given and root.obj else ()
-    of = (found["kind"], verb, *((found["cluster"],) if found["cluster"] else ()))
-    return " ".join(map(quote, ("federation", *target, "ca", "rotate", *of, *more)))
+    return f"federation --hub {quote(root.obj)}" if given and root.obj else "federation"
 
 
 def _show(ctx: click.Context, found: Mapping[str, Any]) -> None:

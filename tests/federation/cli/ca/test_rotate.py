@@ -22,6 +22,7 @@ from federation.cli.ca import rotation
 from federation.clock import ManualClock
 from federation.errors import Unreachable
 from federation.rotating import Rotating
+from pki.errors import Refused
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
 from pki.spiffe import TrustDomain
@@ -123,9 +124,34 @@ def test_a_step_is_copied_from_the_status_and_taken_once(agent: Agent, ask: Ask,
         assert "→ published" in stepped.out
         again = copied(status.out, cli)
         assert (again.code, "rotation 1 is in the phase published now" in again.err) == (1, True)
-        look = again.err.partition("see where it is: ")[2]
-        shown = cli("--hub", agent.hub, *shlex.split(look)[1:])
+        shown = copied(again.err, cli)
         assert (shown.code, "→ published" in shown.out) == (0, True), shown.err
+
+
+def test_a_second_one_is_refused_with_a_command_that_shows_the_first(
+    agent: Agent, ask: Ask, cli: Cli
+) -> None:
+    with agent.answers():
+        assert ask("cluster", "start", "--manual").code == 0
+        second = ask("cluster", "start")
+        assert (second.code, "rotation: one is running already" in second.err) == (1, True), second.err
+        shown = copied(second.err, cli)
+        assert (shown.code, "→ prepared" in shown.out) == (0, True), shown.err
+
+
+def test_who_has_no_root_to_follow_is_told_that_alone(
+    agent: Agent, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What to do about it is in the reason; there is no rotation to look at."""
+
+    async def none(*_: object) -> None:
+        raise Refused("root", "the one that is to follow is not here; make it in the safe")
+
+    monkeypatch.setattr(agent.rotating, "start", none)
+    with agent.answers():
+        refused = ask("cluster", "start")
+    assert (refused.code, "make it in the safe" in refused.err) == (1, True)
+    assert "hint" not in refused.err
 
 
 def test_without_saying_what_was_seen_a_step_is_taken_from_where_it_is(agent: Agent, ask: Ask) -> None:
