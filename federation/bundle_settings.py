@@ -137,6 +137,20 @@ def contradictions(
         yield from _of_profile(one, where)
 
 
+def of_base(federates: Sequence[Federated], base: str) -> Iterator[tuple[str, str, str]]:
+    """Trust domains of the federation `base`, as `contradictions`: they prove themselves in another way, and are not
+    taken from anywhere else.
+    """
+    for place, one in enumerate(federates):
+        name = one.trust_domain
+        if name == base or name.endswith(f".{base}") or base.endswith(f".{name}"):
+            yield (
+                f"federates.{place}.trust_domain",
+                f"{name} is, or contains, a trust domain of this federation",
+                f"trust domains that do not lie under {base} or above it",
+            )
+
+
 def _of_profile(one: Federated, where: str) -> Iterator[tuple[str, str, str]]:
     spiffe = one.profile == "https_spiffe"
     for name, value in (("spiffe_id", one.spiffe_id), ("first_bundle", one.first_bundle)):

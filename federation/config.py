@@ -12,10 +12,11 @@ from typing import Annotated, Literal, TypeVar, assert_never
 
 from msgspec import Meta, Struct, structs
 
-from federation.bundle_settings import BundleEndpoint, Federated
+from federation.bundle_settings import BundleEndpoint, Federated, of_base
 from federation.bundle_settings import contradictions as bundle_contradictions
 from federation.document import Document
 from federation.document.file import read
+from federation.document.schema import FieldPath
 from federation.duration import Duration
 from federation.errors import InputError
 from federation.listen import HostPort, collide
@@ -280,9 +281,13 @@ def settings_in(documents: Sequence[Document], file: str, kind: type[S]) -> S:
     document = documents[0]
     settings = document.convert(kind)
     for field, problem, allowed in _contradictions(settings):
-        steps = (int(step) if step.isdigit() else step for step in field.split("."))
-        raise document.error(tuple(steps), problem, allowed)
+        raise document.error(path_of(field), problem, allowed)
     return settings
+
+
+def path_of(field: str) -> FieldPath:
+    """`federates.0.url`, as contradictions name a field, in steps."""
+    return tuple(int(step) if step.isdigit() else step for step in field.split("."))
 
 
 _ASK_THE_ROOT = "false; an offline root has `federation ca sign --name-constraints`"
@@ -298,6 +303,7 @@ def _contradictions(settings: Settings) -> Iterator[Contradiction]:
     match settings:
         case HubSettings():
             yield from bundle_contradictions(settings.bundle_endpoint, settings.federates)
+            yield from of_base(settings.federates, settings.base)
             yield from _one_place("sync", settings.advertise.api, settings.advertise.sync)
             if isinstance(settings.root, RootInVault):
                 yield from vault_contradictions("root.vault", settings.root.vault)

@@ -25,7 +25,7 @@ from federation.app.agent_doors import AgentDoors
 from federation.app.agent_settings import limits_of, me_of, orders_of, quota_of, tuning_of
 from federation.app.agent_state import AgentState
 from federation.app.auditing import KeptByAgent, tell_heads
-from federation.app.bundles import BundleExchange
+from federation.app.bundles import BundleExchange, refuse_ours
 from federation.app.figures import watch_agent
 from federation.app.keys import authority_keys
 from federation.app.vaults import Vaults
@@ -80,6 +80,7 @@ async def run(settings: AgentSettings, passphrase: Passphrase | None, clock: Clo
         vaults = Vaults(folder, clock, stack)
         keys = await authority_keys(folder / "keys", passphrase, settings.keys, vaults)
         member = await _membership(settings, folder, keys, clock)
+        refuse_ours(settings.federates, member.base)
         trust = Trust.open(folder, member, clock)
         domain = TrustDomain.of_cluster(settings.cluster, member.base)
         authority = await open_authority(folder, keys, domain, clock)
@@ -249,7 +250,6 @@ class _Process:
             self.settings.bundle_endpoint,
             self.settings.federates,
             self.authority.trust_domain,
-            base,
             self.folder / "federates",
             self.identity,
             lambda: {self.authority.trust_domain: self.authority.bundle()},

@@ -18,8 +18,10 @@ from federation.api.bundle_routes import BundleRoutes
 from federation.api.routes import Route
 from federation.api.server import TcpDoor, serving
 from federation.api.tls import served
-from federation.bundle_settings import BundleEndpoint, Federated
+from federation.bundle_settings import BundleEndpoint, Federated, of_base
 from federation.clock import Clock
+from federation.config import path_of
+from federation.document.decode import render
 from federation.errors import FederationError, InputError
 from federation.foreign import Foreign
 from federation.identity import Identity
@@ -40,13 +42,11 @@ class BundleExchange:
         endpoint: BundleEndpoint | None,
         federates: Sequence[Federated],
         own: TrustDomain,
-        base: str,
         folder: Path,
         identity: Identity,
         bundles: Bundles,
         clock: Clock,
     ) -> None:
-        _refuse_ours(federates, base)
         self.foreign = Foreign(federates, folder, look_at, clock)
         self.foreign.load()
         self._outsiders = Outsiders(folder.with_name("fetched.json"), clock)
@@ -96,14 +96,7 @@ async def look_at(wanted: Federated, anchors: Sequence[x509.Certificate]) -> byt
     return await fetch(Endpoint(wanted.url, tls, tuple(one.network for one in wanted.allow)))
 
 
-def _refuse_ours(federates: Sequence[Federated], base: str) -> None:
-    """Our own trust domains prove themselves in another way, and are not taken from anywhere else."""
-    for place, one in enumerate(federates):
-        name = one.trust_domain
-        if name == base or name.endswith(f".{base}") or base.endswith(f".{name}"):
-            raise InputError(
-                f"{name} is, or contains, a trust domain of this federation",
-                file="settings",
-                field=f"federates[{place}].trust_domain",
-                allowed=f"trust domains that do not lie under {base} or above it",
-            )
+def refuse_ours(federates: Sequence[Federated], base: str) -> None:
+    """Raises InputError if settings that were read before `base` was known want a trust domain of ours."""
+    for field, problem, allowed in of_base(federates, base):
+        raise InputError(problem, file="the agent's settings", field=render(path_of(field)), allowed=allowed)

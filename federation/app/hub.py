@@ -264,7 +264,6 @@ class _Process:
             self.settings.bundle_endpoint,
             self.settings.federates,
             self.authority.trust_domain,
-            self.settings.base,
             Path(self.settings.directory) / "federates",
             self.identity,
             lambda: {**self.hub.membership.bundles(), self.authority.trust_domain: self.authority.bundle()},

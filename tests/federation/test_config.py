@@ -27,6 +27,7 @@ KEYS = "keys: {plain: true}\n"
 
 WEB = "{trust_domain: a.example, url: 'https://a.example/', profile: https_web}"
 SPIFFE = WEB.replace("https_web", "https_spiffe")
+OWN = WEB.replace("a.example,", "mesh.example,")
 
 SHOWN_ON = {"keys.passphrase"}
 """Settings without which no process starts: an example has them on, and says what else there is."""
@@ -155,6 +156,7 @@ def test_what_has_no_default_is_asked_for(kind: str, tmp_path: Path) -> None:
         ("hub", "federates: [{url: 'https://u:p@a.example/'}]", 3, "federates[0].url", "a user", "without user"),
         ("hub", f"federates: [{SPIFFE}]", 3, "federates[0].spiffe_id", "is missing", "with https_spiffe"),
         ("hub", f"federates: [{WEB}, {WEB}]", 3, "federates[1].trust_domain", "is there already", "not merged"),
+        ("hub", f"federates: [{OWN}]", 3, "federates[0].trust_domain", "of this federation", "under mesh.example"),
         ("hub", "federates: [{allow: ['10.0.0.1/8']}]", 3, "federates[0].allow[0]", "host bits", "a range"),
         ("agent", "certificate_lifetime: 25h", 5, "certificate_lifetime", "not a life", "10s to 24h"),
         ("agent", "certificate_lifetime: 9s", 5, "certificate_lifetime", "not a life", "10s to 24h"),

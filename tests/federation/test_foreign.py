@@ -28,7 +28,7 @@ from federation.api.bundle_client import MOST_REDIRECTS, spiffe_context
 from federation.api.bundle_endpoint import bundle_application, web_server_context
 from federation.api.doors import TcpDoor, serving
 from federation.api.tls import served
-from federation.app.bundles import BundleExchange, look_at
+from federation.app.bundles import look_at, refuse_ours
 from federation.bundle_settings import Age, Domain, EndpointUrl, Federated, Range
 from federation.bundle_settings import Identity as IdentityText
 from federation.clock import SystemClock
@@ -425,23 +425,14 @@ def test_a_first_bundle_that_is_none_is_told_by_its_file(tmp_path: Path, content
 
 
 @pytest.mark.parametrize("name", ["east.mesh.example", "mesh.example", "example"])
-def test_our_own_trust_domains_are_not_fetched_from_anywhere(
-    tmp_path: Path, partner: Partner, name: str
-) -> None:
+def test_our_own_trust_domains_are_not_fetched_from_anywhere(name: str) -> None:
     relation = Federated(
         trust_domain=Domain.parse(name), url=EndpointUrl.parse("https://a.example/"), profile="https_web"
     )
-    with pytest.raises(InputError, match="trust domain of this federation"):
-        BundleExchange(
-            None,
-            [relation],
-            TrustDomain.of_hub("mesh.example"),
-            "mesh.example",
-            tmp_path / "federates",
-            partner.identity,
-            partner.bundles,
-            SystemClock(),
-        )
+    with pytest.raises(InputError, match="trust domain of this federation") as told:
+        refuse_ours([relation], "mesh.example")
+    assert told.value.field == "federates[0].trust_domain"
+    refuse_ours([relation], "another.test")
 
 
 def web_files(folder: Path, host: str) -> tuple[Path, Path, Path]:

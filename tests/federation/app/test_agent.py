@@ -10,14 +10,17 @@ import yaml
 from federation.app import agent
 from federation.clock import SystemClock
 from federation.config import AgentSettings, read_settings
-from federation.errors import FederationError, StoreHeld
+from federation.errors import FederationError, InputError, StoreHeld
+from federation.join import join
 from federation.store import SqliteStore
 from pki.errors import WriteError
+from pki.keys.file import FileKeyStore
+from tests.federation.issuers import BASE, issuer
 
 
-def settings(folder: Path) -> AgentSettings:
+def settings(folder: Path, **more: object) -> AgentSettings:
     file = folder / "agent.yaml"
-    written = {
+    written: dict[str, object] = {
         "cluster": "east",
         "region": "eu",
         "services": str(folder / "services"),
@@ -25,7 +28,7 @@ def settings(folder: Path) -> AgentSettings:
         "advertise": {"api": "127.0.0.1:9443", "xds": "127.0.0.1:9444"},
         "keys": {"plain": True},
     }
-    file.write_text(yaml.safe_dump(written))
+    file.write_text(yaml.safe_dump(written | more))
     return read_settings(file, AgentSettings)
 
 
@@ -56,6 +59,22 @@ async def test_an_agent_that_cannot_remove_what_a_crash_left_says_so(tmp_path: P
     (tmp_path / "state" / TEMPORARY).mkdir()
     with pytest.raises(WriteError, match="which a crash left, cannot be removed"):
         await agent.run(settings(tmp_path), None, SystemClock())
+
+
+async def test_an_agent_that_is_to_fetch_bundles_of_its_own_federation_is_refused_before_it_writes_anything(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    async with issuer(tmp_path / "hub") as hub:
+        await join("east", await hub.token(tmp_path), state, FileKeyStore(state / "keys"), SystemClock())
+    wanted = {"trust_domain": f"west.{BASE}", "url": "https://a.example/", "profile": "https_web"}
+    before = {path: path.stat().st_mtime_ns for path in state.rglob("*.*")}
+    with pytest.raises(InputError, match="trust domain of this federation") as told:
+        await agent.run(settings(tmp_path, federates=[wanted]), None, SystemClock())
+    assert told.value.field == "federates[0].trust_domain"
+    after = {path: path.stat().st_mtime_ns for path in state.rglob("*.*") if "agent.db" not in path.name}
+    assert after == before
 
 
 TEMPORARY = ".leaf.pem.0123456789abcdef.partial"
