@@ -79,6 +79,7 @@ _BEHIND_HINT = (
     "a rotation there waits for it; start it if it is silent. One that is gone for good is waited for until its "
     "certificate has ended, or forgotten at once by DELETE /v1/gateways/NAME at the socket of its agent"
 )
+_BANNED_HINT = "an operator of the hub may take it back: federation ca unban"
 _PROBLEM_HINT = "the rest goes on; mend this and it is taken up by itself"
 
 
@@ -167,6 +168,8 @@ def _gateways(gateways: Iterable[GatewayStatus], now: datetime, life: timedelta)
 
 def _peer(peer: PeerStatus) -> Check:
     """Two signals: the lease says whether its word is current, the path whether its gateways are reached."""
+    if peer.banned:
+        return Check(result="warning", name=peer.banned, hint=_BANNED_HINT)
     if not peer.trusted:
         hint = "it appears by itself once the peer's agent has published its bundle"
         return Check(result="warning", name=f"{peer.name} cannot be verified yet", hint=hint)
@@ -195,6 +198,9 @@ def hub_checks(status: HubStatus, now: datetime, leaf_life: timedelta) -> tuple[
 
 
 def _cluster(cluster: ClusterInfo) -> Iterable[Check]:
+    if cluster.banned:
+        yield Check(result="warning", name=cluster.banned, hint=_BANNED_HINT)
+        return
     hint = f"others go on with what they know of {cluster.name}; see that its agent runs and reaches the hub"
     yield _one(cluster.connected, f"{cluster.name}'s agent is connected", "failure", "", hint)
     if cluster.waits_for_root:

@@ -25,6 +25,7 @@ from federation.errors import Unreachable
 from federation.evidence import Evidence, Weighed
 from federation.heads import Heads, JournalHead
 from federation.held import Held
+from federation.inputs import EAST_WEST
 from federation.member_row import MemberRow
 from federation.membership import Membership
 from federation.model import HUB, Member, MemberState, Position
@@ -57,7 +58,7 @@ class Known:
 
     `silence` is seconds since its agent was last heard, None if not since the hub started; `said` what is relayed of
     it; `refused` what is not; `lag` how many changes the slowest connected agent has not acknowledged;
-    `waits_for_root` that a ceremony has yet to sign its authority.
+    `waits_for_root` that a ceremony has yet to sign its authority; `banned` is as `Hub.why_out`.
     """
 
     member: Member
@@ -67,6 +68,7 @@ class Known:
     refused: tuple[Refusal, ...]
     lag: int
     waits_for_root: bool = False
+    banned: str = ""
 
 
 class Hub:
@@ -202,6 +204,7 @@ class Hub:
             refused=self._exchange.refused(row.name),
             lag=self._exchange.lag(row.name),
             waits_for_root=row.waits,
+            banned=self.why_out(TrustDomain.of_cluster(row.name, self.base)),
         )
 
     def is_connected(self, name: str) -> bool:
@@ -230,6 +233,11 @@ class Hub:
     def why_banned(self, identity: SpiffeId, key: str) -> str | None:
         """As `BanStore.why_banned`."""
         return self.bans.why_banned(identity, key)
+
+    def why_out(self, domain: TrustDomain) -> str:
+        """Why a cluster, its agent or its gateways are banned; empty if none of them is."""
+        identities = SpiffeId.agent(domain), SpiffeId.gateway(domain, EAST_WEST)
+        return next((why for one in identities if (why := self.why_banned(one, ""))), "")
 
     async def open(self, cluster: str, have: Mapping[str, Position], wake: Callable[[], None]) -> Session:
         """A stream of an agent that was verified. Raises ProtocolViolation, StoreError."""

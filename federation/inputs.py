@@ -182,7 +182,7 @@ def _refused(view: View, spec: ExportSpec, member: Member | None) -> Refused | N
         return None
     if member.state not in _MAY_SERVE:
         return Refused(member.state.value, f"an operator set {spec.cluster} to {member.state.value}")
-    if (ban := _banned(view, member)) is not None:
+    if (ban := ban_of(view, member)) is not None:
         return Refused("banned", str(ban))
     if not spec.visible_to(me.name):
         return Refused("scope", f"{spec.cluster} does not export {spec.service} to {me.name}")
@@ -222,7 +222,7 @@ def standing(view: View, name: str) -> ClusterStanding | None:
         freshness=lease.freshness if lease is not None else Freshness.FRESH,
         path=path_of(view, name),
         reachable=bool(_dialled(said, member)),
-        trusted=_bundle(view, member) is not None and _banned(view, member) is None,
+        trusted=_bundle(view, member) is not None and ban_of(view, member) is None,
     )
 
 
@@ -243,12 +243,12 @@ def is_peer(view: View, name: str) -> bool:
     member = view.members.get(name)
     if member is None or name == view.me.name or member.state is MemberState.QUARANTINED:
         return False
-    if _banned(view, member) is not None:
+    if ban_of(view, member) is not None:
         return False
     return _bundle(view, member) is not None
 
 
-def _banned(view: View, member: Member) -> Ban | None:
+def ban_of(view: View, member: Member) -> Ban | None:
     """All gateways that other clusters dial, and that dial them, have one identity: banned, it leaves nobody."""
     gateways = SpiffeId.gateway(member.trust_domain, EAST_WEST)
     return banned_gateways(view.bans, member.name, gateways) if view.bans else None

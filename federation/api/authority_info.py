@@ -98,7 +98,7 @@ class HeldInfo(Out, frozen=True, kw_only=True):
 
 class ClusterAuthorities(Out, frozen=True, kw_only=True):
     """A cluster's authority as the hub knows it, and what its agent says of it; `problem` is why it says nothing.
-    `held` is what it last told of its gateways.
+    `held` is what it last told of its gateways, `banned` who of it is banned, and why.
     """
 
     name: str
@@ -108,6 +108,7 @@ class ClusterAuthorities(Out, frozen=True, kw_only=True):
     own: OwnAuthorities | None
     problem: str
     held: tuple[HeldInfo, ...] = ()
+    banned: str = ""
 
 
 class Tree(Out, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ from federation.errors import FederationError
 from federation.held import Held
 from federation.hub import Hub, Known
 from federation.identity import Identity
+from federation.inputs import is_peer
 from federation.model import HUB
 from federation.questions import Question
 from pki import intermediate
@@ -103,8 +104,8 @@ class AgentAuthorityRoutes:
         return (Route("GET", "/v1/authorities", "What is held here", see, self.held, OwnAuthorities),)
 
     async def held(self, _: Call) -> OwnAuthorities:
-        me = self._agent.view.me.name
-        others = {name: bundle for name, bundle in self._agent.view.bundles.items() if name != me}
+        view = self._agent.view
+        others = {name: bundle for name, bundle in view.bundles.items() if is_peer(view, name)}
         return self._own.told("agent", {**others, HUB: self._hub()})
 
 
@@ -129,9 +130,12 @@ class HubAuthorityRoutes:
         )  # fmt: skip
 
     async def held(self, _: Call) -> OwnAuthorities:
-        base = self._hub.base
-        known = {domain.cluster(base): bundle for domain, bundle in self._hub.membership.bundles().items()}
-        return self._own.told("hub", {name: bundle for name, bundle in known.items() if name})
+        believed = {
+            domain.cluster(self._hub.base): bundle
+            for domain, bundle in self._hub.membership.bundles().items()
+            if not self._hub.why_out(domain)
+        }
+        return self._own.told("hub", {name: bundle for name, bundle in believed.items() if name})
 
     async def one(self, call: Call) -> OwnAuthorities:
         name = call.params["name"]
@@ -214,6 +218,7 @@ class HubAuthorityRoutes:
             own=own,
             problem=problem,
             held=tuple(_held(known)),
+            banned=known.banned,
         )
 
     async def _asked(self, cluster: str) -> OwnAuthorities:

@@ -156,6 +156,7 @@ class ClusterInfo(Out, frozen=True, kw_only=True):
     """A cluster as the hub knows it. `silence`: seconds since its agent was last heard; None: not since the start.
 
     `waits_for_root`: a ceremony has yet to sign its authority, and the others do not believe it before.
+    `banned`: who of it is banned, and why; empty if nobody is.
     """
 
     name: str
@@ -172,6 +173,7 @@ class ClusterInfo(Out, frozen=True, kw_only=True):
     refused: tuple[str, ...] = ()
     lag: int = 0
     waits_for_root: bool = False
+    banned: str = ""
 
 
 class SetCluster(In, frozen=True, kw_only=True):
@@ -330,7 +332,10 @@ class GatewayStatus(Out, frozen=True, kw_only=True):
 
 
 class PeerStatus(Out, frozen=True, kw_only=True):
-    """Another cluster as this agent sees it. The two signals stay two: `lease` is about word, `path` about way."""
+    """Another cluster as this agent sees it. The two signals stay two: `lease` is about word, `path` about way.
+
+    `banned`: that its gateways are banned, and why; empty if they are not.
+    """
 
     name: str
     region: str
@@ -339,6 +344,7 @@ class PeerStatus(Out, frozen=True, kw_only=True):
     silence: float | None
     path: str
     trusted: bool
+    banned: str = ""
 
 
 class AgentStatus(Out, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ def cluster_info(known: Known) -> ClusterInfo:
         refused=tuple(f"{refusal.key}: {refusal.why.detail}" for refusal in known.refused),
         lag=known.lag,
         waits_for_root=known.waits_for_root,
+        banned=known.banned,
     )
 
 

@@ -21,7 +21,7 @@ from federation.clock import Clock
 from federation.discovery.files import FileDiscovery
 from federation.gateways import Gateways
 from federation.identity import Identity
-from federation.inputs import standing
+from federation.inputs import ban_of, standing
 from federation.knowledge import Knowledge
 from federation.listen import HostPort
 from federation.own import gateways_held_back, held_back
@@ -85,11 +85,11 @@ class AgentState:
 
     def _peers(self) -> Iterator[PeerStatus]:
         view = self.agent.view
-        for name in sorted(view.members):
+        for name, member in sorted(view.members.items()):
             how = standing(view, name)
             if how is None or name == view.me.name:
                 continue
-            lease = view.leases.get(name)
+            lease, ban = view.leases.get(name), ban_of(view, member)
             yield PeerStatus(
                 name=name,
                 region=how.region,
@@ -98,6 +98,7 @@ class AgentState:
                 silence=lease.silence if lease else None,
                 path=how.path.value,
                 trusted=how.trusted,
+                banned="" if ban is None else str(ban),
             )
 
     def _problems(self) -> tuple[str, ...]:

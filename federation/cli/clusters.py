@@ -30,7 +30,7 @@ def list_(ctx: click.Context, output: str) -> None:
     columns = [
         ("NAME", text("name")),
         ("REGION", text("region")),
-        ("STATE", text("state")),
+        ("STATE", state_of),
         ("AGENT", agent_state),
         ("GATEWAYS", lambda row: str(len(row["gateways"]))),
         ("EXPORTS", text("exports")),
@@ -38,6 +38,11 @@ def list_(ctx: click.Context, output: str) -> None:
     ]
     empty = "no clusters yet; make a token with `federation token create`"
     emit(output, ask(ctx, "GET", "/v1/clusters"), lambda rows: print_table(rows, columns, empty=empty))
+
+
+def state_of(row: Row) -> str:
+    """What an operator made of a cluster: a ban counts for more than the state that it has besides."""
+    return "banned" if row["banned"] else str(row["state"])
 
 
 def agent_state(row: Row) -> str:
@@ -78,6 +83,8 @@ def show_cluster(row: dict[str, Any]) -> None:
         ("exports", row["exports"]),
     ):
         click.echo(f"{label + ':':14}{printable(str(value or '-'))}")
+    if row["banned"]:
+        click.echo(f"{'banned:':14}{printable(row['banned'])}")
     for label, values in (("gateways", gateways), ("refused", row["refused"])):
         for place, value in enumerate(values or ("-",)):
             click.echo(f"{label + ':' if place == 0 else '':14}{printable(value)}")

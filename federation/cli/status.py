@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from federation.cli.call import ask
-from federation.cli.clusters import agent_state
+from federation.cli.clusters import agent_state, state_of
 from federation.cli.output import emit, output_option, print_table, printable, text, when
 
 MARKS = {"ok": ("✓", "green"), "warning": ("‼", "yellow"), "failure": ("✗", "red")}
@@ -50,7 +50,7 @@ def _hub(hub: dict[str, Any]) -> None:
         [
             ("CLUSTER", text("name")),
             ("REGION", text("region")),
-            ("STATE", text("state")),
+            ("STATE", state_of),
             ("AGENT", agent_state),
             ("GATEWAYS", lambda row: str(len(row["gateways"]))),
             ("EXPORTS", text("exports")),
@@ -88,7 +88,7 @@ def _agent(agent: dict[str, Any]) -> None:
         [
             ("PEER", text("name")),
             ("REGION", text("region")),
-            ("STATE", text("state")),
+            ("STATE", state_of),
             ("LEASE", text("lease")),
             ("PATH", text("path")),
             ("TRUSTED", lambda row: "yes" if row["trusted"] else "no"),

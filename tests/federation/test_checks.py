@@ -125,6 +125,7 @@ ROTATION = RotationStatus(
     problem=None,
 )
 MOMENT = timedelta(seconds=1)
+BANNED = "cluster west is banned: its nodes were broken into"
 
 
 def rotation(**changes: object) -> list[Check]:
@@ -229,6 +230,8 @@ def test_where_all_is_well_there_is_nothing_to_do() -> None:
         (hub(root_expires_at=NOW + 179 * DAY), "warning", "root is valid"),
         (cluster(connected=False), "failure", "east's agent is connected"),
         (cluster(refused=("load/x: too many",)), "warning", "east: load/x: too many"),
+        (peer(trusted=False, banned=BANNED), "warning", BANNED),
+        (cluster(connected=False, waits_for_root=True, banned=BANNED), "warning", BANNED),
     ],
 )
 def test_what_is_wrong_is_one_line_with_a_hint(
@@ -237,6 +240,11 @@ def test_what_is_wrong_is_one_line_with_a_hint(
     (found,) = unwell(groups)
     assert (found.result, found.name) == (result, says)
     assert found.hint
+
+
+def test_a_ban_is_told_with_how_it_is_taken_back() -> None:
+    for (found,) in (unwell(peer(trusted=False, banned=BANNED)), unwell(cluster(banned=BANNED))):
+        assert "federation ca unban" in found.hint
 
 
 def test_a_cluster_that_was_removed_is_told_how_it_comes_back() -> None:

@@ -85,12 +85,24 @@ async def test_a_banned_cluster_is_cut_off_under_load_and_comes_back_when_the_ba
     why = await ask(world.clusters["east"].socket, f"/v1/explain/default/{REMOTE}")
     assert "its nodes were broken into" in str(why)
 
+    banned = "cluster west is banned: its nodes were broken into"
+    for arguments in (("cluster", "show", "west"), ("ca", "tree")):
+        assert banned in (await at_hub(world, *arguments)).out
+    tree = (await at_hub(world, "ca", "tree", "-o", "json")).json
+    holders = {one["name"]: one["own"] for one in tree["clusters"] if one["own"]} | {"hub": tree["hub"]}
+    assert set(holders) == {"hub", "east", "central"}
+    assert not [name for name, own in holders.items() if "west" in {one["name"] for one in own["trusts"]}]
+    for socket in (world.hub_socket, world.clusters["east"].socket):
+        checks = [one for group in await ask(socket, "/v1/checks") for one in group["checks"]]
+        assert {one["result"] for one in checks if one["name"] == banned} == {"warning"}
+        assert not [one["name"] for one in checks if one["result"] == "failure"]
+
     refused = await run(
         "--hub", f"unix://{world.hub_socket}", "token", "create", "west", "--may-export", "x/*", "--range",
         "127.0.0.0/8", "--replace-authority",
     )  # fmt: skip
     assert refused.code == 1, refused.said
-    assert "cluster west is banned: its nodes were broken into" in refused.said
+    assert banned in refused.said
 
     await at_hub(world, "ca", "unban", "west")
     await until("west's return", world.served, watch=world.processes)

@@ -66,7 +66,14 @@ def hierarchy(answer: dict[str, Any]) -> Node:
         ),
         *(
             _authority(
-                row["name"], row["authorities"], row["bundle"], row["own"], holders, now, row["problem"]
+                row["name"],
+                row["authorities"],
+                row["bundle"],
+                row["own"],
+                holders,
+                now,
+                row["problem"],
+                row["banned"],
             )
             for row in answer["clusters"]
         ),
@@ -90,6 +97,7 @@ def _authority(
     holders: dict[str, list[str]],
     now: datetime,
     problem: str,
+    banned: str = "",
 ) -> Node:
     forms = [form for authority in authorities for form in authority["forms"]]
     said, colour = _ends(forms, now)
@@ -97,8 +105,12 @@ def _authority(
     rooted = "" if any(form["form"] == "root-signed" for form in forms) else " · not signed by the root yet"
     line = f"{name} · epoch {epochs} · {said}{rooted} · bundle {bundle['sequence']}"
     notes = [f"key {', '.join(key_id[:SHORT] for key_id in bundle['anchors'])}{_store(own)}"]
+    if banned:
+        notes.append(banned)
     held = holders.get(name, [])
-    notes.append(f"believed by {', '.join(held)}" if held else "believed by nobody else yet")
+    notes.append(
+        f"believed by {', '.join(held)}" if held else f"believed by nobody else{'' if banned else ' yet'}"
+    )
     if problem:
         notes.append(f"not asked: {problem}")
     return Node(line, colour, tuple(notes))

@@ -10,17 +10,19 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from federation.api.authority_info import NewIntermediate
-from federation.api.authority_routes import HubAuthorityRoutes, Own
+from federation.api.authority_routes import AgentAuthorityRoutes, HubAuthorityRoutes, Own
 from federation.api.routes import Access, ApiProblem, Call, Principal
 from federation.attest import spki_of
-from federation.banned import BanKind
+from federation.banned import Ban, BanKind
 from federation.clock import SystemClock
+from federation.events import BanChanged, BanGone
 from federation.join import join
 from pki import csr
 from pki.certificate import load_pem, signed_by
 from pki.keys.file import FileKeyStore
 from pki.offline import OfflineRoot
 from tests.federation.issuers import BASE, Issuer, issuer
+from tests.federation.lives import speaking
 from tests.pki.world import new_key
 
 CLOCK = SystemClock()
@@ -124,6 +126,35 @@ async def test_of_a_cluster_whose_agent_is_away_the_tree_tells_what_the_hub_know
     )
     assert east.bundle.trust_domain == "east.mesh.example"
     assert [one.name for one in tree.hub.trusts] == ["east"]
+
+
+async def test_a_banned_cluster_is_told_as_such_and_believed_by_nobody_who_heard_of_it(
+    joined: Issuer,
+) -> None:
+    await joined.hub.bans.ban(BanKind.CLUSTER, "east", "stolen")
+    tree = await routes(joined).tree(Call(ADA))
+    assert [one.banned for one in tree.clusters] == ["cluster east is banned: stolen"]
+    assert tree.hub.trusts == ()
+    await joined.hub.bans.unban(BanKind.CLUSTER, "east")
+    tree = await routes(joined).tree(Call(ADA))
+    assert [one.banned for one in tree.clusters] == [""]
+    assert [one.name for one in tree.hub.trusts] == ["east"]
+
+
+async def test_an_agent_trusts_no_peer_that_is_banned(joined: Issuer) -> None:
+    life = await speaking()
+    own = Own("east", joined.authority, joined.identity, tuple, "file", tuple, CLOCK)
+    agent = AgentAuthorityRoutes(own, life.agent, joined.authority.bundle)
+
+    async def trusted() -> list[str]:
+        return [one.name for one in (await agent.held(Call(ADA))).trusts]
+
+    assert await trusted() == ["central", "hub", "west"]
+    ban = Ban(BanKind.CLUSTER, "west", "stolen", CLOCK.now())
+    life.agent.step([BanChanged(ban)])
+    assert await trusted() == ["central", "hub"]
+    life.agent.step([BanGone(ban.key)])
+    assert await trusted() == ["central", "hub", "west"]
 
 
 async def test_an_agent_that_is_away_is_not_spoken_for(joined: Issuer) -> None:

@@ -15,9 +15,20 @@ from federation.api.messages import AgentStatus
 from federation.api.routes import encode
 from federation.app.agent_state import MOST_PROBLEMS, AgentState
 from federation.attest import Instances
+from federation.banned import Ban, BanKind
 from federation.clock import ManualClock, SystemClock
 from federation.discovery.files import FileDiscovery
-from federation.events import BeatHeard, Event, GatewayReported, HubChanged, LocalChanged, MemberGone, Tick
+from federation.events import (
+    BanChanged,
+    BanGone,
+    BeatHeard,
+    Event,
+    GatewayReported,
+    HubChanged,
+    LocalChanged,
+    MemberGone,
+    Tick,
+)
 from federation.gateways import Gateways
 from federation.identity import Identity
 from federation.listen import HostPort
@@ -172,6 +183,17 @@ async def test_status_counts_what_there_is(process: Process) -> None:
         check.name for group in process.state.checks() for check in group.checks if check.result == "failure"
     ]
     assert failed == ["gw-0 at 10.1.0.1:15443 is connected", "west is not reached"]
+
+
+async def test_a_peer_that_is_banned_is_told_as_such(process: Process) -> None:
+    agent = process.life.agent
+    agent.step(EVERYBODY)
+    ban = Ban(BanKind.CLUSTER, "west", "stolen", NOW)
+    agent.step([BanChanged(ban)])
+    assert {peer.name: peer.banned for peer in process.status().peers} == {"central": "", "west": str(ban)}
+    assert str(ban) in {check.name for group in process.state.checks() for check in group.checks}
+    agent.step([BanGone(ban.key)])
+    assert {peer.banned for peer in process.status().peers} == {""}
 
 
 async def test_everything_that_is_wrong_is_told_once(process: Process) -> None:

@@ -163,6 +163,15 @@ def test_of_a_silent_agent_the_last_word_about_its_gateways_counts(world: World)
     assert "believed by hub (sequence 1), west (its gateways 4, when it was last heard)" in text
 
 
+def test_a_banned_cluster_is_drawn_as_banned(world: World) -> None:
+    why = "cluster west is banned: its nodes were broken into"
+    banned = cluster("west", world.west, None, banned=why)
+    hub = own("hub", world.hub, world, {})
+    lines = [line.strip(" │") for line in drawn(tree(world, hub=hub, clusters=(banned,))).splitlines()]
+    assert lines[lines.index(why) + 1] == "believed by nobody else"
+    assert "believed by nobody else yet" in lines, "that is the hub, which nobody has banned"
+
+
 def test_a_name_from_elsewhere_cannot_steer_the_terminal(world: World) -> None:
     silent = cluster("west", world.west, None, problem="\x1b[2J")
     assert "\x1b" not in drawn(tree(world, clusters=(silent,)))

@@ -195,6 +195,24 @@ def test_an_agent_is_shown_with_its_gateways_and_peers(ask: Asking) -> None:
     assert all(line.isprintable() for line in finished.out.splitlines())
 
 
+def test_a_ban_is_shown_in_place_of_the_state_and_with_its_reason(ask: Asking) -> None:
+    why = f"cluster east is banned: stolen{STEERING}"
+    east, west = replace(CLUSTER, banned=why), replace(test_checks.PEER, banned=why)
+    for arguments, asked, answer in (
+        (("status",), "GET_/v1/status", replace(HUB, clusters=(east,))),
+        (("status",), "GET_/v1/status", replace(AGENT, peers=(west,))),
+        (("cluster", "list"), "GET_/v1/clusters", (east,)),
+    ):
+        shown = ask(*arguments, **{asked: answer})[0].out
+        assert "banned" in shown.split()
+        assert "active" not in shown
+    shown = ask("cluster", "show", "east", **{"GET_/v1/clusters/east": east})[0].out
+    assert "state:        active\n" in shown
+    assert "banned:       cluster east is banned: stolen" in shown
+    assert STEERING not in shown
+    assert "banned" not in ask("cluster", "show", "east")[0].out
+
+
 @pytest.mark.parametrize(
     ("arguments", "answer", "says"),
     [
