@@ -176,5 +176,7 @@ class RotationRoutes:
                 case "leaves":
                     await self._rotating.renew_all()
         except Refused as error:
-            raise ApiProblem(409, "rotation", str(error), look if error.field == "rotation" else "") from error
+            raise ApiProblem(
+                409, "rotation", str(error), look if error.field == "rotation" else ""
+            ) from error
         return self._rotating.status()
