@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ from federation.errors import FederationError, InputError
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
+
+
+ALONE = re.compile(rb"\s*-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----\s*")
+"""What stands around a certificate would not be imported: a key that came along with it, above all."""
 
 
 @click.command("import-root")
@@ -71,6 +76,11 @@ def import_root(
             f"{quoted(str(base))} {error}; allowed: {Base.allowed}", param_hint="--base"
         ) from error
     root = _read(certificate)
+    private = None if key is None else _read_key(key)
+    if private is not None and private.public_key() != root.public_key():
+        raise InputError(
+            f"is not the key of {certificate}", file=str(key), hint="bring both that belong together"
+        )
     digest = fingerprint_of(root)
     if expect is not None and expect != digest:
         raise FederationError(f"{certificate} has the fingerprint {digest}, and --expect names another one")
@@ -79,7 +89,7 @@ def import_root(
         if not confirmed("Is this the root? All members will pin it."):
             fail("nothing was imported", "--expect names the fingerprint, for whoever cannot be asked")
             ctx.exit(1)
-    if key is None or out is None or base is None:
+    if private is None or out is None or base is None:
         from federation.api.ceremony_routes import PinRoot
         from pki.certificate import pem
 
@@ -87,7 +97,7 @@ def import_root(
         pinned = ask(ctx, "PUT", "/v1/ca/root", body=body)
         emit(output, pinned, lambda one: click.echo(f"pinned  {aloud(one['root'])}"))
         return
-    made = asyncio.run(_made(out, base, root, _read_key(key), passphrase_file))
+    made = asyncio.run(_made(out, base, root, private, passphrase_file))
     emit(output, made, lambda one: click.echo(f"root of {one['base']} is in {one['folder']}"))
 
 
@@ -98,10 +108,13 @@ def _read(path: Path) -> x509.Certificate:
     from pki.errors import Untrusted
     from pki.root_rules import root_faults
 
+    alone, data = "one certificate in PEM, and nothing else", read_bytes(path)
     try:
-        (root,) = load_pem(read_bytes(path), most=1)
+        (root,) = load_pem(data, most=1)
     except (Untrusted, ValueError) as error:
-        raise InputError(f"{error}", file=str(path), allowed="one certificate in PEM") from error
+        raise InputError(f"{error}", file=str(path), allowed=alone) from error
+    if not ALONE.fullmatch(data):
+        raise InputError("holds more than a certificate", file=str(path), allowed=alone)
     if faults := root_faults(root, SystemClock().now()):
         raise InputError(
             "it cannot be the root of a federation: " + "; ".join(faults),

@@ -376,9 +376,10 @@ def test_a_key_of_another_root_or_one_that_others_may_read_is_refused(cli: Cli, 
     given = ("--base", BASE, "--out", safe.root, "--passphrase-file", safe.secret, "--expect", digest)
     (tmp_path / "other").mkdir()
     _, other = organisation(tmp_path / "other")
-    refused = cli("ca", "import-root", certificate, "--key", other, *given)
-    assert refused.code == 1
-    assert "whose key is another one" in refused.err
+    unasked = cli("ca", "import-root", certificate, "--key", other, *given[:-2])
+    assert unasked.code == 2
+    assert f"{other}: is not the key of {certificate}" in unasked.err
+    assert aloud(digest) not in unasked.err, "nobody is asked about a root that cannot be taken"
     key.chmod(0o644)
     loose = cli("ca", "import-root", certificate, "--key", key, *given)
     assert loose.code == 1
@@ -389,6 +390,20 @@ def test_a_key_of_another_root_or_one_that_others_may_read_is_refused(cli: Cli, 
     assert elsewhere.code == 2
     assert "'UPPER!' cannot be the base of trust domains; allowed: a DNS name in lower case" in elsewhere.err
     assert not safe.root.exists()
+
+
+def test_a_file_with_more_than_the_certificate_is_no_root(cli: Cli, tmp_path: Path) -> None:
+    certificate, key = organisation(tmp_path)
+    digest = fingerprint_of(load_pem(certificate.read_bytes())[0])
+    alone = certificate.read_bytes()
+    given = ("--key", key, "--base", BASE, "--out", tmp_path / "root", "--expect", digest)
+    for more in (alone + b"garbage\n", alone + key.read_bytes(), b"garbage\n" + alone):
+        certificate.write_bytes(more)
+        refused = cli("ca", "import-root", certificate, *given)
+        assert refused.code == 2
+        assert f"{certificate}: holds more than a certificate" in refused.err
+        assert "PRIVATE KEY" not in refused.err
+    assert not (tmp_path / "root").exists()
 
 
 def test_a_root_hands_over_to_the_next_one(safe: Safe, cli: Cli, world: World) -> None:
