@@ -276,6 +276,9 @@ class Hub:
         feed = self._exchange.feed(session.cluster)
         if session.closed is None and feed is not None:
             self._metrics.entries.labels(session.cluster).set(len(feed.items))
+            asks = (item := feed.items.get(REQUEST)) is not None and not item.gone
+            if batch.full and batch.last and feed.whole and not asks:
+                await self._asks_no_more(session.cluster)
 
     async def _keep(self, session: Session, batch: pb.Batch) -> None:
         """Make durable what must be, before anybody hears of it: a new epoch, a newer bundle."""
@@ -289,12 +292,16 @@ class Hub:
                 elif isinstance(fact, RootRequest):
                     self.on_request(fact)
                 elif entry.key == REQUEST and entry.HasField("gone"):
-                    self.on_withdrawn(cluster)
-                    await self.membership.request_withdrawn(cluster)
+                    await self._asks_no_more(cluster)
                 elif isinstance(fact, Heads):
                     await self.membership.alone(
                         partial(self.witness.take, fact, self.membership.authorities(cluster))
                     )
+
+    async def _asks_no_more(self, cluster: str) -> None:
+        """It said so, maybe while this hub was down: then its next listing comes without the request."""
+        self.on_withdrawn(cluster)
+        await self.membership.request_withdrawn(cluster)
 
     def _vouch(self, cluster: str, offered: Bundle | Heads) -> Refused | None:
         """Only the bundle that the registry holds is relayed, and only heads that contradict nothing."""

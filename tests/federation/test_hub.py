@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
 
@@ -16,11 +17,14 @@ from federation.hub import Hub
 from federation.member_row import MemberRow
 from federation.model import HUB, MemberState, Position
 from federation.registry import AuthorityRow, Registry
-from federation.store import SqliteStore
+from federation.root_request import RootRequest
+from federation.store import Change, SqliteStore
+from federation.sync import codec, wire
 from federation.sync import sync_pb2 as pb
-from federation.sync import wire
+from federation.sync.codec import REQUEST
 from federation.sync.errors import ProtocolViolation
-from federation.sync.protocol import next_epoch
+from federation.sync.feed import Item
+from federation.sync.protocol import Batch, next_epoch
 from federation.telemetry import HubMetrics
 from federation.tokens import TokenStore
 from pki import bundle as bundles
@@ -252,3 +256,32 @@ async def test_an_anchor_is_held_here_when_those_outside_who_fetch_it_have_had_t
     hub.membership.tell_held()
     assert (held(), hub.membership.is_early) == ((1, 2), False)
     await lineage.close()
+
+
+async def test_a_request_ends_with_the_first_complete_listing_without_it(installation: Installation) -> None:
+    """The agent withdrew it while the hub was down: nobody is left to say so."""
+    hub = await installation.start()
+    assert await installation.add(hub, "west")
+    west = hub.registry.rows["west"]
+    await installation.store.commit(
+        Change(
+            "wait", put={"member/west": msgspec.json.encode(msgspec.structs.replace(west, request=b"csr"))}
+        )
+    )
+    hub = await installation.start()
+    forgotten: list[str] = []
+    hub.on_withdrawn = forgotten.append
+
+    async def waits_after(last: bool, *items: Item) -> bool:
+        session = await hub.open("west", {}, lambda: None)
+        batch = Batch("west", 1, 7, full=True, last=last, items=items)
+        await hub.receive(session, pb.FromAgent.FromString(wire.publish(batch)))
+        return hub.registry.rows["west"].waits
+
+    asking = Item(REQUEST, 5, codec.encode(REQUEST, 5, RootRequest("west", b"csr", b"anchor")))
+    assert await waits_after(True, asking)
+    assert await waits_after(False), "a listing of which there is more deletes nothing"
+    assert forgotten == []
+    assert not await waits_after(True)
+    assert forgotten == ["west"]
+    assert not (await installation.start()).registry.rows["west"].waits

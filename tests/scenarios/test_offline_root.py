@@ -254,7 +254,11 @@ async def test_a_root_in_a_safe_is_replaced_by_another_one_there_and_back(hub: O
         await roots.reached("active")
         await roots.blocked_by("east", "hub", "west")
         assert (await roots.ca("rotate", "root", "abort")).code == 0
+        await hub.process.kill()
+        await hub.process.start()
+        await until("the hub's start after a crash", hub.runs, watch=(hub.process,))
         await roots.reached("aborted")
+        await asked_by(hub.socket)
         given_up = hub.safe.roots.pop()
         hub.safe.root, hub.safe.fingerprint = hub.safe.roots[-1], first
         stale = await roots.ca("rotate", "root", "start")
