@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import getdoc
 from typing import Any, TypeVar
 
 import click
@@ -119,7 +120,8 @@ def status(ctx: click.Context, cluster: str | None, output: str) -> None:
 @output_option
 @click.pass_context
 def watch(ctx: click.Context, cluster: str | None, output: str) -> None:
-    """Follow the rotation until it is over; exit code 1 if it was turned back, 3 if nobody has answered for long.
+    """Follow the rotation until it is over; exit code 1 if it was turned back or there was none, 3 if nobody
+    has answered for long.
 
     \b
     Example:
@@ -213,7 +215,9 @@ def _at_hub(name: str, path: str, about: str) -> click.Group:
         show_status(ctx, path, output)
 
     def watch(ctx: click.Context, output: str) -> None:
-        """Follow the rotation until it is over; exit code 1 if it was turned back, 3 if nobody answers for long."""
+        """Follow the rotation until it is over; exit code 1 if it was turned back or there was none, 3 if nobody
+        answers for long.
+        """
         follow(ctx, path, output)
 
     def abort(ctx: click.Context, number: int | None, phase: str | None, output: str) -> None:
@@ -234,7 +238,7 @@ def _at_hub(name: str, path: str, about: str) -> click.Group:
         if command in (abort, advance):
             wrapped = seen_options(wrapped)
         example = f"\n\n\b\nExample:\n  federation ca rotate {name} {command.__name__}"
-        group.add_command(click.command(command.__name__, help=(command.__doc__ or "") + example)(wrapped))
+        group.add_command(click.command(command.__name__, help=(getdoc(command) or "") + example)(wrapped))
     return group
 
 

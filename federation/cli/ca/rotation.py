@@ -98,9 +98,10 @@ def show_status(ctx: click.Context, path: str, output: str) -> None:
 
 
 def follow(ctx: click.Context, path: str, output: str) -> None:
-    """Show each change of the rotation at `path` until it is over; exit code 1 if it was turned back.
+    """Show each change of the rotation at `path` until it is over; exit code 1 if it was turned back or never began.
 
-    A process that has answered once is asked again until it does, for `PATIENCE`; then Unreachable is raised.
+    A process that has answered once, if only that an agent is away, is asked again for `PATIENCE`; then Unreachable or
+    AgentAway is raised. One that never answered may not be the one that was meant: that is raised at once.
     """
     before: tuple[Any, ...] = ()
     answered: float | None = None
@@ -109,6 +110,8 @@ def follow(ctx: click.Context, path: str, output: str) -> None:
         try:
             found = _ask(ctx, "GET", path)
         except (Unreachable, AgentAway) as error:
+            if answered is None and isinstance(error, AgentAway):
+                answered = time.monotonic()
             if answered is None or time.monotonic() - answered > PATIENCE:
                 raise
             if told != str(error):
@@ -125,7 +128,7 @@ def follow(ctx: click.Context, path: str, output: str) -> None:
             emit(output, found, _follow)
             before = line
         if not found["running"]:
-            ctx.exit(0 if found["phase"] in (None, "done") else 1)
+            ctx.exit(0 if found["phase"] == "done" else 1)
         time.sleep(LOOK_EVERY)
 
 

@@ -245,6 +245,35 @@ def test_whoever_watches_asks_again_when_the_agent_was_away(
     assert "asking again" in watched.err
 
 
+def test_whoever_watches_asks_again_when_the_hub_cannot_ask_the_agent_yet(
+    agent: Agent, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter([1.0, 1.0])
+    monkeypatch.setattr(rotation, "time", Time(steps))
+    away = [call.AgentAway("cannot reach the agent of west: it is not connected to this hub")]
+
+    def asked(*given: Any, **more: Any) -> Any:
+        if away:
+            raise away.pop()
+        return call.ask(*given, **more)
+
+    monkeypatch.setattr(rotation, "ask", asked)
+    asyncio.run(agent.rotating.start("ada", "", manual=False))
+    agent.look(4)
+    with agent.answers():
+        watched = ask("cluster", "watch", "west")
+    assert watched.code == 0, watched.err
+    assert watched.out.splitlines()[-1].startswith("done:")
+    assert "asking again" in watched.err
+    assert next(steps) == 1.0, "it slept once"
+
+
+def test_to_watch_what_has_never_begun_is_no_success(agent: Agent, ask: Ask) -> None:
+    with agent.answers():
+        watched = ask("cluster", "watch", "west")
+    assert (watched.code, watched.out) == (1, "no rotation: none has begun yet\n")
+
+
 def test_whoever_watches_gives_up_when_nobody_has_answered_for_long(
     agent: Agent, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
