@@ -19,6 +19,7 @@ BODIES = {"/v1/tokens": NewToken, "/v1/clusters/{name}": SetCluster, "/v1/operat
 PATHS = (
     ("GET", "/v1/status", ()),
     ("GET", "/v1/checks", ()),
+    ("GET", "/v1/ca/requests", ()),
     ("GET", "/v1/clusters", ()),
     ("GET", "/v1/clusters/{name}", ()),
     ("PUT", "/v1/clusters/{name}", ()),
