@@ -7,7 +7,7 @@ that they fetch on. Neither is undone by a restart or a backup; a ban can be tak
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from federation.api.messages import Done, In, Instant, Out
@@ -54,10 +54,11 @@ class EndBan(In, frozen=True, kw_only=True):
 
 
 class Revoke(In, frozen=True, kw_only=True):
-    """The root-signed authority of a cluster; by its serial number (hex) if it has several that live."""
+    """The root-signed authority of a cluster; if several live, by its serial number (hex), or all of them."""
 
     cluster: str
     serial: str | None = None
+    all: bool = False
     reason: Literal[
         "unspecified",
         "key-compromise",
@@ -122,7 +123,9 @@ def at_an_agent(cluster: str, bans: Callable[[], Mapping[str, Ban]]) -> tuple[Ro
 
 
 class BanRoutes:
-    """The hub's routes about bans and revocations. `own_keys` says of which keys (SPKI hash, hex) the hub consists."""
+    """The hub's routes about bans and revocations. `keys` says which keys (SPKI hash, hex) the authorities of a cluster
+    have that its bundle names, `own_keys` of which the hub consists.
+    """
 
     def __init__(
         self,
@@ -130,10 +133,12 @@ class BanRoutes:
         revocations: RevocationList,
         base: str,
         is_member: Callable[[str], bool],
+        keys: Callable[[str], frozenset[str]],
         own_keys: Callable[[], Mapping[str, str]],
     ) -> None:
         self._bans = bans
         self._is_member = is_member
+        self._keys = keys
         self._own_keys = own_keys
         self._list = revocations
         self._base = base
@@ -146,7 +151,7 @@ class BanRoutes:
             Route("POST", "/v1/ca/bans/end", "Take a ban back", do, self.unban, Done, EndBan, told=TOLD),
             Route("GET", "/v1/ca/crl", "The root's revocation list", see, self.crl, ListInfo),
             Route("POST", "/v1/ca/revocations", "Revoke the authority of a cluster", do, self.revoke, Done, Revoke,
-                  told=("cluster", "serial", "reason", "why")),
+                  told=("cluster", "serial", "all", "reason", "why")),
         )  # fmt: skip
 
     async def ban(self, call: Call) -> BanInfo:
@@ -215,33 +220,41 @@ class BanRoutes:
         except PkiError as error:
             raise ApiProblem(400, "bad-body", f"cluster: {error}", "see `federation cluster list`") from error
         found = [one for one in self._list.revocations.living() if one.identity == identity]
-        serial = _chosen(body, found)
+        serials = _chosen(body, found, self._keys(body.cluster))
         try:
-            await self._list.revoke([serial], Reason(body.reason), who=call.principal.name, why=body.why)
+            await self._list.revoke(serials, Reason(body.reason), who=call.principal.name, why=body.why)
         except PkiError as error:
             raise FederationError(str(error), "see `federation ca crl`") from error
+        what, verb = ("authority", "is") if len(serials) == 1 else ("authorities", "are")
+        named = ", ".join(f"{serial:x}" for serial in serials)
         return Done(
-            done=f"authority {serial:x} of {body.cluster} is revoked for those who trust the root; inside the "
-            f"federation it still counts, until its cluster is banned: federation ca ban {body.cluster}"
+            done=f"{what} {named} of {body.cluster} {verb} revoked for those who trust the root; inside the federation "
+            f"nothing changes until the cluster is banned: federation ca ban {body.cluster}"
         )
 
 
-def _chosen(body: Revoke, living: Iterable[Entry]) -> int:
-    """The serial number that is meant. Raises ApiProblem if that is not clear."""
-    serials = {f"{one.serial:x}": f"epoch {one.epoch}, until {one.not_after:%Y-%m-%d}" for one in living}
-    if body.serial is None and len(serials) == 1:
-        (wanted,) = serials
-        return int(wanted, 16)
-    if body.serial is not None and (wanted := plain(body.serial).lstrip("0")) in serials:
-        return int(wanted, 16)
-    if not serials:
+def _chosen(body: Revoke, living: Sequence[Entry], in_use: frozenset[str]) -> tuple[int, ...]:
+    """The serial numbers that are meant. Raises ApiProblem or InvalidValue if that is not clear."""
+    if body.all and body.serial is not None:
+        raise InvalidValue("all: a serial number is given, too", "give one of them")
+    if not living:
         raise not_found("living root-signed authority of", body.cluster, "see `federation ca crl`")
+    if body.all or (body.serial is None and len(living) == 1):
+        return tuple(one.serial for one in living)
+    if body.serial is not None:
+        wanted = plain(body.serial).lstrip("0")
+        if found := tuple(one.serial for one in living if f"{one.serial:x}" == wanted):
+            return found
     raise ApiProblem(
         400,
         "bad-body",
         f"serial: the living root-signed authorities of {body.cluster} are "
-        + ", ".join(f"{serial} ({about})" for serial, about in serials.items()),
-        "say which one: --serial",
+        + ", ".join(
+            f"{one.serial:x} (epoch {one.epoch}, until {one.not_after:%Y-%m-%d}"
+            f"{', in use' if one.spki in in_use else ''})"
+            for one in living
+        ),
+        "say which one: --serial, or revoke every one of them: --all",
     )
 
 

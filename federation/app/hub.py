@@ -216,6 +216,7 @@ class _Process:
             self.revoked,
             settings.base,
             lambda name: self.hub.member(name) is not None,
+            self.hub.membership.authorities,
             self._own_keys,
         ).routes()
         offers = Offers(settings.base, lambda: roots_of(self.root), self.hub.membership, self.hub, self.clock)

@@ -204,6 +204,7 @@ async def test_routes_ban_list_and_take_back() -> None:
         RevocationList(None, Path("/nowhere"), ManualClock(NOW)),
         BASE,
         {"west"}.__contains__,
+        lambda _: frozenset(),
         lambda: {"cd" * 32: "the root"},
     )
     ada = Principal("ada", Access.OPERATOR)

@@ -18,6 +18,8 @@ from federation.errors import FederationError, InvalidValue
 from federation.revocation_list import FILE, LIST_TYPE, LOOK_EVERY, RevocationList
 from federation.store import MemoryStore
 from pki import durable, revocation
+from pki.algorithms import spki_hash
+from pki.certificate import public_key
 from pki.errors import WriteError
 from pki.keys.file import FileKeyStore
 from pki.lineage import Lineage
@@ -32,6 +34,7 @@ ADA = Principal("ada", Access.OPERATOR)
 class Hub:
     def __init__(self, folder: Path, root: RootAuthority, clock: ManualClock) -> None:
         self.folder, self.root, self.clock = folder, root, clock
+        self.in_use: frozenset[str] = frozenset()
         self.restart()
 
     def restart(self) -> None:
@@ -39,7 +42,12 @@ class Hub:
             lambda: self.root.revocations(self.clock), self.folder / "root", self.clock
         )
         self.routes = BanRoutes(
-            BanStore(MemoryStore(), BASE, self.clock.now), self.list, BASE, lambda _: True, dict
+            BanStore(MemoryStore(), BASE, self.clock.now),
+            self.list,
+            BASE,
+            lambda _: True,
+            lambda _: self.in_use,
+            dict,
         )
 
     @property
@@ -51,11 +59,11 @@ class Hub:
     def number(self) -> int:
         return revocation.number_of(self.current)
 
-    async def join(self, name: str, times: int = 1) -> list[x509.Certificate]:
+    async def join(self, name: str, times: int = 1, epoch: int = 1) -> list[x509.Certificate]:
         domain = TrustDomain.of_cluster(name, BASE)
-        authority = await Lineage.open(
-            self.folder / name, FileKeyStore(self.folder / f"{name}-keys"), domain, self.clock
-        )
+        home = f"{name}-{epoch}"
+        keys = FileKeyStore(self.folder / f"{home}-keys")
+        authority = await Lineage.open(self.folder / home, keys, domain, self.clock, epoch)
         try:
             request = await authority.csr()
             return [
@@ -64,8 +72,8 @@ class Hub:
         finally:
             await authority.close()
 
-    async def revoke(self, cluster: str, serial: str | None = None) -> str:
-        body = Revoke(cluster=cluster, serial=serial, reason="key-compromise", why="stolen")
+    async def revoke(self, cluster: str, serial: str | None = None, *, every: bool = False) -> str:
+        body = Revoke(cluster=cluster, serial=serial, all=every, reason="key-compromise", why="stolen")
         return (await self.routes.revoke(Call(ADA, body=body))).done
 
 
@@ -172,6 +180,39 @@ async def test_the_authority_of_a_cluster_is_revoked_once_and_by_its_number_if_i
     assert {one.identity for one in told.revoked} == {TrustDomain.of_cluster("west", BASE).uri}
     with pytest.raises(ApiProblem, match="cluster"):
         await hub.revoke("We st")
+
+
+async def test_all_living_authorities_of_a_cluster_are_revoked_at_once_each_with_a_line_of_its_own(
+    hub: Hub,
+) -> None:
+    await hub.list.start()
+    (east,), west = await hub.join("east"), {one.serial_number for one in await hub.join("west", times=3)}
+    before = hub.root.head.lines
+    done = await hub.revoke("west", every=True)
+    assert all(f"{serial:x}" in done for serial in west)
+    assert {one.serial_number for one in hub.current} == west
+    assert {int(one.serial, 16) for one in hub.list.revocations.revoked()} == west
+    assert hub.root.head.lines == before + len(west) + len(("the list that says so",))
+    with pytest.raises(ApiProblem) as missing:
+        await hub.revoke("west", every=True)
+    assert missing.value.status == 404
+    assert [one.serial for one in hub.list.revocations.living()] == [east.serial_number]
+
+
+async def test_who_is_to_choose_is_told_which_are_in_use_and_how_to_name_one_or_all(hub: Hub) -> None:
+    await hub.list.start()
+    (first,), (second,) = await hub.join("west"), await hub.join("west", epoch=2)
+    hub.in_use = frozenset({spki_hash(public_key(second))})
+    with pytest.raises(ApiProblem) as refused:
+        await hub.revoke("west")
+    until = f"{first.not_valid_after_utc:%Y-%m-%d}"
+    assert f"{first.serial_number:x} (epoch 1, until {until})" in str(refused.value)
+    assert f"{second.serial_number:x} (epoch 2, until {until}, in use)" in str(refused.value)
+    assert "--serial" in refused.value.hint
+    assert "--all" in refused.value.hint
+    with pytest.raises(InvalidValue, match="all: "):
+        await hub.revoke("west", f"{first.serial_number:x}", every=True)
+    assert len(hub.current) == 0
 
 
 async def test_whose_certificate_was_revoked_is_known_after_it_has_ended_and_a_restart(

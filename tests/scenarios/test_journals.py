@@ -207,8 +207,9 @@ async def test_the_revocation_list_is_public_and_names_who_is_revoked(federation
     (revoked,) = await fetched()
     shown = await at_hub(federation, "ca", "crl", "-o", "json")
     assert [one["serial"] for one in shown.json["revoked"]] == [f"{revoked.serial_number:x}"]
-    again = await at_hub(federation, "ca", "revoke", "west", "--reason", "key-compromise")
-    assert again.code == 1, again.said
+    for more in ((), ("--all",)):
+        again = await at_hub(federation, "ca", "revoke", "west", *more, "--reason", "key-compromise")
+        assert again.code == 1, again.said
     told = await at_hub(federation, "ca", "audit", "-o", "json")
     (west,) = (one for one in told.json if one["serial"] == f"{revoked.serial_number:x}")
     assert (west["outcome"], west["note"].partition(",")[0]) == ("revoked", "key-compromise")

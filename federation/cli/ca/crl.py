@@ -65,6 +65,7 @@ def _show(found: dict[str, Any]) -> None:
 @click.command()
 @click.argument("cluster", type=CLUSTER)
 @click.option("--serial", type=SERIAL, help="Which of its root-signed authorities, if several live.")
+@click.option("--all", "every", is_flag=True, help="All of them that live, those of earlier rotations too.")
 @click.option(
     "--reason",
     type=click.Choice(REASONS),
@@ -75,17 +76,22 @@ def _show(found: dict[str, Any]) -> None:
 @click.option("--why", type=REASON, default="", help="For the journal, and for whoever reads the list here.")
 @output_option
 @click.pass_context
-def revoke(ctx: click.Context, cluster: str, serial: str | None, reason: str, why: str, output: str) -> None:
+def revoke(
+    ctx: click.Context, cluster: str, serial: str | None, every: bool, reason: str, why: str, output: str
+) -> None:
     """Revoke the root-signed authority of CLUSTER, for ever, for all who trust the root and read its list.
 
-    Inside the federation nobody reads lists: there a cluster is banned, or its authority is rotated.
+    Each rotation leaves one more that lives until its own end: which is meant is said by --serial, or by --all. Inside
+    the federation nobody reads lists: there a cluster is banned, or its authority is rotated.
 
     \b
     Example:
-      federation ca revoke west --reason key-compromise --why 'its nodes were broken into'
+      federation ca revoke west --all --reason key-compromise --why 'its nodes were broken into'
     """
     from federation.api.ban_routes import Revoke
 
-    body = Revoke(cluster=cluster, serial=serial, reason=reason, why=why)  # type: ignore[arg-type]
+    if every and serial is not None:
+        raise click.UsageError("--all revokes every one, and --serial one; give one of them")
+    body = Revoke(cluster=cluster, serial=serial, all=every, reason=reason, why=why)  # type: ignore[arg-type]
     done = ask(ctx, "POST", "/v1/ca/revocations", body=body)
     emit(output, done, lambda done: click.echo(done["done"]))

@@ -81,6 +81,7 @@ def test_s1_a_journal_that_was_exchanged_is_not_the_one_of_the_head(
         ("ca", "unban"),
         ("ca", "revoke", "west"),
         ("ca", "revoke", "west", "--reason", "bored"),
+        ("ca", "revoke", "west", "--reason", "superseded", "--serial", "ab", "--all"),
         ("ca", "audit", "--limit", "0"),
     ],
     ids=" ".join,
