@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
-from msgspec.structs import fields
-
-from federation.config import AgentSettings, GatewaySettings, HubSettings, Settings, settings_in
+from federation.config import settings_in
 from federation.discovery.files import check_documents, check_objects
 from federation.discovery.sources import Problem
 from federation.document.file import read
 from federation.errors import FederationError, InputError
+from federation.settings_file import kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +21,6 @@ class Found:
 
     kind: str
     problems: tuple[str, ...]
-
-
-_KINDS: Mapping[str, tuple[str, type[Settings]]] = {
-    "base": ("hub", HubSettings),
-    "cluster": ("agent", AgentSettings),
-    "name": ("gateway", GatewaySettings),
-}
-"""By the field that only this kind of settings has at its top."""
 
 
 def check_path(path: Path, ranges: Sequence[str]) -> Found:
@@ -46,23 +37,17 @@ def check_path(path: Path, ranges: Sequence[str]) -> Found:
         return Found("unknown", (str(error),))
     top = documents[0].value if documents else None
     if isinstance(top, dict) and "kind" not in top:
-        if _KINDS.keys().isdisjoint(top):
+        meant = kind_of(documents)
+        if meant is None:
             hint = "a settings file has one of: base (hub), cluster (agent), name (gateway)"
             return Found("unknown", (f"{path}: cannot tell what this file is for; {hint}",))
-        kind, settings = min(_KINDS.values(), key=lambda known: _strangeness(top.keys(), known[1]))
+        kind, settings = meant
         try:
             settings_in(documents, str(path), settings)
         except InputError as error:
             return Found(kind, (str(error),))
         return Found(kind, ())
     return Found("services", _lines(check_documents(documents, str(path), networks)))
-
-
-def _strangeness(written: Set[str], settings: type[Settings]) -> tuple[int, int]:
-    """How many fields at the top are unknown to this kind of settings, and how many are missing in it."""
-    known = fields(settings)
-    missing = {field.name for field in known if field.required} - written
-    return len(written - {field.name for field in known}), len(missing)
 
 
 def _lines(problems: Sequence[Problem]) -> tuple[str, ...]:

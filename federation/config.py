@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated, Literal, TypeVar, assert_never
 
 from msgspec import Meta, Struct, structs
@@ -15,7 +14,6 @@ from msgspec import Meta, Struct, structs
 from federation.bundle_settings import BundleEndpoint, Federated, of_base
 from federation.bundle_settings import contradictions as bundle_contradictions
 from federation.document import Document
-from federation.document.file import read
 from federation.document.schema import FieldPath
 from federation.duration import Duration
 from federation.errors import InputError
@@ -269,13 +267,8 @@ Settings = HubSettings | AgentSettings | GatewaySettings
 S = TypeVar("S", bound=Settings)
 
 
-def read_settings(path: Path, kind: type[S]) -> S:
-    """The settings in the one document of `path`. Raises InputError with file, line, field and what is allowed."""
-    return settings_in(read(path), str(path), kind)
-
-
 def settings_in(documents: Sequence[Document], file: str, kind: type[S]) -> S:
-    """The settings in what was read from `file`. Raises InputError as `read_settings` does."""
+    """The settings in what was read from `file`. Raises InputError with line, field and what is allowed."""
     if len(documents) != 1:
         raise InputError(f"{len(documents)} documents", file=file, allowed="exactly one")
     document = documents[0]

@@ -35,7 +35,8 @@ def serve(path: Path) -> None:
     Example:
       federation serve --config /etc/federation/hub.yaml
     """
-    from federation.config import HubSettings, read_settings
+    from federation.config import HubSettings
+    from federation.settings_file import read_settings
 
     settings = read_settings(path, HubSettings)
 
@@ -57,7 +58,8 @@ def agent(path: Path) -> None:
     Example:
       federation agent --config /etc/federation/agent.yaml
     """
-    from federation.config import AgentSettings, read_settings
+    from federation.config import AgentSettings
+    from federation.settings_file import read_settings
 
     settings = read_settings(path, AgentSettings)
 
@@ -79,7 +81,8 @@ def gateway(path: Path) -> None:
     Example:
       federation gateway --config /etc/federation/gateway.yaml
     """
-    from federation.config import GatewaySettings, read_settings
+    from federation.config import GatewaySettings
+    from federation.settings_file import read_settings
 
     settings = read_settings(path, GatewaySettings)
 

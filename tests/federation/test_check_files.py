@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from federation.check_files import Found, check_path
+from federation.config import AgentSettings, GatewaySettings, HubSettings
 from federation.errors import InputError
+from federation.settings_file import read_settings
 from tests.federation.discovery.objects import EXPORT, SERVICE, SLICE
 from tests.federation.discovery.objects import joined as documents
 
@@ -110,6 +112,18 @@ def test_services_are_read_from_a_pipe() -> None:
         assert check_path(Path(f"/dev/fd/{reading}"), ()) == Found("services", ())
     finally:
         os.close(reading)
+
+
+@pytest.mark.parametrize("kind", ["hub", "agent", "gateway"])
+def test_a_process_that_is_given_the_settings_of_another_one_says_whose_they_are(kind: str) -> None:
+    file = EXAMPLES / f"{kind}.yaml"
+    for wanted in (HubSettings, AgentSettings, GatewaySettings):
+        if wanted.__name__ == f"{kind.capitalize()}Settings":
+            assert isinstance(read_settings(file, wanted), wanted)
+        else:
+            with pytest.raises(InputError, match=f"these are settings of an? {kind}$") as told:
+                read_settings(file, wanted)
+            assert told.value.hint.endswith(f" --config {file}")
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import yaml
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import FieldInfo, fields
 
-from federation.config import AgentSettings, GatewaySettings, HubSettings, read_settings
+from federation.config import AgentSettings, GatewaySettings, HubSettings
 from federation.errors import InputError
+from federation.settings_file import read_settings
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 KINDS: dict[str, type[Any]] = {"hub": HubSettings, "agent": AgentSettings, "gateway": GatewaySettings}

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from federation.app.vault import method
-from federation.config import AgentSettings, HubSettings, read_settings
+from federation.config import AgentSettings, HubSettings
 from federation.document import dump
 from federation.errors import InputError
+from federation.settings_file import read_settings
 from federation.vault_settings import RootInVault
 from pki.vault.login import SERVICE_ACCOUNT, AppRole, Certificate, Jwt, Kubernetes, Method, Token
 from pki.vault.wire import ClientCertificate

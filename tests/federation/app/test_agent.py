@@ -9,9 +9,10 @@ import yaml
 
 from federation.app import agent
 from federation.clock import SystemClock
-from federation.config import AgentSettings, read_settings
+from federation.config import AgentSettings
 from federation.errors import FederationError, InputError, StoreHeld
 from federation.join import join
+from federation.settings_file import read_settings
 from federation.store import SqliteStore
 from pki.errors import WriteError
 from pki.keys.file import FileKeyStore

@@ -9,8 +9,9 @@ from pathlib import Path
 import yaml
 
 from federation.app.agent_settings import limits_of, me_of, tuning_of
-from federation.config import AgentSettings, read_settings
+from federation.config import AgentSettings
 from federation.model import ImportRule, LeaseSettings
+from federation.settings_file import read_settings
 from pki.algorithms import KeyKind
 from pki.limits import UNLIMITED
 from pki.profiles import SVID

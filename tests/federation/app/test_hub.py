@@ -17,8 +17,9 @@ from federation.api.client import Target
 from federation.api.messages import NewOperator
 from federation.app import hub
 from federation.clock import SystemClock
-from federation.config import HubSettings, read_settings
+from federation.config import HubSettings
 from federation.errors import FederationError, StoreHeld
+from federation.settings_file import read_settings
 from federation.store import SqliteStore
 from pki.errors import WriteError
 from tests.federation.api.world import ask

@@ -19,8 +19,9 @@ from federation.api.client import Target
 from federation.api.messages import NewToken
 from federation.app import hub
 from federation.clock import SystemClock
-from federation.config import HubSettings, read_settings
+from federation.config import HubSettings
 from federation.errors import FederationError
+from federation.settings_file import read_settings
 from pki.ceremony import Answers, Requests, asked, decode, encode, fingerprint_of, now_in_seconds
 from pki.certificate import der, pem
 from pki.errors import KeyFileError
