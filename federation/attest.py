@@ -41,6 +41,7 @@ from pki.token import TokenRecord, mint, pin_of
 
 INSTANCE = "instance/"
 MOST_FORGOTTEN = 50
+NAMES = "write namespace/service-account, each of letters, digits, '-', '_' and '.'"
 
 
 def no_good() -> ApiProblem:
@@ -152,7 +153,9 @@ class Attestor:
             if self._issuer is None:
                 raise CsrRefused("workload", "nothing is issued to workloads here")
             self._issuer.check(SpiffeId(self._authority.trust_domain, path))
-        except (CsrRefused, InvalidSpiffeId) as error:
+        except InvalidSpiffeId as error:
+            raise ApiProblem(400, "workload", str(error), NAMES) from error
+        except CsrRefused as error:
             raise ApiProblem(400, "workload", str(error), "see `issuing` in the agent's settings") from error
         return await self._create("workload", path, lifetime)
 

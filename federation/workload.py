@@ -42,7 +42,7 @@ from pki import bundle as bundles
 from pki import csr, durable
 from pki.bundle import Bundle
 from pki.certificate import check_leaf, load_pem, pem
-from pki.errors import KeyFileError, PkiError
+from pki.errors import KeyFileError, PkiError, Untrusted
 from pki.spiffe import SpiffeId
 from pki.token import JoinToken
 
@@ -169,6 +169,8 @@ def read(folder: Path) -> Kept:
         raise KeyFileError(folder / CHAIN, "does not exist; get a certificate with a token") from error
     except msgspec.MsgspecError as error:
         raise KeyFileError(folder / AGENT, "cannot be read") from error
+    except Untrusted as error:
+        raise KeyFileError(folder / CHAIN, f"{error}; get a new certificate with a token") from error
     for name in (NEXT_KEY, KEY):
         key = _key(folder / name)
         if key is not None and key.public_key() == chain[0].public_key():

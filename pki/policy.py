@@ -91,6 +91,12 @@ _RULES: Mapping[str, _Rule] = {
 PROCESSES = frozenset({"agent", "federation", "gateway", "operator"})
 """The roles that are ours; every other identity is a workload's."""
 
+
+def role_of(spiffe_id: SpiffeId) -> str:
+    """The first segment of its path: one of `PROCESSES`, or a workload's."""
+    return spiffe_id.path[1:].partition("/")[0]
+
+
 _NO_RULE = "no rule grants this identity"
 
 
@@ -99,14 +105,15 @@ def decide(who: Attested, authority: TrustDomain, limits: Limits = UNLIMITED) ->
     spiffe_id = who.spiffe_id
     if spiffe_id.trust_domain != authority:
         return Denied(spiffe_id, f"this authority speaks for {authority} only")
-    role, _, name = spiffe_id.path[1:].partition("/")
+    role, name = role_of(spiffe_id), spiffe_id.path[1:].partition("/")[2]
     rule = _RULES.get(role)
     if rule is None:
         return Denied(spiffe_id, _NO_RULE)
     if (reason := _misplaced(role, name, authority)) is not None:
         return Denied(spiffe_id, reason)
     if who.by not in rule.by:
-        return Denied(spiffe_id, f"this identity is not given by {who.by.value}")
+        whose = "it is of a process of the federation" if role in PROCESSES else "it is of a workload"
+        return Denied(spiffe_id, f"{whose}, and is not given by {who.by.value}")
     names = dns_names(spiffe_id)
     if any(len(text) > LONGEST_DNS_NAME for text in names):
         return Denied(spiffe_id, f"its DNS name would be longer than {LONGEST_DNS_NAME} bytes")

@@ -9,7 +9,10 @@ from pki import csr
 from pki.algorithms import ALL_KINDS, spki
 from pki.certificate import load_der, pem
 from pki.errors import InvalidSpiffeId, Refused
+from pki.policy import PROCESSES, role_of
 from pki.spiffe import SpiffeId
+
+WORKLOAD = "name a workload: spiffe://<trust domain>/ns/…/sa/…"
 
 
 class IssueRoutes:
@@ -30,17 +33,15 @@ class IssueRoutes:
         body: NewCertificate = call.body
         try:
             identity = SpiffeId.parse(body.spiffe_id)
+        except InvalidSpiffeId as error:
+            raise ApiProblem(400, "spiffe-id", str(error), WORKLOAD) from error
+        try:
             key = csr.parse(body.csr.encode(), ALL_KINDS).public_key
             given = await self._issuer.give(call.principal.name, identity, spki(key), body.lifetime)
-        except InvalidSpiffeId as error:
-            raise ApiProblem(
-                400, "spiffe-id", str(error), "name a workload: spiffe://<trust domain>/ns/…/sa/…"
-            ) from error
         except Refused as refused:
             status = 403 if refused.field == "identity" else 400
-            raise ApiProblem(
-                status, refused.field, refused.reason, "see `issuing` in the agent's settings"
-            ) from refused
+            hint = WORKLOAD if role_of(identity) in PROCESSES else "see `issuing` in the agent's settings"
+            raise ApiProblem(status, refused.field, refused.reason, hint) from refused
         chain = tuple(map(load_der, given.chain))
         return IssuedCertificate(
             serial=f"{chain[0].serial_number:x}",

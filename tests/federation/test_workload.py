@@ -26,7 +26,7 @@ from federation.api.doors import TcpDoor, UnixDoor, serving
 from federation.api.issue_routes import IssueRoutes
 from federation.api.messages import IssuedCertificate, NewCertificate, Redeem, Redeemed
 from federation.api.redeem import Redemption, redeem
-from federation.api.routes import Access, Call, Route
+from federation.api.routes import Access, ApiProblem, Call, Route
 from federation.api.server import api_application
 from federation.api.tls import served
 from federation.attest import Attestor, Instances
@@ -364,6 +364,33 @@ async def test_what_is_missing_or_foreign_is_said(doors: Doors, tmp_path: Path) 
         workload.read(tmp_path)
     with pytest.raises(FederationError, match="not for a workload"):
         await workload.from_token(JoinToken.decode(text), tmp_path / "cart", CLOCK)
+
+
+async def test_an_operator_is_given_no_identity_of_a_process(doors: Doors, tmp_path: Path) -> None:
+    identity = SpiffeId.agent(EAST)
+    code, _, err = await run("--hub", doors.local.url, "ca", "issue", identity, "--out", tmp_path / "agent")
+    assert code == 1
+    assert f"{identity}: it is of a process of the federation, and is not given by administrator" in err
+    assert "name a workload: spiffe://" in err
+
+
+async def test_a_chain_that_cannot_be_read_is_named(doors: Doors, tmp_path: Path) -> None:
+    folder = tmp_path / "cart"
+    await workload.from_token(await doors.token(), folder, CLOCK)
+    (folder / workload.CHAIN).write_text("garbage\n")
+    with pytest.raises(KeyFileError, match="get a new certificate with a token") as refused:
+        await workload.renewed(folder, CLOCK)
+    assert refused.value.path == folder / workload.CHAIN
+
+
+@pytest.mark.parametrize("path", ["/ns/Shop!/sa/cart", "/ns//sa/cart"])
+async def test_a_workload_whose_name_cannot_be_is_told_what_names_there_are(doors: Doors, path: str) -> None:
+    """No setting of the agent stands against it."""
+    with pytest.raises(ApiProblem) as refused:
+        await doors.attestor.create_for_workload(path, TEN_MINUTES)
+    assert refused.value.status == 400
+    assert "namespace/service-account" in refused.value.hint
+    assert "issuing" not in refused.value.hint
 
 
 async def run(*arguments: object) -> tuple[int, str, str]:

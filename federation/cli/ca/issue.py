@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from federation.cli.call import ask
+from federation.cli.call import WrongArgument, ask
 from federation.cli.output import emit, output_option, span
 from federation.cli.paths import GivenPath
 
 if TYPE_CHECKING:
+    from federation.api.messages import NewCertificate
     from pki.token import JoinToken
 
+AGENT = "/var/lib/federation/agent/api.sock"
+NOT_FOUND = 404
 FOLDER = GivenPath(file_okay=False, path_type=Path)
 
 
@@ -85,6 +88,7 @@ def renew(folder: Path, output: str) -> None:
 
 
 def _issued(ctx: click.Context, spiffe_id: str, ttl: str | None, out: Path) -> dict[str, Any]:
+    from federation.api.client import Refusal
     from federation.duration import Duration
     from federation.workload import from_operator
     from pki.errors import InvalidSpiffeId
@@ -98,9 +102,19 @@ def _issued(ctx: click.Context, spiffe_id: str, ttl: str | None, out: Path) -> d
         lifetime = None if ttl is None else float(Duration.parse(ttl))
     except ValueError as error:
         raise click.BadParameter(f"{error}; allowed: {Duration.allowed}", param_hint="--ttl") from error
-    made = from_operator(
-        lambda body: ask(ctx, "POST", "/v1/certificates", body=body), spiffe_id, lifetime, out
-    )
+
+    def asked(body: NewCertificate) -> Any:
+        try:
+            return ask(ctx, "POST", "/v1/certificates", body=body)
+        except Refusal as error:
+            if error.status != NOT_FOUND:
+                raise
+            raise WrongArgument(
+                "agents issue certificates to workloads, and another process was asked",
+                f"ask the agent of that cluster: federation --hub unix://{AGENT} ca issue …",
+            ) from error
+
+    made = from_operator(asked, spiffe_id, lifetime, out)
     return {
         "spiffe_id": spiffe_id,
         "folder": str(out),
