@@ -190,8 +190,8 @@ class HubCeremony:
 
 
 class AgentCeremony:
-    """An agent's: for its own authority, when nobody does it at the hub. `replaced` is called when the word of one root
-    took that of another one's place.
+    """An agent's: for its own authority, when nobody does it at the hub. `presents` is called when leaves are to
+    present another word of the root than they do, or their first one.
     """
 
     def __init__(
@@ -200,13 +200,13 @@ class AgentCeremony:
         root: Callable[[], x509.Certificate],
         authority: Lineage,
         clock: Clock,
-        replaced: Callable[[], None] = lambda: None,
+        presents: Callable[[], None] = lambda: None,
     ) -> None:
         self._base = base
         self._root = root
         self._authority = authority
         self._clock = clock
-        self._replaced = replaced
+        self._presents = presents
 
     @property
     def pinned(self) -> x509.Certificate | None:
@@ -225,10 +225,8 @@ class AgentCeremony:
         if own is None:
             raise CeremonyFile(f"it has nothing for {self._authority.trust_domain}", _ASK)
         _check_own(self._authority, own, opened.root)
-        anew = any(one.root_signed is not None for one in self._authority.authorities.values())
         await _keep_own(self._authority, own, opened.root)
-        if anew:
-            self._replaced()
+        self._presents()
         return Installed(opened.root, (self._authority.trust_domain,), tuple(opened.signed))
 
 

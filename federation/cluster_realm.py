@@ -129,7 +129,9 @@ class ClusterRealm:
         return None if report is None else report.certificate_expires_at
 
     def rooted_anew(self) -> None:
-        """Another root has signed our authority: what is presented with each leaf is to be its word."""
+        """A root has signed our authority, for the first time or in another one's place: that is to be presented with
+        each leaf, also with those that were issued before.
+        """
         self._presents_less = True
 
     # ---- what a gateway is told ------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ log = structlog.get_logger()
 
 class Rooting:
     """Of the cluster `me`, which goes by `roots`; `issuing` is the key identifier of the one that signs now, empty if
-    that is not known. Let it `hear` every event. `replaced` is called when a root's word took another one's place.
+    that is not known. Let it `hear` every event. `presents` is called when leaves that were issued before present
+    another word than those from now on, or none.
     """
 
     def __init__(
@@ -32,13 +33,13 @@ class Rooting:
         lineage: Lineage,
         roots: Callable[[], Sequence[x509.Certificate]],
         issuing: Callable[[], bytes] = lambda: b"",
-        replaced: Callable[[], None] | None = None,
+        presents: Callable[[], None] = lambda: None,
     ) -> None:
         self._me = me
         self._lineage = lineage
         self._roots = roots
         self._issuing = issuing
-        self._replaced = replaced
+        self._presents = presents
         self._told = b""
         self._wake = asyncio.Event()
 
@@ -73,5 +74,5 @@ class Rooting:
             log.error("what the registry says that the root signed for us is not used", reason=str(error))
             return
         log.info("the root signed our authority", trust_domain=str(self._lineage.trust_domain))
-        if before is not None and self._replaced is not None:
-            self._replaced()
+        if before is not None or offered == self._lineage.root_signed:
+            self._presents()

@@ -36,6 +36,7 @@ class East:
 
     life: Life
     lineage: Lineage
+    identity: Identity
     instances: Instances
     gateways: Gateways
     realm: ClusterRealm
@@ -60,4 +61,4 @@ class East:
         rotating = Rotating(realm, clock)
         orders = Orders.open(folder, Allowed(a_day=3), clock)
         inward = Inward(RotationRoutes(rotating, cluster="east", orders=orders).routes())
-        return cls(life, lineage, instances, gateways, realm, rotating, inward, clock)
+        return cls(life, lineage, identity, instances, gateways, realm, rotating, inward, clock)

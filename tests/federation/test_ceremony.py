@@ -242,15 +242,21 @@ async def test_an_agent_takes_what_it_hears_of_itself(federation: Federation) ->
 
 async def test_an_agent_asks_for_itself(federation: Federation) -> None:
     east, west = [await federation.join(domain) for domain in (EAST, WEST)]
+    presented: list[bool] = []
     mine, other = [
-        AgentCeremony(BASE, lambda: federation.safe.certificate, lineage, CLOCK) for lineage in (east, west)
+        AgentCeremony(
+            BASE, lambda: federation.safe.certificate, lineage, CLOCK, lambda: presented.append(True)
+        )
+        for lineage in (east, west)
     ]
     requests = (await mine.gather()).requests
     answers = await federation.sign(requests)
     with pytest.raises(CeremonyFile, match=f"nothing for {WEST}"):
         await other.install(answers)
+    assert presented == []
     assert (await mine.install(answers)).kept == (EAST,)
     assert east.root_signed is not None
+    assert presented == [True], "its leaves are to present it"
     assert (await mine.gather()).requests is None
     for lineage in (east, west):
         await lineage.close()
