@@ -1,6 +1,6 @@
 """How answers look: a table for people, JSON and YAML for programs.
 
-Colour only where a terminal reads along, and never with NO_COLOR set (no-color.org).
+Colour only where a terminal reads along that knows it, and never with NO_COLOR set (no-color.org).
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def printable(value: str) -> str:
 
 
 def colour() -> bool | None:
-    """False where the user wants none; None leaves it to whether a terminal reads along."""
-    return False if os.environ.get("NO_COLOR") else None
+    """False where the user wants none, or TERM is dumb; None leaves it to whether a terminal reads along."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
 
 
 def fail(message: str, hint: str = "") -> None:

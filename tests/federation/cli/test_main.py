@@ -461,11 +461,11 @@ def test_what_the_encoding_of_the_terminal_has_no_sign_for_is_written_another_wa
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("no_color", ["", "1"])
-def test_colour_is_for_terminals_and_for_those_who_want_it(no_color: str, tmp_path: Path) -> None:
-    """On a terminal of its own; an empty NO_COLOR counts as none (no-color.org)."""
+@pytest.mark.parametrize(("no_color", "term"), [("", "xterm"), ("1", "xterm"), ("", "dumb")])
+def test_colour_is_for_terminals_and_for_those_who_want_it(no_color: str, term: str, tmp_path: Path) -> None:
+    """On a terminal of its own that knows colours; an empty NO_COLOR counts as none (no-color.org)."""
     ours, theirs = os.openpty()
-    environment = {**os.environ, "NO_COLOR": no_color, "TERM": "xterm"}
+    environment = {**os.environ, "NO_COLOR": no_color, "TERM": term}
     try:
         done = subprocess.run(
             [*COMMAND, "config", "check", EXAMPLES / "hub.yaml"],
@@ -481,7 +481,7 @@ def test_colour_is_for_terminals_and_for_those_who_want_it(no_color: str, tmp_pa
         os.close(theirs)
     assert done.returncode == 0
     assert "is fine" in shown
-    assert ("\x1b[" in shown) == (no_color == "")
+    assert ("\x1b[" in shown) == (no_color == "" and term == "xterm")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
