@@ -215,4 +215,4 @@ def _span(left: timedelta) -> str:
     hours = left.total_seconds() / 3600
     if hours < 1:
         return f"{hours * 60:.0f} minutes"
-    return f"{hours / 24:.0f} days" if hours >= 72 else f"{hours:.1f} hours"
+    return f"{left.days} days" if hours >= 72 else f"{hours:.1f} hours"

@@ -261,6 +261,13 @@ def test_how_long_a_certificate_lives_is_said_in_hours_and_then_in_days() -> Non
     assert detail["authority is valid"] == "300 days left"
 
 
+def test_a_day_that_is_not_whole_does_not_count() -> None:
+    """As in `ca tree`, or one of the two would be doubted."""
+    almost = agent(authority_expires_at=NOW + 300 * DAY - timedelta(hours=1))
+    detail = {check.name: check.detail for group in almost for check in group.checks}
+    assert detail["authority is valid"] == "299 days left"
+
+
 def test_a_gateway_that_is_not_connected_is_not_asked_about_its_configuration() -> None:
     names = [check.name for group in gateway(connected=False, acknowledged=0) for check in group.checks]
     assert not [name for name in names if "newest configuration" in name]
