@@ -22,6 +22,9 @@ SHORTEST = "issuing.shortest"
 LONGEST = "issuing.longest"
 NAMES = "issuing.names"
 
+LONGEST_ASKED = timedelta(days=36_500)
+"""Nobody gets it: it is cut to what is allowed, and a sum with it is still a date."""
+
 LONGEST_TEMPLATE = 512
 _SEGMENT = re.compile(r"[A-Za-z0-9._*-]+")
 
@@ -74,8 +77,10 @@ def lifetime_of(seconds: float) -> timedelta:
         found = timedelta(seconds=int(seconds)) if isfinite(seconds) else timedelta(0)
     except OverflowError:
         found = timedelta(0)
-    if not SHORTEST_LEAF <= found <= timedelta(days=36_500):
+    if not SHORTEST_LEAF <= found <= LONGEST_ASKED:
+        allowed = f"{SHORTEST_LEAF.total_seconds():.0f} to {LONGEST_ASKED.total_seconds():.0f} seconds"
         raise Refused(
-            "lifetime", f"{seconds} seconds is no life for a certificate; say nothing for the usual one"
+            "lifetime",
+            f"{seconds:g} seconds is no life for a certificate; allowed: {allowed}, or nothing for the usual one",
         )
     return found

@@ -54,6 +54,7 @@ def test_r6_no_strange_number_is_a_lifetime(seconds: float) -> None:
     with pytest.raises(Refused, match="no life for a certificate") as refused:
         lifetime_of(seconds)
     assert refused.value.field == "lifetime"
+    assert "allowed: 10 to 3153600000 seconds" in refused.value.reason
 
 
 @given(st.floats())
