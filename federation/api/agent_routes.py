@@ -162,7 +162,7 @@ class AgentRoutes:
 def _path_of(workload: str) -> str:
     """The path of the SPIFFE ID of `namespace/service-account`. Raises ApiProblem."""
     namespace, slash, account = workload.partition("/")
-    if not slash:
+    if not slash or "/" in account:
         raise ApiProblem(400, "bad-body", f"workload: {workload!r}", "allowed: namespace/service-account")
     return f"/ns/{namespace}/sa/{account}"
 

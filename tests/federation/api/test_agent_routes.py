@@ -221,6 +221,7 @@ async def test_tokens_for_gateways_are_made_listed_and_revoked(east: East) -> No
         (NewToken(cluster="west"), "an agent makes tokens for gateways"),
         (NewToken(gateway_class="eastwest", may_export=("a/b",)), "an agent makes tokens for gateways"),
         (NewToken(gateway_class="north"), "gateway_class: 'north'"),
+        (NewToken(workload="shop/cart/x"), "workload: 'shop/cart/x'"),
         (NewToken(gateway_class="eastwest", lifetime=601), "<= 600"),
     ],
 )
