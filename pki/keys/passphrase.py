@@ -23,6 +23,8 @@ from pki.errors import KeyFileError, PassphraseError
 
 LONGEST = 1024
 """Bytes."""
+SHORTEST_NEW = 8
+"""Characters (NIST SP 800-63B); what encrypts keys already is taken as it is."""
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 
@@ -76,6 +78,16 @@ class Passphrase:
         if b"\n" in secret or b"\0" in secret:
             raise PassphraseError(source, "is not one line of text")
         return cls(secret)
+
+
+def check_new(found: Passphrase, source: str) -> None:
+    """Raise `PassphraseError` for one that is new and would be guessed soon, or that no terminal takes."""
+    try:
+        text = found.secret.decode()
+    except UnicodeDecodeError:
+        raise PassphraseError(source, "is not UTF-8, so nobody could type it") from None
+    if len(text) < SHORTEST_NEW:
+        raise PassphraseError(source, f"is shorter than {SHORTEST_NEW} characters, and would be new")
 
 
 def from_file(path: Path) -> Passphrase:

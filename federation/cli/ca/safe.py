@@ -31,10 +31,13 @@ def keys(folder: Path, passphrase_file: Path | None, *, new: bool = False) -> An
     from federation.hardening import harden
     from pki.durable import private_folder
     from pki.keys.file import FileKeyStore
-    from pki.keys.passphrase import from_file, from_terminal
+    from pki.keys.passphrase import check_new, from_file, from_terminal
 
     harden()
     passphrase = from_terminal(twice=new) if passphrase_file is None else from_file(passphrase_file)
+    if new:
+        source = "from the terminal" if passphrase_file is None else f"file {passphrase_file}"
+        check_new(passphrase, f"the passphrase {source}")
     return FileKeyStore(private_folder(folder) / KEYS, passphrase)
 
 

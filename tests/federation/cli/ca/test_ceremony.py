@@ -287,6 +287,21 @@ def test_a_wrong_passphrase_changes_nothing(safe: Safe, world: World) -> None:
     assert not (safe.folder / "answers").exists()
 
 
+@pytest.mark.parametrize(
+    ("secret", "said"), [(b"a", "shorter than 8 characters"), (b"\xff" * 12, "not UTF-8")]
+)
+def test_a_new_root_takes_no_passphrase_that_is_guessed_or_that_nobody_can_type(
+    cli: Cli, tmp_path: Path, secret: bytes, said: str
+) -> None:
+    safe = Safe(cli, tmp_path)
+    safe.secret.write_bytes(secret + b"\n")
+    refused = safe.init()
+    assert refused.code == 1
+    assert str(safe.secret) in refused.err
+    assert said in refused.err
+    assert not safe.root.exists()
+
+
 def test_an_answer_never_replaces_a_file(safe: Safe, world: World) -> None:
     file, digest = safe.asking("east.requests", world.east)
     assert safe.sign(file, "--out", file, "--expect", digest, "--yes").code == 2
