@@ -12,6 +12,7 @@ given the root.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -34,6 +35,9 @@ CURVE = "secp256r1"
 
 USUAL_TRUST_DOMAIN = TrustDomain("cluster.local")
 """What Istio and Linkerd speak for unless they were told otherwise."""
+
+_OF_CONSUL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.consul")
+"""The id of a cluster of Consul is a UUID."""
 
 LONGEST_COMMON_NAME = 64
 """RFC 5280, ub-common-name."""
@@ -107,19 +111,18 @@ def decide(
             f"requested {wanted}, granted are {shortest} to {longest} days (profile {INTERMEDIATE.name})",
         )
     domain = trust_domain
-    match consumer:
-        case Consumer.ISTIO | Consumer.LINKERD:
-            domain = trust_domain or USUAL_TRUST_DOMAIN
-        case Consumer.CONSUL if trust_domain is None:
-            raise Refused(
-                "trust domain",
-                "Consul takes an authority for its own one only: its cluster id and .consul, as"
-                " /v1/connect/ca/roots shows it",
-            )
+    if consumer in (Consumer.ISTIO, Consumer.LINKERD):
+        domain = trust_domain or USUAL_TRUST_DOMAIN
     if domain is not None and _meet(domain.name, base):
         raise Refused(
             "trust domain",
             f"{domain} lies under {base} or above it; another system speaks for a trust domain of its own",
+        )
+    if consumer is Consumer.CONSUL and (domain is None or _OF_CONSUL.fullmatch(domain.name) is None):
+        raise Refused(
+            "trust domain",
+            "Consul takes an authority for its own one only: its cluster id and .consul, as"
+            " /v1/connect/ca/roots shows it",
         )
     if consumer is Consumer.LINKERD:
         return _linkerd(cluster, base, domain or USUAL_TRUST_DOMAIN, wanted)

@@ -81,6 +81,12 @@ def test_c11_it_never_speaks_for_a_trust_domain_of_ours_or_one_around_it(
     assert refused.value.field == "trust domain"
 
 
+@pytest.mark.parametrize("name", ["abc.consul", "36cb52cd-4058-f811-0432-6798a240c5d3.example", "consul"])
+def test_consul_speaks_for_the_id_of_a_cluster_alone(name: str) -> None:
+    with pytest.raises(Refused, match="/v1/connect/ca/roots shows it"):
+        decide(Consumer.CONSUL, "vms", BASE, TrustDomain.parse(name), None)
+
+
 def test_consul_needs_to_be_told_its_trust_domain() -> None:
     with pytest.raises(Refused, match="connect/ca/roots"):
         decide(Consumer.CONSUL, "east", BASE, None, None)
