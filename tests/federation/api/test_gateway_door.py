@@ -61,6 +61,7 @@ class Door:
     async def token(self, folder: Path) -> Path:
         text, _ = await self.attestor.create("eastwest", timedelta(minutes=5))
         path = folder / "token"
+        path.touch(0o600)
         path.write_text(text)
         return path
 

@@ -17,6 +17,7 @@ from tests.pki.world import BASE, NOW, Ca, World, constrained, granted, new_key,
 
 HUB, EAST = TrustDomain.of_hub(BASE), TrustDomain.of_cluster("east", BASE)
 OTHERS = TrustDomain("cluster.local")
+CONSUL = TrustDomain.parse("36cb52cd-4058-f811-0432-6798a240c5d3.consul")
 
 PROFILES = {value.name: value for value in vars(profiles).values() if isinstance(value, Profile)}
 AUTHORITIES = sorted(name for name, profile in PROFILES.items() if profile.authority)
@@ -65,7 +66,8 @@ def of(profile: str, world: World, now: datetime = NOW) -> Made:
 
 def another_systems(consumer: Consumer, world: World) -> Made:
     """The authority of another system."""
-    grant = intermediate.decide(consumer, "east", BASE, OTHERS, None)
+    domain = CONSUL if consumer is Consumer.CONSUL else OTHERS
+    grant = intermediate.decide(consumer, "east", BASE, domain, None)
     key = new_key()
     plan = issue.intermediate_authority(grant, key.public_key(), world.root, serial(), NOW)
     return Made(issue.sign(plan, world.root_key), key, (), (world.root,))
