@@ -188,7 +188,7 @@ async def test_a_cluster_that_is_away_holds_a_rotation_up_and_costs_nothing(fede
         early = await command(*hub, "advance", "west")
         assert early.code == 1, early.said
         assert "central: its agent is not connected" in early.said
-        assert "federation ca rotate quarantine central" in early.said
+        assert f"federation --hub unix://{federation.hub_socket} ca rotate quarantine central" in early.said
         away = await command(*hub, "status", "central")
         assert (away.code, "not connected to this hub" in away.err) == (3, True), away.said
         await central.agent.start()
