@@ -89,8 +89,13 @@ async def test_tokens_that_are_no_good_get_the_same_answer(hub: LoneHub) -> None
 
 async def test_token_for_another_cluster_is_not_even_sent(hub: LoneHub) -> None:
     """The agent reads the name in it, and says so: only who holds the token is told, and the hub is not asked."""
-    config = hub.agent("east", await hub.token("south"))
+    token = await hub.token("south")
+    config = hub.agent("east", token)
     refused(await start_agent(config), "is not for cluster east", "federation token create east")
+    assert not joined(config)
+    listed = (await hub.ask("token", "list", "-o", "json")).json
+    (left,) = [one for one in listed if one["id"] == JoinToken.decode(token).hash().hex()[:12]]
+    assert left["state"] == "unused"
 
 
 @pytest.mark.parametrize(
